@@ -14,7 +14,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_option_of_every_channel_is_described() -> None:
-    """With its default, and a meaning unless the name says it."""
+    """With its default, and a description unless the name is enough."""
     text = markdown()
     for name in OWN_CHANNELS:
         channel = CHANNELS.get(name)

@@ -1,4 +1,4 @@
-"""Documents from files: every problem with file, line and reason; the plan of what applying does."""
+"""Documents from files: problems with file, line and reason, and the plan of ``apply``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ to: {webhook: {url: "https://example.org/hook"}}
 kind: Prices
 name: negotiated
 models:
-  - {provider: openai, model: gpt-4o, valid_from: 2026-01-01, input_per_million: 2.0, output_per_million: 8.0}
+  - {provider: openai, model: gpt-4o, valid_from: 2026-01-01, input_per_million: 2.0,
+     output_per_million: 8.0}
 """
 
 
@@ -121,13 +122,16 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
         ),
         ("kind: Subscription\nname: a\nto: {}", 3, "to takes at least 1 entry"),
         (
-            "kind: Prices\nname: a\nmodels:\n- model: m\n  input_per_million: -1\n  output_per_million: 1",
+            "kind: Prices\nname: a\nmodels:\n- model: m\n"
+            "  input_per_million: -1\n  output_per_million: 1",
             5,
             "models.0.input_per_million must be at least 0, not -1",
         ),
     ],
 )
-def test_a_problem_is_told_at_its_line(tmp_path: Path, text: str, line: int, reason: str) -> None:
+def test_a_problem_is_reported_with_its_line(
+    tmp_path: Path, text: str, line: int, reason: str
+) -> None:
     """The deepest line that is to blame, in the words of the file, with what was probably meant."""
     found = problems(tmp_path, text)
     assert len(found) == 1
@@ -135,8 +139,8 @@ def test_a_problem_is_told_at_its_line(tmp_path: Path, text: str, line: int, rea
     assert found[0][1].startswith(reason)
 
 
-def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
-    """Nobody mends a folder error by error."""
+def test_all_problems_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
+    """One run lists every error of a folder."""
     (tmp_path / "a.yaml").write_text("kind: Policy\nname: A")
     (tmp_path / "b.yaml").write_text("kind: Policy\nname: b\nmode: x\nrules: 3")
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe")
@@ -167,16 +171,16 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         read_documents(tmp_path / "none.yaml")
 
 
-def held(tmp_path: Path, *, owner: str = "") -> dict[str, StoredDocument]:
+def stored(tmp_path: Path, *, owner: str = "") -> dict[str, StoredDocument]:
     """The good documents as the topic holds them."""
     (tmp_path / "good.yaml").write_text(GOOD)
     written = read_documents(tmp_path / "good.yaml")
     return {one.key: StoredDocument(one.key, encode(one.document), owner, 0, 0) for one in written}
 
 
-def test_a_record_says_what_the_file_said(tmp_path: Path) -> None:
-    """The value on the topic gives the same document again, and so does the YAML that is made from it."""
-    for record in held(tmp_path).values():
+def test_a_record_has_the_content_of_the_file(tmp_path: Path) -> None:
+    """The value on the topic and the YAML made from it give the same document."""
+    for record in stored(tmp_path).values():
         document = DOCUMENT.validate_json(record.value)
         file = tmp_path / "again.yaml"
         file.write_text(to_yaml(record))
@@ -186,12 +190,12 @@ def test_a_record_says_what_the_file_said(tmp_path: Path) -> None:
 
 def test_durations_are_shown_as_people_write_them(tmp_path: Path) -> None:
     """90s, not 90000000us."""
-    assert "limit: 90s" in to_yaml(held(tmp_path)["policy/support-refunds"])
+    assert "limit: 90s" in to_yaml(stored(tmp_path)["policy/support-refunds"])
 
 
-def test_the_plan_says_what_is_new_changed_and_the_same(tmp_path: Path) -> None:
+def test_the_plan_lists_what_is_new_changed_and_the_same(tmp_path: Path) -> None:
     """What already holds is not sent again; without an owner nothing is withdrawn."""
-    records = held(tmp_path)
+    records = stored(tmp_path)
     (tmp_path / "good.yaml").write_text(
         GOOD.replace("90s", "80s").replace("name: negotiated", "name: other")
     )
@@ -205,7 +209,7 @@ def test_the_plan_says_what_is_new_changed_and_the_same(tmp_path: Path) -> None:
 
 def test_an_owner_withdraws_what_it_no_longer_names_and_nothing_else(tmp_path: Path) -> None:
     """A watched folder takes back its own documents only."""
-    records = held(tmp_path, owner="folder /p") | {
+    records = stored(tmp_path, owner="folder /p") | {
         "policy/else": StoredDocument("policy/else", b"{}", "", 0, 0)
     }
     changes = plan([], records, owner="folder /p")

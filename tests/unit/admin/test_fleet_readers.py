@@ -1,4 +1,4 @@
-"""Rows of the fleet topic for people: a record that cannot be read, or makes no sense, leaves out itself and no other."""
+"""Rows of the fleet topic: an unreadable or invalid record is left out, others are shown."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from stepstream.schemas.times import HOUR_US
 
 NOW_US = 1_790_000_000_000_000 // HOUR_US * HOUR_US
 BUDGET = {
-    "policy": "p", "alert": "spend", "project": "shop", "per": "project", "group": "shop", "window": "day", "timezone": "UTC",
-    "start": NOW_US, "end": NOW_US + 24 * HOUR_US, "spent_usd": "2500000.5", "limit_usd": "5000000", "as_of": NOW_US,
-}  # fmt: skip
+    "policy": "p",
+    "alert": "spend",
+    "project": "shop",
+    "per": "project",
+    "group": "shop",
+    "window": "day",
+    "timezone": "UTC",
+    "start": NOW_US,
+    "end": NOW_US + 24 * HOUR_US,
+    "spent_usd": "2500000.5",
+    "limit_usd": "5000000",
+    "as_of": NOW_US,
+}
 WINDOW = {
     "project": "shop",
     "start": NOW_US,
@@ -45,7 +55,7 @@ ODD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("sane", "rows"),
+    ("valid", "rows"),
     [
         (BUDGET, lambda values: budget_rows(values, NOW_US)),
         (WINDOW, lambda values: hour_rows(values, NOW_US)),
@@ -53,9 +63,9 @@ ODD: list[dict[str, Any]] = [
     ],
     ids=["budgets", "hours", "baselines"],
 )
-def test_a_record_that_cannot_be_leaves_out_only_itself(sane: dict[str, Any], rows: Any) -> None:
-    value = json.dumps(sane).encode()
+def test_a_record_that_cannot_be_leaves_out_only_itself(valid: dict[str, Any], rows: Any) -> None:
+    value = json.dumps(valid).encode()
     whole = rows([value])
     assert len(whole) == 1
-    for odd in [*RAW, *(json.dumps(sane | fields).encode() for fields in ODD)]:
+    for odd in [*RAW, *(json.dumps(valid | fields).encode() for fields in ODD)]:
         assert whole[0] in rows([odd, value])

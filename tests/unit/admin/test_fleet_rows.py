@@ -24,7 +24,7 @@ from tests.support.usage_world import T0, closed, play, progress, records, used
 
 
 def test_an_hour_is_listed_once() -> None:
-    """Parts of an hour are summed while it lasts; when it is over its own record stands for them."""
+    """Parts of an hour are summed while it lasts; when it is over its own record replaces them."""
     items = [
         used("x", 1, 2, 5, input_tokens=7),
         closed("x", 1, 3, "error"),
@@ -79,7 +79,7 @@ def test_budgets_are_listed_by_how_full_they_are() -> None:
 
 
 def test_a_limit_in_force_is_listed_before_anything_is_counted() -> None:
-    """Without an amount; with that of its alert where one fires already; never beside its own record."""
+    """Without an amount, or with its alert's where one fires; not together with its own record."""
     rules = [
         {"rule": "spend", "limit_usd": 20},
         {"rule": "spend", "alert": "small", "per": "user_id", "limit_usd": 0.5},
@@ -88,9 +88,19 @@ def test_a_limit_in_force_is_listed_before_anything_is_counted() -> None:
         {"name": "p", "match": {"project": "shop"}, "rules": [*rules, {"rule": "loop"}]}
     )
     alert = Alert(
-        alert_id="a", seq=1, state="firing", severity="critical", alert="small", rule="spend", policy="p", project="shop",
-        subject="user_id u-9, 2026-11", value=2.56, opened_at=T0, updated_at=T0,
-    )  # fmt: skip
+        alert_id="a",
+        seq=1,
+        state="firing",
+        severity="critical",
+        alert="small",
+        rule="spend",
+        policy="p",
+        project="shop",
+        subject="user_id u-9, 2026-11",
+        value=2.56,
+        opened_at=T0,
+        updated_at=T0,
+    )
     rows = [dict(zip(BUDGETS, row, strict=True)) for row in uncounted_rows([policy], [alert], [])]
     assert [(row["alert"], row["spent_usd"], row["limit_usd"], row["share"]) for row in rows] == [
         ("spend", None, "20", "nothing counted yet"),
@@ -101,7 +111,7 @@ def test_a_limit_in_force_is_listed_before_anything_is_counted() -> None:
     assert [row[1] for row in uncounted_rows([policy], [alert], counted)] == ["spend"]
 
 
-def test_baselines_say_what_they_still_need() -> None:
+def test_baselines_show_what_they_still_need() -> None:
     """Learning 12 of 30, until there are enough."""
     base: dict[str, Any] = {
         "project": "shop",

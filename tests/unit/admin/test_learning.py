@@ -10,7 +10,7 @@ ORDER = Owner("shop", "prod", "support", "order")
 TRIAGE = Owner("shop", "prod", "triage", "")
 
 
-def test_who_has_too_few_runs_is_learning_and_who_judges_meanwhile_is_said() -> None:
+def test_a_group_with_too_few_runs_is_learning_and_its_substitute_is_named() -> None:
     """The agent, else the project, where these have enough."""
     counts = with_wider({REFUND: 28, ORDER: 12, TRIAGE: 3})
     assert learning(counts, [ORDER, TRIAGE]) == [
@@ -23,7 +23,7 @@ def test_who_has_too_few_runs_is_learning_and_who_judges_meanwhile_is_said() -> 
 
 
 def test_who_has_learnt_is_not_spoken_of() -> None:
-    """A line that always stands there is read by nobody."""
+    """A line that is always shown carries no information."""
     assert learning(with_wider({REFUND: 30}), [REFUND]) == []
 
 

@@ -1,4 +1,4 @@
-"""Made runs under the default rules: what must raise an alert, what is only noted, and what is no trouble at all."""
+"""Constructed runs under the default rules: those that raise an alert, a note, or nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Steps:
             texts["output"] = taken if isinstance(taken, str) else json.dumps(taken)
         return self.add(tool=tool, name=tool, **texts, **more)
 
-    def model(self, said: str = CALLING, heard: str = "-", **more: Any) -> Steps:
+    def model(self, output: str = CALLING, heard: str = "-", **more: Any) -> Steps:
         """A model's step: it asks for a tool, or answers."""
         return self.add(
             **(
@@ -54,7 +54,7 @@ class Steps:
                     "model": "m",
                     "cost_usd": 0,
                     "input": heard,
-                    "output": said,
+                    "output": output,
                 }
                 | more
             )
@@ -157,7 +157,7 @@ PLAIN = "Your request is done. Is there anything else I can help you with?"
     ],
 )
 def test_a_failure_that_the_run_recovered_from_is_a_note(run: Steps, noted: str) -> None:
-    """By another tool, by a person, by asking or telling the user."""
+    """By another tool, by a person, by asking or informing the user."""
     assert run.alerts() == []
     assert [item["message"].partition("; ")[2] for item in run.all()] == [noted]
 
@@ -184,7 +184,7 @@ def test_a_failure_that_the_run_recovered_from_is_a_note(run: Steps, noted: str)
     ],
 )
 def test_a_failure_that_the_agent_hides_is_an_error(run: Steps) -> None:
-    """It says that all is well."""
+    """The answer claims success."""
     (found,) = run.found()
     assert (found["alert"], found["severity"]) == ("tool-error-ignored", "error")
     assert found["message"].endswith("the agent answered without mentioning it")
@@ -199,7 +199,7 @@ def test_one_broken_tool_is_one_alert() -> None:
 
 
 def test_a_tool_that_works_in_the_end_resolves_its_repetition() -> None:
-    """And an early finding about an answer is withdrawn by a later call that made up for the failure."""
+    """A later call that makes up for the failure withdraws an early finding about an answer."""
     run = (
         Steps()
         .model("hello")
@@ -244,7 +244,7 @@ def test_a_tool_that_works_in_the_end_resolves_its_repetition() -> None:
             [
                 (
                     "set_delivery_address",
-                    {"order": f"A-90{n}1", "street": "Long Lane in the old town"},
+                    {"order": f"A-90{n}1", "street": "Long Street in the old town"},
                     f"order A-90{n}1 is set",
                 )
                 for n in range(5)
@@ -276,7 +276,7 @@ def test_housekeeping_and_bulk_work_are_no_repetition(run: list[tuple[str, Any, 
 
 
 def test_a_call_that_nothing_new_comes_between_is_a_loop() -> None:
-    """Once is told, whatever else was called before."""
+    """It is reported once, whatever else was called before."""
     run = (
         Steps()
         .model()
@@ -290,8 +290,10 @@ def test_a_call_that_nothing_new_comes_between_is_a_loop() -> None:
 
 
 HANDOVER = (
-    "Action: hand over\n{a} has finished the part about the kitchen and leaves the plan, the list of materials, the offers "
-    "of the three shops and the questions about water and light for {b}, who will go on with it tomorrow after breakfast."
+    "Action: hand over\n{a} has finished the part about the kitchen and leaves the plan, "
+    "the list of materials, the offers "
+    "of the three shops and the questions about water and light for {b}, "
+    "who will go on with it tomorrow after breakfast."
 )
 
 
@@ -314,7 +316,7 @@ def test_the_same_thought_again_is_repetition_whatever_the_model_heard(heard: st
     assert run.alerts() == ["repetition"]
 
 
-def test_code_that_fails_again_and_again_is_told_though_its_kind_is_other() -> None:
+def test_code_that_fails_again_and_again_is_reported_though_its_kind_is_other() -> None:
     """Five failing steps of a run that ends ok."""
     run = Steps()
     for number in range(5):
@@ -343,7 +345,7 @@ def test_an_identifier_from_nowhere_is_found_behind_long_inputs() -> None:
 
 
 def test_a_key_at_the_end_of_a_long_answer_is_found() -> None:
-    """The last 4,096 characters are looked at."""
+    """The last 4,096 characters are examined."""
     key = "sk-ant-" + "api03-Zq7Jk2Lm9Np4Rs6Tv8Wx1Yb3Cd5Ef"
     assert Steps().model(f"{'A sentence of the answer. ' * 900}{key}").alerts() == [
         "sensitive-data"
@@ -351,7 +353,7 @@ def test_a_key_at_the_end_of_a_long_answer_is_found() -> None:
 
 
 def test_the_keys_of_a_message_are_no_words_of_an_answer() -> None:
-    """Only what it says counts."""
+    """Only its text counts."""
     policy = only({"rule": "unsupported_answer"})
     run = Steps().call(
         "search",
@@ -377,7 +379,7 @@ def test_warnings_of_a_budget_are_warnings_whatever_the_severity() -> None:
 
 
 def test_the_same_documents_again_are_repetition_though_the_questions_differ_in_a_number() -> None:
-    """What comes back says whether asking again has brought anything."""
+    """The result decides whether asking again has brought anything."""
     run = Steps()
     for part in range(3):
         documents = [

@@ -1,4 +1,7 @@
-"""Cost spikes on real runs: all that end at five times the median are found while they go, ordinary ones are left alone."""
+"""Cost spikes on real runs: all that end at five times the median are found.
+
+Ordinary ones raise nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def others(cases: list[Case], case: Case) -> list[Case]:
 
 
 def test_every_spike_is_found_before_its_run_ends(cases: list[Case]) -> None:
-    """Judged by the other runs alone; on average less than six tenths of the cost is spent by then."""
+    """Compared with the other runs; on average less than 60 % of the cost is spent by then."""
     spikes = [case for case in cases if case.times_median >= SPIKE]
     assert len(spikes) == 7
     shares = []
@@ -32,7 +35,7 @@ def test_every_spike_is_found_before_its_run_ends(cases: list[Case]) -> None:
     assert sum(shares) / len(shares) < 0.6
 
 
-def test_the_dearest_ordinary_runs_are_left_alone(cases: list[Case]) -> None:
+def test_the_most_expensive_ordinary_runs_raise_nothing(cases: list[Case]) -> None:
     """The ten that come closest to three times the median; none of them is reported."""
     ordinary = sorted(
         (case for case in cases if case.times_median < ORDINARY), key=lambda case: -case.cost
@@ -43,7 +46,7 @@ def test_the_dearest_ordinary_runs_are_left_alone(cases: list[Case]) -> None:
 
 
 def test_intervals_are_those_of_the_books() -> None:
-    """Wilson's interval for 8 of 10; what is always the same has no spread; nothing counted says nothing."""
+    """Wilson's interval for 8 of 10; equal values have no spread; no values give no interval."""
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson(0, 0) == (0.0, 1.0)
     assert bootstrap([2.0] * 5) == (2.0, 2.0)

@@ -1,4 +1,4 @@
-"""What benchmarks report: goals that are never loosened, numbers that people can read, JSON that programs can."""
+"""What benchmarks report: fixed goals, readable numbers, and JSON."""
 
 from __future__ import annotations
 
@@ -40,22 +40,25 @@ def test_a_goal_is_met_at_its_bound_and_never_unmeasured(
 def test_the_json_holds_all_that_is_promised(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures, ratios, goals with value and verdict, machine and versions; wrong numbers make the exit code."""
+    """Figures, ratios, goals with value and verdict, machine and versions.
+
+    Wrong numbers make the exit code.
+    """
     report = Report(
         "some", quick=True, figures={"steps_per_s": 12_345.678}, ratios={"ours_to_theirs": 0.5}
     )
     report.goals.append(Goal("steps", 12_345.678, 20_000, "steps/s", at_most=False))
     assert report.finish(tmp_path / "out.json") == 0
-    held = json.loads((tmp_path / "out.json").read_text())
-    assert held["figures"] == {"steps_per_s": 12345.7}
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["figures"] == {"steps_per_s": 12345.7}
     assert (
-        held["goals"][0]
+        written["goals"][0]
         | {"goal": 20_000, "reached": 12_345.678, "met": False, "comparison": "at least"}
-        == held["goals"][0]
+        == written["goals"][0]
     )
-    assert held["machine"]["cores"] >= 1
-    assert held["versions"]["msgspec"]
-    assert held["quick"] is True
+    assert written["machine"]["cores"] >= 1
+    assert written["versions"]["msgspec"]
+    assert written["quick"] is True
     report.wrong.append("lost: 1")
     assert report.finish(None) == 1
     assert "WRONG: lost: 1" in capsys.readouterr().out
@@ -105,7 +108,10 @@ def test_percentiles_are_values_that_occurred() -> None:
 def test_cpu_time_counts_children_that_have_ended() -> None:
     """A process's CPU time includes that of the processes it started, alive or not."""
     burn = "t = __import__('time').process_time\nwhile t() < 0.25: pass"
-    script = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint('done', flush=True)\ninput()"
+    script = (
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
+        "print('done', flush=True)\ninput()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
@@ -119,7 +125,7 @@ def test_cpu_time_counts_children_that_have_ended() -> None:
         parent.communicate(b"\n")
 
 
-def test_memory_and_machine_are_told() -> None:
+def test_memory_and_machine_are_reported() -> None:
     """This process holds memory, and the machine has a name."""
     assert machine_facts()["cpu"]
     if sys.platform == "linux":
@@ -149,7 +155,10 @@ def test_sections_exclude_each_other() -> None:
 
 
 def test_latency_runs_to_the_first_trajectory_with_the_record() -> None:
-    """Revision 2k (one more when closed) contains the k-th record; records outside the window are left out."""
+    """Revision 2k (one more when closed) contains the k-th record.
+
+    Records outside the window are left out.
+    """
     sent = {"a": [10.0, 11.0, 11.5, 13.0], "b": [11.0]}
     arrived = {"a": [(10.1, 2.0), (12.0, 6.0), (13.4, 9.0)], "b": []}
     found = event_to_trajectory(sent, arrived, since_s=10.5, until_s=20)
@@ -162,7 +171,9 @@ def test_latency_runs_to_the_first_trajectory_with_the_record() -> None:
 
 
 def test_what_is_visible_is_what_the_store_answered() -> None:
-    """A record counts from the first answer whose highest offset reaches it, partition by partition."""
+    """A record counts from the first answer whose highest offset reaches it, partition by
+    partition.
+    """
     seen = {0: Seen([1.0, 2.0], [10, 20]), 1: Seen()}
     took, missing = latencies(
         [(0.5, 0, 10), (0.5, 0, 11), (1.5, 0, 20), (0.0, 0, 21), (0.0, 1, 0)], seen

@@ -1,4 +1,4 @@
-"""The load of the benchmarks: realistic, seeded, acceptable, and as large as it says."""
+"""The load of the benchmarks: realistic, seeded, accepted, and of the size it states."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_events_weigh_about_900_bytes(load: Load) -> None:
 
 
 def test_every_step_starts_once_and_then_ends_once(load: Load) -> None:
-    """The SDK writes two events a step, the start first, and a run's root is its first and its last event."""
+    """The SDK writes two events a step, the start first, and a run's root is its first and its last
+    event.
+    """
     runs: dict[str, list[Step]] = defaultdict(list)
     for step in steps(load):
         runs[step.trace_id].append(step)
@@ -104,7 +106,10 @@ def test_so_many_runs_are_open_at_once() -> None:
 
 
 def test_a_load_under_way_begins_with_all_runs_open() -> None:
-    """The roots come first, then runs open and close evenly; the load is cut off at the number of events."""
+    """The roots come first, then runs open and close evenly.
+
+    The load is cut off at the number of events.
+    """
     load = make_load(LoadSpec(events=3_000, open_runs=400, start_us=START_US, under_way=True))
     assert load.truth.events == 3_000
     assert len(set(load.keys[:400])) == 400
@@ -113,7 +118,7 @@ def test_a_load_under_way_begins_with_all_runs_open() -> None:
 
 
 def test_times_follow_the_rate() -> None:
-    """Events lie as far apart as their rate says, and none precedes the start."""
+    """Events are spaced by their rate, and none precedes the start."""
     load = make_load(LoadSpec(runs=400, open_runs=100, events_per_s=4_000, start_us=START_US))
     times = [step.end_time or step.start_time for step in steps(load)]
     assert min(times) >= START_US
@@ -123,7 +128,7 @@ def test_times_follow_the_rate() -> None:
 
 
 def test_kinds_of_agents_steps_are_there(load: Load) -> None:
-    """Plans, model calls, tools, retrievals, outputs, errors and retries: detectors have something to look at."""
+    """Plans, model calls, tools, retrievals, outputs, errors and retries: input for detectors."""
     events = steps(load)
     kinds = Counter(step.kind for step in events)
     assert set(kinds) == {"agent", "plan", "llm_call", "tool_call", "retrieval", "output"}
@@ -136,7 +141,7 @@ def test_recorded_sizes_are_like_the_fitted_ones() -> None:
     folder = data_folder()
     if not (folder / AZURE).exists() or not (folder / MOONCAKE).exists():
         pytest.skip(
-            f"no real data at {folder}: set STEPSTREAM_DATA to the folder that holds {AZURE} and {MOONCAKE}"
+            f"no real data at {folder}: set STEPSTREAM_DATA to the folder of {AZURE} and {MOONCAKE}"
         )
     real, made = recorded(folder), fitted()
     rng = random.Random(1)

@@ -1,4 +1,4 @@
-"""The load of the chaos suite and the worker's logic agree where nothing is broken: no broker, no process, no fault."""
+"""Without faults the worker's logic finds exactly what the load of the chaos suite planned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Findings = Counter[tuple[str, str, str, str]]
 
 
 def played(plan: Plan, end_us: int) -> tuple[Findings, dict[str, int]]:
-    """Distinct findings, and the highest revision of each run, after the plan was fed in its own time."""
+    """Distinct findings, and the highest revision of each run, after the logic processed the plan."""
     rules = RuleBook(tuple(Policy.model_validate(policy) for policy in POLICIES), make_detector)
     limits = AssembleLimits(rootless_idle_us=ROOTLESS_IDLE_S * 1_000_000, replay_records=1_000)
     logic = AssemblePartition(0, 1, rules=rules, prices=PRICES, limits=limits)
@@ -59,8 +59,11 @@ def played(plan: Plan, end_us: int) -> tuple[Findings, dict[str, int]]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_logic_finds_what_the_load_s_truth_says(seed: int) -> None:
-    """Every finding, none that was not planned, whatever rules are on by default; every final revision."""
+def test_the_logic_finds_what_the_load_planned(seed: int) -> None:
+    """Every finding, none that was not planned, whatever rules are on by default.
+
+    Every final revision.
+    """
     plan = Plan(
         seed,
         Shape(seconds=20, runs_per_second=10, long_runs=5, giant_steps=200, tail_s=8),

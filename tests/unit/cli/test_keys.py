@@ -34,10 +34,10 @@ def verified(file: Path, token: str) -> set[str] | None:
 
 def test_a_key_is_for_its_projects(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The file holds a hash alone; the name comes from the project."""
-    code, token, told = command(capsys, "create", "My Shop", "billing")
+    code, token, printed = command(capsys, "create", "My Shop", "billing")
     assert code == 0
     assert token.startswith("stepstream_my-shop.")
-    assert "my-shop" in told
+    assert "my-shop" in printed
     assert verified(file, token) == {"My Shop", "billing"}
     assert token.partition(".")[2] not in file.read_text()
     entry = load(file).get("my-shop")
@@ -50,8 +50,8 @@ def test_a_key_is_for_its_projects(file: Path, capsys: pytest.CaptureFixture[str
 def test_rotating_leaves_no_gap(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both keys are right until the old one is removed."""
     _, old, _ = command(capsys, "create", "shop", "--act")
-    _, new, told = command(capsys, "rotate", "shop")
-    assert "shop stays valid" in told
+    _, new, printed = command(capsys, "rotate", "shop")
+    assert "shop stays valid" in printed
     assert verified(file, old) == verified(file, new) == {"shop"}
     assert command(capsys, "remove", "shop")[0] == 0
     assert verified(file, old) is None
@@ -71,12 +71,12 @@ def test_what_is_no_key_is_neither_rotated_nor_removed(
     """Users of the admin API are not the business of this command."""
     assert run(["credentials", "add", "grafana", "--scope", "read"]) == 0
     capsys.readouterr()
-    for arguments in (("rotate", "grafana"), ("remove", "grafana"), ("remove", "nobody")):
-        code, _, told = command(capsys, *arguments)
+    for arguments in (("rotate", "grafana"), ("remove", "grafana"), ("remove", "unknown")):
+        code, _, printed = command(capsys, *arguments)
         assert code == 1
-        assert "keys list" in told
+        assert "keys list" in printed
     assert load(file).get("grafana") is not None
     command(capsys, "create", "shop")
-    code, _, told = command(capsys, "create", "shop", "--name", "shop")
+    code, _, printed = command(capsys, "create", "shop", "--name", "shop")
     assert code == 1
-    assert "rotate" in told
+    assert "rotate" in printed

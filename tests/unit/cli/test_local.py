@@ -43,7 +43,7 @@ def event(**fields: Any) -> str:
 def test_settings_are_listed_with_value_and_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each setting once, with where it comes from; a secret is only said to be set."""
+    """Each setting once, with where it comes from; of a secret only that it is set."""
     (tmp_path / "mine.toml").write_text('clickhouse_password = "hunter2"\nclose_after = "90s"\n')
     monkeypatch.setenv("STEPSTREAM_AGENT", "support")
     assert run(["--settings", str(tmp_path / "mine.toml"), "settings", "--format", "json"]) == 0
@@ -100,10 +100,10 @@ def test_a_good_file_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "2 accepted, 0 clamped, 0 rejected\n"
 
 
-def test_what_would_be_refused_is_told_line_by_line(
+def test_what_would_be_refused_is_reported_line_by_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Line, outcome, reason and detail as the worker would say them; exit code 1."""
+    """Line, outcome, reason and detail as the worker would report them; exit code 1."""
     lines = [
         event(),
         "{",
@@ -124,7 +124,7 @@ def test_what_would_be_refused_is_told_line_by_line(
     assert "1 accepted, 1 clamped, 3 rejected" in captured.err
 
 
-def test_an_old_recording_may_be_judged_by_its_own_time(
+def test_an_old_recording_may_be_validated_at_its_own_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`replay` shifts times to now, so their age alone is no fault."""

@@ -45,7 +45,7 @@ def test_every_command_is_on_the_page() -> None:
 
 @pytest.mark.parametrize("process", [*PROCESSES, "up"])
 def test_every_setting_of_a_process_has_a_flag(process: Any) -> None:
-    """What the table says a process reads can be given on its command line."""
+    """The settings that a process reads by the table are options of its command."""
     flags = {option for one in TREE.commands[process].params for option in one.opts}
     assert {flag(name) for name in settings_of(process)} <= flags
 

@@ -53,7 +53,9 @@ def test_the_overview_names_every_command_and_loads_none_of_them() -> None:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(command: str) -> None:
-    """Its module registers it, in the group of the overview and with a text that begins like its line there."""
+    """Its module registers it in the group of the overview, with a help text that begins like its
+    line.
+    """
     from typer.main import get_command
 
     entry = COMMANDS[command]
@@ -136,7 +138,7 @@ def test_a_wrong_question_is_one_line_and_exit_code_2(
         (("store", "status"), "no ClickHouse is known"),
     ],
 )
-def test_without_addresses_a_command_says_how_to_get_them(
+def test_without_addresses_a_command_explains_how_to_get_them(
     arguments: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     """Neither set nor written by a running ``up``: the two ways out are named."""
@@ -144,7 +146,7 @@ def test_without_addresses_a_command_says_how_to_get_them(
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
-def test_brokers_that_do_not_answer_are_told_quickly() -> None:
+def test_brokers_that_do_not_answer_are_reported_in_one_line() -> None:
     """One line with the address, not a page of the client's log."""
     done = run("topics", "list", "--kafka-brokers", "127.0.0.1:1")
     assert done.returncode == 1
@@ -152,8 +154,8 @@ def test_brokers_that_do_not_answer_are_told_quickly() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_missing_extra_is_told_with_the_line_that_brings_it(tmp_path: Path) -> None:
-    """The base install is the SDK: a command that needs more says which extra."""
+def test_a_missing_extra_is_reported_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    """The base install is the SDK: a command that needs more names the extra."""
     (tmp_path / "faust.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'faust'\", name='faust')"
     )
@@ -188,7 +190,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def test_where_nobody_can_be_asked_nothing_is_sent() -> None:
+def test_without_a_terminal_to_confirm_nothing_is_sent() -> None:
     """A script that stops many runs gets an error that names --yes, not the exit code of Ctrl-C."""
     command = [
         sys.executable,

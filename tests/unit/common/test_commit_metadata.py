@@ -44,7 +44,8 @@ def test_the_form_is_the_one_that_the_previous_sink_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "\x00", "2", "1;state=5", "2;state=5", "2;else=5;", "2;state=;", "2;state=-5;", "n1:5", "n2:5;"]
+    "text", [None, "", "\x00", "2", "1;state=5", "2;state=5", "2;else=5;", "2;state=;",
+             "2;state=-5;", "n1:5", "n2:5;"]
 )  # fmt: skip
 @pytest.mark.parametrize("form", FORMS)
 def test_other_text_is_no_metadata(form: MetadataForm, text: str | None) -> None:

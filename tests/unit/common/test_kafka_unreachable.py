@@ -14,7 +14,7 @@ def test_a_port_that_takes_connections_may_require_a_login() -> None:
     assert "may require authentication or TLS: set kafka_sasl_mechanism" in text
 
 
-def test_a_port_that_nobody_listens_on_is_a_wrong_address() -> None:
+def test_a_port_without_a_listener_is_a_wrong_address() -> None:
     """Then the address is the first thing to check."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

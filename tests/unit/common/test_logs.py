@@ -26,17 +26,17 @@ def as_before() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
 
 
-def test_by_default_only_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """A worker that is well says nothing; libraries that repeat themselves say nothing at all."""
+def test_by_default_only_warnings_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    """A healthy worker logs nothing; libraries that repeat themselves never log."""
     logs.configure(Settings())
     worker.info("loaded")
-    worker.warning("the floor %s", "stands")
+    worker.warning("the offset %s", "stands")
     logging.getLogger("aiokafka").error("no broker")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("Z warning stepstream.worker: the floor stands")
+    assert line.endswith("Z warning stepstream.worker: the offset stands")
 
 
-def test_more_is_said_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_is_logged_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
     """``log_level`` is for our own words, with what they carry."""
     logs.configure(Settings.model_validate({"log_level": "info"}))
     worker.info("ready", extra={"topic": "steps", "partition": 3})
@@ -54,12 +54,12 @@ def test_programs_read_json(capsys: pytest.CaptureFixture[str]) -> None:
     except ValueError:
         worker.exception("failed", extra={"offset": 7})
     (line,) = capsys.readouterr().err.splitlines()
-    said = json.loads(line)
-    assert (said["level"], said["logger"], said["message"], said["offset"]) == (
+    logged = json.loads(line)
+    assert (logged["level"], logged["logger"], logged["message"], logged["offset"]) == (
         "error",
         "stepstream.worker",
         "failed",
         7,
     )
-    assert "ValueError: two\nlines" in said["error"]
-    assert said["time"].endswith("Z")
+    assert "ValueError: two\nlines" in logged["error"]
+    assert logged["time"].endswith("Z")

@@ -30,7 +30,7 @@ def test_names_follow_prometheus() -> None:
 
 
 def test_the_page_is_current() -> None:
-    """Whoever declares a metric makes the page again: python -m stepstream.schemas.metrics > docs/metrics.md."""
+    """After a change of metrics: python -m stepstream.schemas.metrics > docs/metrics.md."""
     assert PAGE.read_text(encoding="utf-8") == markdown()
 
 
@@ -59,8 +59,11 @@ def test_a_sink_s_counts_are_shown() -> None:
     assert "stepstream_sink_replayed_batches_total 2.0" in text
 
 
-def test_health_and_readiness_are_told_apart() -> None:
-    """A process that starts is alive and not ready; a stuck one is neither; the body is a fixed text."""
+def test_health_and_readiness_are_distinct() -> None:
+    """A process that starts is alive and not ready.
+
+    A stuck one is neither; the body is a fixed text.
+    """
     observer = Observer()
     observer.gauge(LAG).labels("steps", "0").set(5)
     server = ObserverServer(observer, host="127.0.0.1", port=0)
@@ -94,7 +97,7 @@ def _status(url: str, token: str) -> int:
 
 
 def test_other_machines_need_credentials_for_metrics(tmp_path: Path) -> None:
-    """With the scope read; health answers everybody."""
+    """With the scope read; health needs no credentials."""
     reader, secret = new_credential("prometheus", ["read"])
     sender, other = new_credential("sender", ["ingest"])
     save(tmp_path / "table.json", Credentials([reader, sender]))
@@ -113,7 +116,7 @@ def test_other_machines_need_credentials_for_metrics(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_named() -> None:
-    """The error says which address and which setting."""
+    """The error names the address and the setting."""
     first = ObserverServer(Observer(), host="127.0.0.1", port=0)
     try:
         with pytest.raises(

@@ -51,7 +51,10 @@ def running_here(
 
 
 def test_the_first_source_that_names_a_setting_wins(home: Path) -> None:
-    """Flags come before the environment, that before the file, that before defaults; each setting on its own."""
+    """Flags come before the environment, that before the file, that before defaults.
+
+    Each setting on its own.
+    """
     (home / "stepstream.toml").write_text('project = "file"\nagent = "file"\n')
     variables = environ(
         home,
@@ -91,7 +94,7 @@ def test_nothing_is_read_where_the_named_file_is_the_null_device(home: Path) -> 
     assert load(environ=environ(home, STEPSTREAM_SETTINGS=os.devnull)).project == "default"
 
 
-def test_every_problem_is_told_with_setting_source_and_reason(home: Path) -> None:
+def test_every_problem_is_reported_with_setting_source_and_reason(home: Path) -> None:
     """One error names all that is wrong, so that it is mended in one go."""
     (home / "stepstream.toml").write_text('partitons = 3\nsink_batch_rows = "many"\n')
     variables = environ(
@@ -112,8 +115,11 @@ def test_every_problem_is_told_with_setting_source_and_reason(home: Path) -> Non
     assert len(caught.value.problems) == 7
 
 
-def test_a_variable_of_another_version_is_told_to_the_sdk_and_stops_nothing(home: Path) -> None:
-    """A newer worker's setting in a shared environment must not blind an older agent; a wrong value is still an error."""
+def test_a_variable_of_another_version_is_only_a_warning_in_the_sdk(home: Path) -> None:
+    """A newer worker's setting in a shared environment must not stop an older agent.
+
+    A wrong value is still an error.
+    """
     (home / "stepstream.toml").write_text("partitons = 3\n")
     variables = environ(home, STEPSTREAM_PROJCT="shop", STEPSTREAM_ENVIRONMENT="prod")
     found = resolve(environ=variables, lenient=True)
@@ -152,7 +158,9 @@ def test_an_empty_variable_counts_as_not_set(home: Path) -> None:
 
 
 def test_variables_of_a_kubernetes_service_are_no_settings(home: Path) -> None:
-    """A service named stepstream, or stepstream-kafka, puts its address into the environment of every pod."""
+    """A service named stepstream, or stepstream-kafka, puts its address into the environment of
+    every pod.
+    """
     links = {
         "STEPSTREAM_SERVICE_HOST": "10.0.0.1",
         "STEPSTREAM_SERVICE_PORT": "9092",
@@ -171,7 +179,10 @@ def test_the_data_variable_of_tests_is_tolerated(home: Path) -> None:
 
 
 def test_a_secret_may_be_a_file(home: Path) -> None:
-    """By its own variable, or by a value that begins with file:; the line's end does not belong to it."""
+    """By its own variable, or by a value that begins with file:.
+
+    The line's end does not belong to it.
+    """
     (home / "secret").write_text("s3cret \n")
     by_variable = load(
         environ=environ(home, STEPSTREAM_KAFKA_SASL_PASSWORD_FILE=str(home / "secret"))
@@ -182,16 +193,17 @@ def test_a_secret_may_be_a_file(home: Path) -> None:
 
 
 def test_a_secret_that_cannot_be_read_is_an_error(home: Path) -> None:
-    """Going on without a password would be refused somewhere else, with less to say."""
+    """Without a password the error would come later, with a less helpful message."""
     with pytest.raises(
         SettingsError,
-        match=r"clickhouse_password from STEPSTREAM_CLICKHOUSE_PASSWORD_FILE: the file .* cannot be read",
+        match=r"clickhouse_password from STEPSTREAM_CLICKHOUSE_PASSWORD_FILE: "
+        r"the file .* cannot be read",
     ):
         load(environ=environ(home, STEPSTREAM_CLICKHOUSE_PASSWORD_FILE=str(home / "none")))
 
 
 def test_a_secret_given_twice_is_an_error(home: Path) -> None:
-    """Nobody could say which one is meant."""
+    """It would be ambiguous which one is meant."""
     (home / "secret").write_text("a")
     variables = environ(
         home,
@@ -213,7 +225,7 @@ def test_a_misspelt_secret_file_is_an_error(home: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_no_error_shows_a_secret(home: Path, name: str) -> None:
-    """A wrong value of a secret is told without the value."""
+    """A wrong value of a secret is reported without the value."""
     with pytest.raises(SettingsError) as caught:
         resolve(environ=environ(home), flags={name: ["hunter2"]})
     assert name in str(caught.value)
@@ -230,7 +242,10 @@ def test_no_error_shows_a_secret(home: Path, name: str) -> None:
     ],
 )
 def test_an_endpoint_names_the_brokers(home: Path, endpoint: str, brokers: str) -> None:
-    """kafka://host[:port][,host[:port]] sets kafka_brokers; the port is Kafka's usual one where it is left out."""
+    """kafka://host[:port][,host[:port]] sets kafka_brokers.
+
+    The port is Kafka's usual one where it is left out.
+    """
     assert load(environ=environ(home), endpoint=endpoint).kafka_brokers == brokers
 
 
@@ -246,7 +261,7 @@ def test_an_endpoint_names_the_brokers(home: Path, endpoint: str, brokers: str) 
     ],
 )
 def test_an_endpoint_that_is_none_is_an_error(home: Path, endpoint: str) -> None:
-    """The message says what to write and repeats no password."""
+    """The message explains what to write and contains no password."""
     with pytest.raises(SettingsError, match=r"write kafka://host:port") as caught:
         load(environ=environ(home), endpoint=endpoint)
     assert "pw" not in str(caught.value)
@@ -277,7 +292,10 @@ def test_a_running_up_is_found_by_itself(home: Path) -> None:
 
 
 def test_kafka_and_clickhouse_of_two_installations_are_not_mixed(home: Path) -> None:
-    """Steps sent to another Kafka are not in the store of the local ``up``; its own address is no other one."""
+    """Steps sent to another Kafka are not in the store of the local ``up``.
+
+    Its own address is no other one.
+    """
     running_here(home)
     assert load(environ=environ(home), kafka_brokers="prod:9092").clickhouse_url == ""
     assert load(environ=environ(home), clickhouse_url="http://prod:8123").kafka_brokers == ""
@@ -287,8 +305,8 @@ def test_kafka_and_clickhouse_of_two_installations_are_not_mixed(home: Path) -> 
     )
 
 
-def test_what_is_not_known_beside_a_running_up_is_told_with_the_reason(home: Path) -> None:
-    """Whoever sets one address of another place reads that the other one is wanted, and not that no ``up`` runs."""
+def test_an_address_missing_next_to_a_running_up_is_reported_with_the_reason(home: Path) -> None:
+    """With one address set elsewhere the error asks for the other one, not for a running ``up``."""
     running_here(home)
     with pytest.raises(
         SettingsError, match="kafka_brokers is not that of the running `stepstream up`"
@@ -301,7 +319,7 @@ def test_what_is_not_known_beside_a_running_up_is_told_with_the_reason(home: Pat
 
 
 def test_what_a_dead_up_left_behind_does_not_count(home: Path) -> None:
-    """After a power cut the file is still there, and its pid may belong to somebody else."""
+    """After a power cut the file is still there, and its pid may belong to another process."""
     folder = home / "state" / "stepstream"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
@@ -323,7 +341,7 @@ def test_a_damaged_endpoints_file_is_no_running_up(home: Path, content: str) -> 
 def test_the_endpoints_file_is_for_its_user_alone_and_removed_by_its_owner_alone(
     home: Path,
 ) -> None:
-    """It tells others where to find the pipeline; a second process must not remove the first one's."""
+    """Others find the pipeline by it; a second process must not remove the first one's."""
     folder = running_here(home)
     if os.name == "posix":
         assert (folder / endpoints.FILE_NAME).stat().st_mode & 0o777 == 0o600
@@ -335,7 +353,7 @@ def test_the_endpoints_file_is_for_its_user_alone_and_removed_by_its_owner_alone
 
 
 def test_folders_are_always_filled_and_absolute(home: Path) -> None:
-    """Whoever gets settings needs no rule for where state and data lie."""
+    """Settings contain the resolved folders of state and data."""
     settings = load(environ=environ(home))
     assert settings.state_dir == str(default_state_dir(environ(home)))
     assert settings.data_dir == str(Path(settings.state_dir) / "data")
@@ -353,7 +371,8 @@ def test_a_bare_number_is_seconds_wherever_it_is_written(home: Path) -> None:
 def test_the_environment_of_a_child_gives_the_same_settings(home: Path) -> None:
     """Every value survives the way through the environment, secrets and durations too."""
     given = Settings(
-        project="p q", kafka_sasl_password="a'b\"c$d", close_after="1500ms", kafka_tls=True, partitions=7, kafka_brokers="x:1",
+        project="p q", kafka_sasl_password="a'b\"c$d", close_after="1500ms", kafka_tls=True,
+        partitions=7, kafka_brokers="x:1",
         state_dir=str(home), data_dir=str(home / "d"),
     )  # fmt: skip
     (home / "stepstream.toml").write_text('agent = "from the file"')
@@ -361,7 +380,10 @@ def test_the_environment_of_a_child_gives_the_same_settings(home: Path) -> None:
 
 
 def test_every_setting_is_known_by_its_variable(home: Path) -> None:
-    """The name of a variable follows from the setting's name alone; defaults written out are the defaults."""
+    """The name of a variable follows from the setting's name alone.
+
+    Defaults written out are the defaults.
+    """
     defaults = Settings().model_dump(mode="json")
     given = {
         name: str(value) for name, value in defaults.items() if value not in ("", "**********")
@@ -376,8 +398,8 @@ def test_every_setting_is_known_by_its_variable(home: Path) -> None:
     assert resolved.settings.model_copy(update={"state_dir": "", "data_dir": ""}) == Settings()
 
 
-def test_what_is_needed_and_not_known_is_told_with_a_way_out() -> None:
-    """A command without Kafka or ClickHouse says how to get one."""
+def test_a_missing_address_is_reported_with_a_remedy() -> None:
+    """A command without Kafka or ClickHouse explains how to get one."""
     with pytest.raises(
         SettingsError,
         match=r"no Kafka is known: start `stepstream up`.*STEPSTREAM_KAFKA_BROKERS=host:port",
@@ -388,11 +410,14 @@ def test_what_is_needed_and_not_known_is_told_with_a_way_out() -> None:
 
 
 def test_loading_settings_is_light() -> None:
-    """The SDK loads settings: neither Kafka's client nor anything of the worker or the store comes with them."""
+    """The SDK loads settings: neither Kafka's client nor anything of the worker or the store comes
+    with them.
+    """
     program = (
         "import sys, stepstream.common.settings\n"
-        "heavy = {'confluent_kafka', 'faust', 'clickhouse_connect', 'chdb', 'rich', 'typer', 'yaml'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+        "large = {'confluent_kafka', 'faust', 'clickhouse_connect', 'chdb', 'rich', 'typer',"
+        " 'yaml'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {large}' if large else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What doctor makes of a part's standing: an idle one is up to date, one that stands still fails, one that is gone fails."""
+"""Doctor's result for a part: idle is up to date; without progress, or gone, it fails."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stepstream.doctor.standing import Standing, evaluate
 from stepstream.schemas.times import MINUTE_US
 
 
-def said(moved: bool = False, open_runs: int | None = None, **facts: Any) -> tuple[str, str]:
-    """Status and text of a sink that stands so, unless said otherwise."""
+def status_of(moved: bool = False, open_runs: int | None = None, **facts: Any) -> tuple[str, str]:
+    """Status and text of a sink with these facts; the rest are defaults."""
     usual: dict[str, Any] = {"part": "sink", "group": "g", "members": 1, "ever": True, "waiting": 0}
     standing = Standing(**(usual | facts))
     check = evaluate(
@@ -73,6 +73,6 @@ def said(moved: bool = False, open_runs: int | None = None, **facts: Any) -> tup
 )
 def test_how_a_part_stands(facts: dict[str, Any], status: str, words: str) -> None:
     """Status and words of each case."""
-    found = said(**facts)
+    found = status_of(**facts)
     assert found[0] == status
     assert words in found[1]

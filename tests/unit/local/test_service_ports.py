@@ -1,4 +1,4 @@
-"""Ports of worker, sink and notifier: set ones as they are, chosen ones kept, and chosen again when they are taken."""
+"""Ports of worker, sink and notifier: set ones are fixed, chosen ones kept, replaced if taken."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def all_of(found: ServicePorts) -> dict[str, int]:
     of = {part: found.of(part) for part in ("worker", "sink", "notify")}
     return {
         "notify": of["notify"]["notify_port"],
-        **{part: held["metrics_port"] for part, held in of.items()},
+        **{part: addresses["metrics_port"] for part, addresses in of.items()},
     } | {
         "notify metrics": of["notify"]["metrics_port"],
         "notify": of["notify"]["notify_port"],
@@ -84,7 +84,7 @@ def test_a_metrics_port_is_the_first_of_three(tmp_path: Path) -> None:
         Settings(metrics_port=65534)
 
 
-def test_a_set_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_set_port_that_is_taken_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(
         AddressTaken,
         match=r"port 39465 on 127\.0\.0\.1 is taken .*set metrics_port \(--metrics-port\)",
@@ -108,15 +108,15 @@ def test_chosen_ports_are_chosen_again_and_set_ones_are_not(tmp_path: Path) -> N
 
 def test_the_error_of_a_taken_port_is_one_sentence() -> None:
     """As every server raises it, with the setting's name; other errors keep their reason."""
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-        with pytest.raises(AddressTaken) as told:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(AddressTaken) as raised:
             ObserverServer(Observer(), host="127.0.0.1", port=port)
-    assert str(told.value).startswith(
+    assert str(raised.value).startswith(
         f"port {port} on 127.0.0.1 is taken by another program: stop that program, or set "
     )
-    assert "Errno" not in str(told.value)
-    assert explained(told.value, 1, "x") is told.value
+    assert "Errno" not in str(raised.value)
+    assert explained(raised.value, 1, "x") is raised.value
     denied = explained(PermissionError(13, "Permission denied"), 80, "notify_port")
     assert str(denied).endswith(
         "cannot listen on 127.0.0.1:80 (setting notify_port): Permission denied"
@@ -124,7 +124,7 @@ def test_the_error_of_a_taken_port_is_one_sentence() -> None:
 
 
 def test_kafka_gets_other_ports_after_one_was_taken(tmp_path: Path) -> None:
-    """The look says that a port is free and it is not: the second choice is another one, also with remembered ports."""
+    """A port that was free when checked is taken at the start: the second choice is another one."""
     first = instance.plan(
         None,
         count=2,
@@ -165,7 +165,7 @@ def test_kafka_gets_other_ports_after_one_was_taken(tmp_path: Path) -> None:
 def test_a_port_is_chosen_for_one_server_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part that has not started does not listen yet: its port looks free to the next one."""
+    """A part that has not started does not listen yet: its port seems free to the next one."""
     offered = iter(range(40_001, 41_000))
     monkeypatch.setattr(
         "stepstream.local.service_ports.free_ports",
@@ -178,7 +178,7 @@ def test_a_port_is_chosen_for_one_server_only(
 
 
 def test_the_gateway_s_port_is_chosen_set_or_turned_off(tmp_path: Path) -> None:
-    """4318 is what exporters send to unless they are told otherwise."""
+    """4318 is what exporters send to by default."""
     found = ports(tmp_path, usual=True, taken=(4318,))
     assert found.of("gateway")["gateway_port"] not in (0, 4318)
     assert found.choose_again("gateway")

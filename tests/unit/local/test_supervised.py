@@ -1,4 +1,6 @@
-"""Supervised processes: restarted after growing pauses, read line by line, ended through standard input."""
+"""Supervised processes: restarted after growing pauses, read line by line, ended through standard
+input.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,10 @@ def test_pauses_grow_up_to_a_limit_and_start_again_after_a_steady_run() -> None:
 
 
 def test_a_line_that_comes_again_and_again_passes_once_in_a_while() -> None:
-    """A client that retries twenty times a second does not fill the terminal; nothing else is held back."""
+    """A client that retries twenty times a second does not fill the terminal.
+
+    Nothing else is suppressed.
+    """
     repeats = RepeatFilter()
     passed = [repeats(f"attempt {number}: refused", 100 + number / 20) for number in range(300)]
     assert [line for line in passed if line] == [
@@ -91,7 +96,7 @@ def test_a_line_that_comes_again_and_again_passes_once_in_a_while() -> None:
 
 
 def test_the_lines_remembered_are_bounded() -> None:
-    """A part that says something new each time costs no memory."""
+    """Ever new lines of a part use no memory."""
     repeats = RepeatFilter()
     for number in range(3 * KINDS_OF_LINES):
         assert repeats("x" * number, 1.0) is not None
@@ -156,7 +161,10 @@ def test_the_parent_s_death_is_noticed_although_a_copy_of_the_parent_lives() -> 
     """A forked copy keeps the pipe open; the parent's death is noticed all the same."""
     program = f"""
 import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {GRACEFUL!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+child = subprocess.Popen(
+    [sys.executable, "-c", {GRACEFUL!r}],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+)
 child.stdout.readline()
 if os.fork() == 0:
     os.close(1)
@@ -182,7 +190,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_an_amended_environment_is_a_new_start_at_once_and_no_restart() -> None:
-    """What ended with a code that can be mended is started with the other environment, without a pause."""
+    """After an exit code with a remedy the process restarts at once with the changed environment."""
     program = (
         "import os, sys, time; print('try', os.environ['TRY'], flush=True); "
         "time.sleep(60 if os.environ['TRY'] == '2' else 0); sys.exit(3)"

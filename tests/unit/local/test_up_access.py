@@ -35,7 +35,10 @@ def verified(file: Path, one: Login) -> bool:
 
 
 def test_users_are_made_once_and_kept(tmp_path: Path) -> None:
-    """Random, different from each other, in files of mode 0600; only hashes are in the table that servers read."""
+    """Random, different from each other, in files of mode 0600.
+
+    Only hashes are in the table that servers read.
+    """
     first = prepare(tmp_path)
     before = first.file.read_text()
     assert prepare(tmp_path) == first
@@ -164,14 +167,17 @@ def test_what_up_wrote_is_found_with_nothing_set(tmp_path: Path) -> None:
     ],
 )
 def test_passwords_of_up_go_to_no_other_server(tmp_path: Path, variables: dict[str, str]) -> None:
-    """Whoever names another Kafka or store gets no password of the local ones."""
+    """Settings for another Kafka or store get no password of the local ones."""
     running_here(tmp_path)
     settings = load(environ=environ(tmp_path, **variables))
     assert "-secret" not in json.dumps(to_environment(settings))
 
 
 def test_what_is_set_comes_before_what_up_wrote(tmp_path: Path) -> None:
-    """The writer's password as set, the reader's from ``up``; another user gets no password at all."""
+    """The writer's password as set, the reader's from ``up``.
+
+    Another user gets no password at all.
+    """
     running_here(tmp_path)
     own = load(environ=environ(tmp_path, STEPSTREAM_CLICKHOUSE_PASSWORD="mine"))
     assert login(own, readonly=False) == ("default", "mine")
@@ -209,7 +215,10 @@ def test_a_login_in_the_url_is_user_and_password(tmp_path: Path) -> None:
 def test_the_url_for_other_clients(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``stepstream store url``: the reader's, with ``--writer`` the other one; where no reader is known it says what to do."""
+    """``stepstream store url``: the reader's, or the ``--writer``'s.
+
+    An error with advice if unknown.
+    """
     running_here(tmp_path)
     for name, value in environ(tmp_path).items():
         monkeypatch.setenv(name, value)

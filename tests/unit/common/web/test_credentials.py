@@ -49,14 +49,14 @@ def test_a_random_secret_is_known_again_and_no_other() -> None:
         ("reader", ""),
         ("reader", secret[:-1]),
         ("reader", secret + "0"),
-        ("nobody", secret),
+        ("unknown", secret),
         ("", secret),
     ]:
         assert table.verify(name, wrong, client=HERE, now_s=0) is None
     assert table.verify("reader", "é" * 2000, client=HERE, now_s=0) is None
 
 
-def test_scopes_and_projects_are_what_an_entry_says() -> None:
+def test_scopes_and_projects_are_those_of_the_entry() -> None:
     entry, _ = new_credential("shop", ["read", "ingest"], ["shop", "shop-eu"])
     assert entry.allows("read", "shop")
     assert entry.allows("ingest", "shop-eu")
@@ -84,17 +84,17 @@ def test_a_password_is_hashed_slowly_once_and_then_remembered(
     assert computed == ["hunter2", "hunter3"]
 
 
-def test_an_address_that_keeps_failing_is_slowed_down_and_nobody_else_is() -> None:
+def test_only_an_address_that_keeps_failing_is_slowed_down() -> None:
     slow = Credential("default", hash_password("hunter2"), frozenset({"admin"}))
     fast, secret = new_credential("reader", ["read"])
     table = Credentials([slow, fast])
     for _ in range(credentials.FREE_TRIES):
         assert table.verify("reader", "guess", client="10.0.0.9", now_s=5) is None
-    with pytest.raises(TooManyTries) as told:
+    with pytest.raises(TooManyTries) as raised:
         table.verify("reader", "guess", client="10.0.0.9", now_s=5)
-    assert 0 < told.value.retry_after_s <= 1 / credentials.TRIES_PER_SECOND
+    assert 0 < raised.value.retry_after_s <= 1 / credentials.TRIES_PER_SECOND
     with pytest.raises(TooManyTries):
-        table.verify("nobody", "guess", client="10.0.0.9", now_s=5)
+        table.verify("unknown", "guess", client="10.0.0.9", now_s=5)
     assert (
         table.verify("reader", secret, client="10.0.0.9", now_s=5) is fast
     )  # what is right is taken always
@@ -217,7 +217,9 @@ def test_what_is_missing_twice_or_of_no_scope_is_refused(tmp_path: Path) -> None
         new_credential("a", ["write"])  # type: ignore[list-item]
     with pytest.raises(CredentialsError, match="1 to 1024"):
         hash_password("")
-    held = {"name": "a", "hash": entry.hash, "scopes": ["read"], "projects": []}
-    (tmp_path / "twice.json").write_text(json.dumps({"version": 1, "credentials": [held, held]}))
+    stored = {"name": "a", "hash": entry.hash, "scopes": ["read"], "projects": []}
+    (tmp_path / "twice.json").write_text(
+        json.dumps({"version": 1, "credentials": [stored, stored]})
+    )
     with pytest.raises(CredentialsError, match="twice"):
         load(tmp_path / "twice.json")

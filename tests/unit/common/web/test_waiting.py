@@ -32,7 +32,7 @@ class Timer:
 
 @dataclass
 class Loop:
-    """An event loop in which time passes when a test says so."""
+    """An event loop in which time passes when a test advances it."""
 
     now: float = 0.0
     timers: list[Timer] = field(default_factory=list)

@@ -1,4 +1,7 @@
-"""The embedded store's reading of SQL: one statement, its kind, its data, never fooled by what only looks like it."""
+"""The embedded store's SQL tokenizer: one statement, its kind, its data.
+
+Strings and comments are no SQL.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ KNOWN = Known(
     ],
 )
 def test_comments_and_quotes_are_clickhouses(sql: str, texts: list[str]) -> None:
-    """What ClickHouse takes for a comment, a string or a name is that here too, and nothing else is."""
+    """Comments, strings and names are those of ClickHouse's own tokenizer."""
     assert [token.text for token in tokens(sql)] == texts
 
 
@@ -44,8 +47,8 @@ def test_what_never_ends_is_broken(sql: str) -> None:
 
 @given(st.text(alphabet="'\"`\\/*-#! $ab1.;()\n\u2018\u2019\u201c\u201d\u00e9", max_size=40))
 @example("/**/*/'")
-def test_tokens_cover_the_text_in_order(sql: str) -> None:
-    """Tokens never overlap, never go back, and end: what lies between them is space and comments alone."""
+def test_tokens_follow_the_text_in_order(sql: str) -> None:
+    """Tokens never overlap or go back; only space and comments lie between them."""
     at = 0
     for token in tokens(sql):
         assert at <= token.start < token.end <= len(sql)
@@ -113,7 +116,8 @@ def test_one_statement_and_a_known_one(sql: str) -> None:
         "CREATE TABLE t (a Int8) ENGINE = MergeTree ORDER BY a",
         "CREATE TABLE t (a Int8) ENGINE MergeTree() ORDER BY a",
         "CREATE MATERIALIZED VIEW v TO t AS SELECT 1",
-        "CREATE TABLE t (engine String COMMENT 'ENGINE = Kafka') ENGINE = ReplacingMergeTree(v) ORDER BY tuple()",
+        "CREATE TABLE t (engine String COMMENT 'ENGINE = Kafka') "
+        "ENGINE = ReplacingMergeTree(v) ORDER BY tuple()",
         "CREATE DATABASE d ENGINE = Atomic",
         "CREATE VIEW v AS SELECT name, engine FROM system.tables",
         "SYSTEM FLUSH LOGS",
@@ -141,7 +145,9 @@ def test_what_the_store_can_hold_passes(sql: str) -> None:
     ],
 )
 def test_what_would_harm_the_store_does_not(sql: str) -> None:
-    """Engines whose tables the store cannot open again, ending the server, writing files: refused for everyone."""
+    """Engines whose tables the store cannot open again, ending the server, writing files: refused
+    for everyone.
+    """
     with pytest.raises(ClickHouseError) as caught:
         check(parse(sql), {}, KNOWN)
     assert caught.value.code == 48
@@ -164,7 +170,7 @@ def test_every_statement_is_kept_inside(sql: str, code: int) -> None:
     assert caught.value.code == code
 
 
-def test_a_statement_may_say_much() -> None:
+def test_a_statement_may_be_long() -> None:
     """Columns, strings and functions whose names only resemble the refused ones are let through."""
     for sql in (
         "SELECT url, 'file()', 'a/b', x / y FROM t",

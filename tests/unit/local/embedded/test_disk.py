@@ -18,8 +18,11 @@ from stepstream.local.embedded.disk import (
 from stepstream.local.embedded.errors import DiskNearlyFull, FolderUnusable
 
 
-def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path) -> None:
-    """What stands in the way, and the setting that names another folder; one that is fine is made and left empty."""
+def test_a_folder_that_cannot_be_used_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    """With the obstacle and the setting for another folder.
+
+    A usable one is created and left empty.
+    """
     require_folder(tmp_path / "new" / "data")
     assert list((tmp_path / "new" / "data").iterdir()) == []
     (tmp_path / "file").touch()
@@ -58,7 +61,7 @@ class Door:
 
     def __init__(self, spaces: list[int]) -> None:
         self.done: list[str] = []
-        self.said: list[str] = []
+        self.logged: list[str] = []
         self.fails = False
         self._spaces: Iterator[int] = iter(spaces)
 
@@ -68,7 +71,7 @@ class Door:
             close=lambda: self.act("close"),
             open=lambda: self.act("open"),
             stop=lambda: self.act("stop"),
-            log=self.said.append,
+            log=self.logged.append,
             min_free_bytes=100 << 20,
             free=lambda _folder: next(self._spaces) << 20,
         )
@@ -81,7 +84,7 @@ class Door:
 
 
 def test_the_guard_acts_once_for_each_change() -> None:
-    """Calls follow changes of the state, each said in one sentence with the figures; stopped is for good."""
+    """Calls follow changes of state, each logged in one sentence with figures; stopped is final."""
     door = Door([200, 90, 80, 110, 130, 10])
     guard = door.guard()
     assert [guard.check() for _ in range(7)] == [
@@ -94,7 +97,7 @@ def test_the_guard_acts_once_for_each_change() -> None:
         "stopped",
     ]
     assert door.done == ["close", "open", "stop"]
-    assert [line.split(" MiB")[0] for line in door.said] == ["90", "130", "10"]
+    assert [line.split(" MiB")[0] for line in door.logged] == ["90", "130", "10"]
 
 
 def test_a_call_that_failed_is_repeated() -> None:
@@ -109,7 +112,7 @@ def test_a_call_that_failed_is_repeated() -> None:
 
 
 def test_a_start_needs_some_space(tmp_path: Path) -> None:
-    """The figures stand in the refusal; a folder that does not exist yet is next_stated by its disk."""
+    """The error has the figures; of a folder that does not exist yet its disk is measured."""
     assert free_bytes(tmp_path / "not" / "yet") > 0
     require_space(tmp_path, need=1, free=1)
     with pytest.raises(DiskNearlyFull, match=r"only 5 MiB are free .* at least 256 MiB"):

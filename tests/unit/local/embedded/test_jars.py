@@ -21,7 +21,10 @@ def stand_ins(folder: Path) -> Path:
 
 
 def test_the_list_is_whole() -> None:
-    """Every jar has its checksum and Maven coordinate; Kafka itself is among them in the version we say."""
+    """Every jar has its checksum and Maven coordinate.
+
+    Kafka is among them in the stated version.
+    """
     jars = wanted()
     assert len(jars) == len({jar.name for jar in jars}) >= 44
     assert all(
@@ -42,7 +45,7 @@ def test_a_jar_with_another_checksum_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_jars_are_named(tmp_path: Path) -> None:
-    """A folder without the jars says which, and where they can be had."""
+    """The error lists the missing jars and where to get them."""
     with pytest.raises(JarMissing, match="does not exist"):
         class_path(tmp_path / "nowhere", cache=tmp_path / "cache")
     folder = stand_ins(tmp_path / "jars")
@@ -53,21 +56,21 @@ def test_missing_jars_are_named(tmp_path: Path) -> None:
         class_path(folder, cache=tmp_path / "cache")
 
 
-def test_no_network_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a network the first start says what it wanted to fetch, and how to do without; nothing is left behind."""
+def test_a_missing_network_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, the first start lists its downloads and the alternative; nothing is left behind."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    said: list[str] = []
+    logged: list[str] = []
     with pytest.raises(JarMissing, match=r"could not fetch .*kafka_jars_dir"):
-        class_path(cache=tmp_path, log=said.append)
-    assert said
+        class_path(cache=tmp_path, log=logged.append)
+    assert logged
     assert os.listdir(tmp_path) == []
 
 
 def test_a_damaged_cache_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A jar in the cache that is not the wanted one is never used: it is fetched anew (here: that is tried)."""
+    """A cached jar with a wrong checksum is never used: a download is tried instead."""
     cache = stand_ins(tmp_path / "cache")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Children end with their owner, whatever ends it; a folder has one owner; ports and files are remembered."""
+"""Children end with their owner, whatever ends it; a folder has one owner; ports are kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def known(pid: int) -> Identity:
 
 
 def test_a_child_is_asked_then_killed(tmp_path: Path) -> None:
-    """stop() asks first and says whether that was enough."""
+    """stop() asks first and returns whether that was enough."""
     child = EngineChild(SLEEP, tmp_path / "out")
     assert child.running
     assert child.stop(10)
@@ -53,7 +53,7 @@ def test_a_child_is_asked_then_killed(tmp_path: Path) -> None:
 
 
 def test_a_childs_end_is_seen(tmp_path: Path) -> None:
-    """The exit code and the last words of a child are the engine's own; nothing can be sent any more, without harm."""
+    """Exit code and last output are the engine's own; sending to an ended child does nothing."""
     child = EngineChild(
         [sys.executable, "-c", "print('last words'); raise SystemExit(7)"], tmp_path / "out"
     )
@@ -67,7 +67,7 @@ def test_a_childs_end_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """A start that cannot be says which program."""
+    """A failed start names the program."""
     with pytest.raises(StartFailed, match="/no/such/program"):
         EngineChild(["/no/such/program"], tmp_path / "out")
 
@@ -77,7 +77,9 @@ import os, sys, threading, time
 from pathlib import Path
 from stepstream.local.processes.child import EngineChild
 started = []
-def start(): started.append(EngineChild([sys.executable, "-c", "import time; time.sleep(60)"], Path(sys.argv[1]) / "out"))
+def start():
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    started.append(EngineChild(command, Path(sys.argv[1]) / "out"))
 thread = threading.Thread(target=start); thread.start(); thread.join()
 time.sleep(1.5)                     # the thread that started it has ended: the child must not
 assert started[0].running
@@ -92,7 +94,10 @@ time.sleep(60)
 @pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
 @pytest.mark.parametrize("way", ["plain", "fork"])
 def test_a_child_ends_when_its_owner_is_killed(tmp_path: Path, way: str) -> None:
-    """SIGKILL of the owner ends the child, also when a forked copy of the owner lives on; a thread's end does not."""
+    """SIGKILL of the owner ends the child, also when a forked copy of the owner lives on.
+
+    A thread's end does not.
+    """
     command = [sys.executable, "-W", "ignore", "-c", OWNER, str(tmp_path), way]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     assert owner.stdout is not None
@@ -116,7 +121,7 @@ def test_a_child_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_leftover_is_ended_only_if_it_is_the_same_process() -> None:
-    """A process with the recorded pid but another beginning is somebody else's."""
+    """A process with the recorded pid but another start time is an unrelated one."""
     process = subprocess.Popen(SLEEP)
     found = known(process.pid)
     assert end_leftover(Identity(found.pid, "another beginning"), grace=0.2)
@@ -125,7 +130,7 @@ def test_a_leftover_is_ended_only_if_it_is_the_same_process() -> None:
     assert process.wait(5) == -signal.SIGTERM
 
 
-def test_a_lock_is_held_once_and_released(tmp_path: Path) -> None:
+def test_a_lock_has_one_owner_and_is_released(tmp_path: Path) -> None:
     """The second is refused with the first one's pid; after release the folder is free."""
     first, second = FolderLock(tmp_path / "new", "a store"), FolderLock(tmp_path / "new", "a store")
     first.acquire()
@@ -141,19 +146,20 @@ def test_a_lock_is_held_once_and_released(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    """The operating system releases it, however its holder went."""
+    """The operating system releases it, however its owner ended."""
     script = (
-        "import sys, time; from pathlib import Path; from stepstream.local.embedded.lock import FolderLock\n"
+        "import sys, time; from pathlib import Path\n"
+        "from stepstream.local.embedded.lock import FolderLock\n"
         "FolderLock(Path(sys.argv[1]), 'x').acquire(); print(1, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(FolderInUse, match=f"process {holder.pid}"):
+    ) as owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        with pytest.raises(FolderInUse, match=f"process {owner.pid}"):
             FolderLock(tmp_path, "x").acquire()
-        holder.kill()
+        owner.kill()
     lock = FolderLock(tmp_path, "x")
     lock.acquire()
     lock.release()
@@ -167,20 +173,28 @@ def test_ports_that_are_listened_on_are_not_free() -> None:
 
 
 def test_ports_are_kept_where_they_are_free(tmp_path: Path) -> None:
-    """A start takes the ports of the last one, each unless somebody has it now; a given port always or not at all."""
-    held = instance.Instance("cluster", (Node(0, 1001, 1002), Node(1, 1003, 1004)))
+    """A start takes the ports of the last one, each unless it is taken.
+
+    A given port always or not at all.
+    """
+    saved = instance.Instance("cluster", (Node(0, 1001, 1002), Node(1, 1003, 1004)))
     same = instance.plan(
-        held, count=2, port=0, folder=tmp_path, setting="kafka_port", free=lambda _port: True
+        saved, count=2, port=0, folder=tmp_path, setting="kafka_port", free=lambda _port: True
     )
-    assert same == held
+    assert same == saved
     moved = instance.plan(
-        held, count=2, port=0, folder=tmp_path, setting="kafka_port", free=lambda port: port != 1003
+        saved,
+        count=2,
+        port=0,
+        folder=tmp_path,
+        setting="kafka_port",
+        free=lambda port: port != 1003,
     )
-    assert moved.nodes[0] == held.nodes[0]
+    assert moved.nodes[0] == saved.nodes[0]
     assert moved.nodes[1].broker_port not in (1001, 1002, 1003, 1004)
     assert moved.nodes[1].controller_port == 1004
     given = instance.plan(
-        held, count=2, port=2000, folder=tmp_path, setting="kafka_port", free=lambda _port: True
+        saved, count=2, port=2000, folder=tmp_path, setting="kafka_port", free=lambda _port: True
     )
     assert [node.broker_port for node in given.nodes] == [2000, 2001]
     fresh = instance.plan(
@@ -196,7 +210,7 @@ def test_ports_are_kept_where_they_are_free(tmp_path: Path) -> None:
     assert fresh.nodes[1].broker_port != 9093
     with pytest.raises(PortTaken, match=r"port 2001 .*kafka_port"):
         instance.plan(
-            held,
+            saved,
             count=2,
             port=2000,
             folder=tmp_path,
@@ -204,15 +218,18 @@ def test_ports_are_kept_where_they_are_free(tmp_path: Path) -> None:
             free=lambda port: port != 2001,
         )
     with pytest.raises(FolderMismatch, match="2 nodes, 3"):
-        instance.plan(held, count=3, port=0, folder=tmp_path, setting="kafka_port")
+        instance.plan(saved, count=3, port=0, folder=tmp_path, setting="kafka_port")
 
 
 def test_the_folders_memory_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Written whole; another layout, or what is no memory at all, is named and never overwritten."""
+    """Written atomically.
+
+    An unknown layout or an unreadable file is named and never overwritten.
+    """
     assert instance.load(tmp_path) is None
-    held = instance.Instance(instance.new_cluster_id(), (Node(0, 1, 2),), (Identity(5, "then"),))
-    instance.save(tmp_path, held)
-    assert instance.load(tmp_path) == held
+    saved = instance.Instance(instance.new_cluster_id(), (Node(0, 1, 2),), (Identity(5, "then"),))
+    instance.save(tmp_path, saved)
+    assert instance.load(tmp_path) == saved
     file = tmp_path / "instance.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "layout": 99}))
     with pytest.raises(FolderMismatch, match="layout 99"):
@@ -223,7 +240,9 @@ def test_the_folders_memory_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_offsets_outlive_every_topic(tmp_path: Path) -> None:
-    """A consumer that slept as long as the longest retention (30 days) finds its committed offset again."""
+    """A consumer that slept as long as the longest retention (30 days) finds its committed offset
+    again.
+    """
     node = Node(0, 1, 2)
     settings = broker_properties(node, [node], tmp_path)
     assert (
