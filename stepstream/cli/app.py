@@ -96,6 +96,11 @@ COMMANDS: Final[dict[str, Entry]] = {
     "get": Entry("documents", "Show the documents that are in effect.", DOCUMENTS),
     "delete": Entry("documents", "Delete a document.", DOCUMENTS),
     "replay": Entry("replay", "Send recorded step events through the pipeline.", DATA),
+    "import": Entry(
+        "imports",
+        "Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI-style message lists.",
+        DATA,
+    ),
     "validate": Entry("data", "Check a file of step events as a worker would check it.", DATA),
     "schema": Entry("data", "Show the JSON Schema of a contract, or list the contracts.", DATA),
     "deadletter": Entry(

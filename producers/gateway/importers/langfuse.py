@@ -7,12 +7,10 @@ Langfuse has (type, model, usage, contents) fills the gaps under the names of it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
-
 from stepstream.producers.gateway.importers.ids import span_id_of, trace_id_of
+from stepstream.producers.gateway.importers.times import time_ns
 from stepstream.producers.gateway.mapping.spans import STATUS_ERROR, STATUS_OK, Resource, Span
 from stepstream.producers.gateway.mapping.texts import parsed, text_of
 
@@ -88,12 +86,3 @@ def span_of(observation: dict[str, Any], trace: dict[str, Any]) -> Span:
         STATUS_ERROR if failed else STATUS_OK if observation.get("level") else 0,
         text_of(observation.get("statusMessage")) if failed else "",
     )
-
-
-def time_ns(value: Any) -> int:
-    """Nanoseconds of an ISO 8601 time; UTC where it names no zone. Raises ``ValueError``."""
-    if not isinstance(value, str):
-        raise ValueError(f"not a time: {msgspec.json.encode(value).decode()[:60]}")
-    moment = datetime.fromisoformat(value)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1_000_000) * 1_000

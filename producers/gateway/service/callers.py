@@ -97,7 +97,7 @@ class KeyFile:
 
 
 class GatewayAccess(Access):
-    """Checks keys; programs of this machine need none where the server listens on loopback alone."""
+    """Checks keys; programs of this machine need none of a server on loopback."""
 
     def __init__(self, keys: KeyFile, hosts: Hosts) -> None:
         super().__init__(keys.table, read_key)

@@ -61,7 +61,7 @@ class GrpcServer:
         admission: Admission,
         counts: Counts,
     ) -> None:
-        """``address`` is ``host:port``; port 0 takes a free one, see ``port``. Raises ``OSError``."""
+        """``address``: ``host:port``; port 0 takes a free one, see ``port``. Raises ``OSError``."""
         self._access = access
         self._project = project
         self._max_bytes = max_bytes

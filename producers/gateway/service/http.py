@@ -136,7 +136,7 @@ class Endpoints:
     async def _taken(
         self, request: Request, read: Callable[[bytes, Origin], Iterator[Batch]]
     ) -> Batch:
-        """Read a request and write it to Kafka. Raises ``WebError`` for everything that is no 200."""
+        """Read a request and write it to Kafka. Raises ``WebError`` for what is no 200."""
         scope = request.scope
         project = callers.project_of(scope, self._project)
         size = _declared_bytes(request)

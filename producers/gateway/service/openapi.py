@@ -38,7 +38,7 @@ _REASONS: Final = {
 
 
 def _errors(*statuses: str, otlp: bool = False) -> dict[str, Any]:
-    """The answers that are errors. Those that come before the request is routed have our own form."""
+    """The answers that are errors; before a request is routed they have our own form."""
     schema = {"anyOf": [_STATUS, _ERROR]} if otlp else _ERROR
     content: dict[str, Any] = {JSON: {"schema": schema}}
     if otlp:
