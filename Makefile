@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup demo unit test lint chaos test-containers test-clients clean
+.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks clean
 
 # A venv of a Python that is too old, or of another one than the one asked for, is made anew.
 setup:
@@ -48,6 +48,11 @@ test-containers: setup
 test-clients: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[clients]'
 	$(BIN)/python -m pytest tests/unit/producers/test_clients.py
+
+# Real frameworks with offline models, and Node: their packages are installed by pip and npm.
+test-frameworks: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks]'
+	$(BIN)/python -m pytest tests/frameworks -m frameworks
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

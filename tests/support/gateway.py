@@ -87,6 +87,28 @@ def stored_steps(settings: Settings) -> list[AnyStep]:
     return found
 
 
+class Stored(NamedTuple):
+    """A record of the steps topic."""
+
+    key: bytes | None
+    value: bytes | None
+    partition: int
+    timestamp_ms: int
+    headers: list[tuple[str, bytes]]
+
+
+def stored_records(settings: Settings) -> list[Stored]:
+    """Every record of the steps topic, as it is."""
+    found = []
+    for message in read_to_end(settings, topic(settings.topic_prefix, "steps")):
+        headers: Any = message.headers() or []
+        key: Any = message.key()
+        place = message.partition()
+        assert place is not None
+        found.append(Stored(key, message.value(), place, message.timestamp()[1], headers))
+    return found
+
+
 def stored_letters(settings: Settings) -> list[dict[str, str]]:
     """The headers of every record in the dead letter."""
     found = []
