@@ -167,7 +167,7 @@ def test_what_is_still_running_is_shown_as_such(runs: dict[str, str], look: Look
 def test_a_run_that_is_not_one_is_told_in_words(runs: dict[str, str], look: Look) -> None:
     """Unknown, ambiguous and impossible ids: what is wrong and what to do."""
     assert "no run has an id that begins with ffffffffffffffff" in look("trace", "f" * 16, fails=1)
-    assert "is no run id" in look("trace", "nonsense!", fails=2)
+    assert "is not a run id" in look("trace", "nonsense!", fails=2)
     assert "name one run" in look("trace", fails=2)
     first = {trace_id[0] for trace_id in runs.values()}
     if len(first) < len(runs):

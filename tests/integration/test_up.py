@@ -161,7 +161,7 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     secrets = json.loads((folder / "data" / "secrets.json").read_text())
     keeper = background([sys.executable, "-c", KEEP], folder)
     pids = json.loads(read_until(keeper, "{")[-1])
-    assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "sink"}
+    assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "gateway", "sink"}
     found = endpoints.read(folder)
     assert found is not None
     assert (found.writer.password, found.reader.password) == (
@@ -207,7 +207,8 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
     with Pipeline(settings) as pipeline:
         status = pipeline.status()
         assert status.engines == {}
-        assert [process.name for process in status.processes] == ["worker", "notify", "sink"]
+        names = [process.name for process in status.processes]
+        assert names == ["worker", "notify", "gateway", "sink"]
         assert status.healthy
         for part in ("worker", "notify", "sink"):
             place = [
@@ -239,7 +240,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
     said: list[tuple[str, str]] = []
     with Pipeline(settings, report=lambda who, line: said.append((who, line))) as pipeline:
         before = pipeline.pids()
-        for name in ("worker", "notify", "sink"):
+        for name in ("worker", "notify", "gateway", "sink"):
             pipeline.kill(name)
         wait_until(
             lambda: all(
@@ -251,7 +252,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         after = pipeline.pids()
         assert set(before) == set(after)
         assert all(before[name] != after[name] for name in before)
-        assert set(before) == {"worker", "notify", "sink"}
+        assert set(before) == {"worker", "notify", "gateway", "sink"}
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         niceness = {
             name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
@@ -260,6 +261,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         assert niceness == {
             "worker": {usual},
             "notify": {usual},
+            "gateway": {usual},
             "sink": {max(usual, NICENESS)},
         }  # an alert cannot wait
     assert {
@@ -267,6 +269,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
     } == {
         "worker",
         "notify",
+        "gateway",
         "sink",
     }
 
@@ -291,7 +294,8 @@ def test_a_start_that_fails_says_why_and_leaves_nothing_running(settings: Settin
     pipeline = Pipeline(settings.model_copy(update={"clickhouse_user": "nobody"}))
     with pytest.raises(StoreError, match="nobody"):
         pipeline.start()
-    assert [process.name for process in pipeline.status().processes] == ["worker", "notify"]
+    names = [process.name for process in pipeline.status().processes]
+    assert names == ["worker", "notify", "gateway"]
     assert not pipeline.status().processes[0].running
 
 
