@@ -1,4 +1,4 @@
-"""An agent for tests of control: works until it is told to stop, and says on standard output what became of it."""
+"""An agent for tests of control: works until it is stopped, and prints how it ended."""
 
 from __future__ import annotations
 

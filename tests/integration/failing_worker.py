@@ -1,4 +1,4 @@
-"""A worker with bugs, run by tests as a process: steps with some names make it fail, die or stand still."""
+"""A worker process with bugs: steps with certain names make it fail, exit or hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks' helper processes over real Kafka: what they say was sent and received was sent and received."""
+"""The benchmarks' helper processes over real Kafka: the counts that they report are true."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stepstream.schemas.step import HEADER_SCHEMA
 
 
 def test_a_load_arrives_whole_and_at_its_rate(kafka_bootstrap: str, topic_prefix: str) -> None:
-    """Every record is there once, keyed and with the headers of a step; a paced load takes as long as it should."""
+    """Every record arrives once, with key and headers; a paced load takes the time it should."""
     settings = prepared(kafka_bootstrap, topic_prefix)
     name = steps_topic(settings)
     with Sender(kafka_bootstrap) as sender:
@@ -35,7 +35,7 @@ def test_a_load_arrives_whole_and_at_its_rate(kafka_bootstrap: str, topic_prefix
     assert sum(map(len, marks.values())) == second["sent"]
     messages = list(read_to_end(settings, name))
     headers: list[Any] = [m.headers() or () for m in messages]
-    assert all(HEADER_SCHEMA in dict(held) for held in headers)
+    assert all(HEADER_SCHEMA in dict(pairs) for pairs in headers)
     places = {(m.partition(), m.offset()): m.value() or b"" for m in messages}
     assert first["samples"]
     assert all(
@@ -48,7 +48,7 @@ def test_a_load_arrives_whole_and_at_its_rate(kafka_bootstrap: str, topic_prefix
 def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
-    """Nothing is read before the gate opens; afterwards all is processed and closed, and each record is in a trajectory."""
+    """Nothing is read before the gate opens; then all is processed, closed and in a trajectory."""
     settings = prepared(kafka_bootstrap, topic_prefix)
     with Sender(kafka_bootstrap) as sender, Receiver(settings, "") as receiver:
         truth = sender.load(LoadSpec(runs=10, open_runs=5, start_us=int(time.time() * 1e6)))
@@ -66,8 +66,8 @@ def test_the_gated_worker_does_all_its_work_and_a_subscriber_sees_it(
     assert len(found.opening) == truth.runs
 
 
-def test_a_helper_that_fails_says_why() -> None:
-    """Its last words are in the error, and nobody waits for it."""
+def test_a_helper_that_fails_reports_why() -> None:
+    """Its last output is in the error, and the caller does not wait for it."""
     with (
         Child.module("benchmarks.receiver", "no settings", "0") as child,
         pytest.raises(ChildFailed, match="Invalid JSON"),

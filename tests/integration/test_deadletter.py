@@ -60,7 +60,7 @@ def place(settings: Settings) -> list[str]:
     return ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
 
 
-def test_letters_say_what_came_and_why_it_was_refused(settings: Settings) -> None:
+def test_letters_contain_what_came_and_why_it_was_refused(settings: Settings) -> None:
     """Bytes as they came, with topic, partition, offset, reason, detail and who refused."""
     letters = list(deadletter.read(settings))
     assert [(one.offset, one.source_offset, one.reason) for one in letters] == [
@@ -102,7 +102,7 @@ def test_letters_are_sent_again_as_they_came(settings: Settings) -> None:
 def test_the_dead_letter_on_the_command_line(
     place: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """List, look closer, send again."""
+    """List, show one, send again."""
     assert run(["deadletter", "list", *place, "--format", "json", "--limit", "2"]) == 0
     assert [row["reason"] for row in json.loads(capsys.readouterr().out)] == ["missing_field", "x"]
     assert run(["deadletter", "show", "1", *place]) == 0

@@ -1,4 +1,4 @@
-"""A detector in a package of its own, installed with pip: a real worker runs it, and every command knows its rule."""
+"""A detector in its own installed package: a real worker runs it, each command knows its rule."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_policy_that_names_the_rule_raises_its_alerts(world: World) -> None:
 def found(world: World) -> list[dict[str, object]]:
     """The findings of the rule so far."""
     world.collected.read(0.5)
-    values = [held.value for held in world.collected.records["findings"]]
+    values = [record.value for record in world.collected.records["findings"]]
     return [value for value in values if value["rule"] == "too_many_questions"]
 
 

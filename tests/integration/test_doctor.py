@@ -1,4 +1,4 @@
-"""What doctor finds on real engines: nothing where all is well, and each trouble by its name with what to do."""
+"""Doctor on real engines: nothing to report where all is well, each problem by name and remedy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def checks(settings: Settings) -> dict[str, Check]:
     return {check.what: check for check in examine(Resolved(settings, sources, None))}
 
 
-def test_an_installation_that_was_never_prepared_is_told_how(settings: Settings) -> None:
+def test_an_installation_that_was_never_prepared_gets_instructions(settings: Settings) -> None:
     """Topics and schema are missing: the commands that make them are named."""
     found = checks(settings)
     assert (found["kafka"].status, found["clickhouse"].status) == ("ok", "ok")
@@ -61,7 +61,7 @@ def test_an_installation_that_was_never_prepared_is_told_how(settings: Settings)
 
 
 def test_a_prepared_installation_lacks_only_its_processes(settings: Settings) -> None:
-    """No worker, sink or notifier is worth a warning, not a failure: they may run elsewhere soon."""
+    """No worker, sink or notifier is a warning, not a failure: they may run elsewhere soon."""
     create_topics(settings)
     migrate(settings)
     found = checks(settings)
@@ -73,7 +73,7 @@ def test_a_prepared_installation_lacks_only_its_processes(settings: Settings) ->
     assert found["worker"].todo == "start `stepstream worker` or `stepstream up`"
 
 
-def test_a_table_that_somebody_dropped_fails(settings: Settings) -> None:
+def test_a_dropped_table_fails(settings: Settings) -> None:
     """By its name, with the command that makes it again."""
     create_topics(settings)
     migrate(settings)
@@ -89,20 +89,20 @@ def test_a_table_that_somebody_dropped_fails(settings: Settings) -> None:
 
 
 def test_a_firing_alert_about_the_pipeline_fails_until_it_is_over(settings: Settings) -> None:
-    """Whoever raised it: the notifier, or a worker about one of its partitions."""
+    """Whichever process raised it: the notifier, or a worker about one of its partitions."""
     create_topics(settings)
     now_us = time.time_ns() // 1_000
     verdict = StallChange("sink", True, "the sink makes no progress on steps: 130 records wait")
-    tell(settings, finding_of(verdict, now_us - 60_000_000, now_us - 60_000_000))
+    send_finding(settings, finding_of(verdict, now_us - 60_000_000, now_us - 60_000_000))
     found = checks(settings)["alert"]
     assert found.status == "fail"
     assert found.text.startswith("pipeline-stalled has been firing for 1 m ")
     assert "130 records wait" in found.text
-    tell(settings, finding_of(StallChange("sink", False), now_us, now_us - 60_000_000))
+    send_finding(settings, finding_of(StallChange("sink", False), now_us, now_us - 60_000_000))
     assert "alert" not in checks(settings)
 
 
-def tell(settings: Settings, finding: FindingStruct) -> None:
+def send_finding(settings: Settings, finding: FindingStruct) -> None:
     """Put a finding of ours on its topic."""
     client = producer(settings)
     client.produce(
@@ -114,7 +114,7 @@ def tell(settings: Settings, finding: FindingStruct) -> None:
 def test_a_part_that_is_there_and_makes_no_progress_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its group has a member, records wait, and nothing is committed while doctor watches; committed, it is up to date."""
+    """A group with members and waiting records that commits nothing fails; else it passes."""
     monkeypatch.setattr(pipeline, "WATCHED_S", 2.0)
     monkeypatch.setitem(standing.GRACE_US, "sink", 0)
     settings = settings.model_copy(update={"watch_after": 1})
@@ -144,7 +144,7 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(
 
 @contextmanager
 def frozen_member(settings: Settings, group: str, name: str) -> Iterator[Consumer]:
-    """A member of a group that holds all partitions of a topic and does nothing with them; it stays without polling."""
+    """A member of a group that owns all partitions of a topic and never commits; it stays alive."""
     member = consumer(settings, group)
     member.subscribe([name])
     deadline = time.monotonic() + 60
@@ -161,8 +161,8 @@ def frozen_member(settings: Settings, group: str, name: str) -> Iterator[Consume
         member.close()
 
 
-def test_troubles_in_the_topics_are_found(settings: Settings) -> None:
-    """A producer with another partitioner, fresh dead letters, a setting that no longer fits, a document from elsewhere."""
+def test_problems_in_the_topics_are_found(settings: Settings) -> None:
+    """Another partitioner, fresh dead letters, an outdated setting, a foreign document."""
     create_topics(settings)
     client = producer(settings)
     key = "ab" * 16
@@ -192,7 +192,7 @@ def test_troubles_in_the_topics_are_found(settings: Settings) -> None:
     assert list(documents.in_force(settings)) == ["policy/x"]
 
 
-def test_unreachable_servers_fail_and_the_rest_is_still_looked_at(
+def test_unreachable_servers_fail_and_the_rest_is_still_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1, every check in the answer."""

@@ -1,4 +1,4 @@
-"""The blocks of the documents, run: Python against a running pipeline, commands with the command line."""
+"""The blocks of the documents, run: Python against a running pipeline, commands in a shell."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def cached(query): return []
     "docs/sdk.md": "",
 }
 NOT_RUN: Final = {
-    "docs/detection.md": "CatDetector stands for a reader's class; tests/unit/testing runs such a one",
-    "docs/store.md": "needs pandas and sqlalchemy, which are not dependencies; the first query is run by "
+    "docs/detection.md": "CatDetector stands for a reader's class; "
+    "tests/unit/testing runs such a one",
+    "docs/store.md": "needs pandas and sqlalchemy, which are not dependencies; "
+    "the first query is run by "
     "tests/integration/test_embedded_clickhouse_clients.py",
 }
 COMMANDS_NOT_RUN: Final = {
@@ -47,9 +49,9 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream worker": "runs until it is stopped; test_worker.py",
     "stepstream sink": "runs until it is stopped; test_sink_records.py",
     "stepstream notify": "runs until it is stopped; test_notify.py",
-    "stepstream alerts --follow": "runs until it is stopped; test_look.py",
-    "stepstream alerts show ID": "ID stands for an alert's id; test_look.py",
-    "stepstream alerts ack ID": "ID stands for an alert's id; test_look.py",
+    "stepstream alerts --follow": "runs until it is stopped; test_views.py",
+    "stepstream alerts show ID": "ID stands for an alert's id; test_views.py",
+    "stepstream alerts ack ID": "ID stands for an alert's id; test_views.py",
     "stepstream import": "export.json stands for a reader's file; test_import.py",
     "stepstream stop ID": "ID stands for a run's id; test_control.py",
     "stepstream pause ID": "ID stands for a run's id; test_control.py",
@@ -190,7 +192,7 @@ def test_python_runs(block: Block, settings: Settings, environment: dict[str, st
 
 @pytest.mark.parametrize("block", of("shell", "sh"))
 def test_commands_run(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
-    """Each command of a page that can run here exits with 0; the rest are listed with the reason."""
+    """Each command of a page that can run here exits with 0; the rest are listed with a reason."""
     for line in block.commands:
         if line.startswith(tuple(COMMANDS_NOT_RUN)):
             continue

@@ -1,4 +1,4 @@
-"""Documents on the config topic of a real broker: applied, shown, withdrawn, kept in step with a folder."""
+"""Documents on the config topic of a real broker: applied, shown, withdrawn, synced to folders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(file: Path, name: str, *, limit: int = 5, mode: str = "observe") -> Pa
 
 
 def test_applied_documents_are_in_force_until_withdrawn(settings: Settings, tmp_path: Path) -> None:
-    """The newest record of a key holds; applying the same again sends nothing; a tombstone ends it."""
+    """The newest record of a key counts; an equal one is not sent again; a tombstone ends it."""
     file = write(tmp_path / "p.yaml", "p")
     first = documents.apply(settings, documents.read_documents(file))
     assert [(change.key, change.what) for change in first] == [("policy/p", "created")]
@@ -65,7 +65,7 @@ def test_applied_documents_are_in_force_until_withdrawn(settings: Settings, tmp_
 def test_nothing_is_sent_while_anything_is_wrong(
     settings: Settings, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder is applied as a whole or not at all; each problem is told with its line."""
+    """A folder is applied as a whole or not at all; each problem is reported with its line."""
     write(tmp_path / "good.yaml", "good")
     (tmp_path / "bad.yaml").write_text("kind: Policy\nname: bad\nmood: observe")
     assert run(["apply", "-f", str(tmp_path), *place]) == 1
@@ -108,17 +108,17 @@ def test_a_folder_is_kept_in_force(settings: Settings, tmp_path: Path) -> None:
     home.mkdir()
     write(home / "a.yaml", "a")
     write(home / "b.yaml", "b")
-    said: list[str] = []
-    folder = DocumentFolder(settings, home, lambda _who, line: said.append(line))
+    reported: list[str] = []
+    folder = DocumentFolder(settings, home, lambda _who, line: reported.append(line))
     folder.sync()
     assert list(documents.in_force(settings)) == ["policy/a", "policy/b", "policy/by-hand"]
     (home / "b.yaml").unlink()
     write(home / "a.yaml", "a", limit=9)
     DocumentFolder(
-        settings, home, lambda _who, line: said.append(line)
+        settings, home, lambda _who, line: reported.append(line)
     ).sync()  # as after a restart
     assert list(documents.in_force(settings)) == ["policy/a", "policy/by-hand"]
-    assert said == [
+    assert reported == [
         "policy/a created",
         "policy/b created",
         "policy/a changed",
@@ -129,7 +129,7 @@ def test_a_folder_is_kept_in_force(settings: Settings, tmp_path: Path) -> None:
 def test_a_wrong_file_in_a_watched_folder_changes_nothing(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Half of a folder is not what anybody wanted."""
+    """A folder with one bad document changes nothing."""
     write(tmp_path / "a.yaml", "a")
     folder = DocumentFolder(settings, tmp_path, lambda _who, _line: None)
     folder.sync()
@@ -144,7 +144,7 @@ def test_a_wrong_file_in_a_watched_folder_changes_nothing(
 def test_what_a_folder_holds_is_changed_in_the_folder(
     settings: Settings, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By hand it is refused, because the folder would write it back; --force does it all the same."""
+    """Refused by hand, because the folder would write it back; --force does it all the same."""
     home = tmp_path / "watched"
     home.mkdir()
     write(home / "a.yaml", "a")

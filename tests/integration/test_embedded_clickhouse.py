@@ -1,4 +1,4 @@
-"""The embedded store speaks ClickHouse's protocol: to clickhouse-connect, to curl, in pieces, compressed, cancelled."""
+"""The embedded store's HTTP protocol: clients, curl, chunks, compression, cancelling."""
 
 from __future__ import annotations
 
@@ -69,10 +69,12 @@ def ask(
 
 
 def test_rows_come_back_as_they_went_in(client: Any, clickhouse_url: str) -> None:
-    """Every type the store uses survives the way there and back, through each compression of the client."""
+    """Every type the store uses survives the round trip, with each compression of the client."""
     client.command(
-        "CREATE TABLE t (id UInt64, name String, cost Nullable(Decimal(18, 9)), at DateTime64(6, 'UTC'), "
-        "tags Map(String, String), kind LowCardinality(String), path Array(String)) ENGINE = MergeTree ORDER BY id"
+        "CREATE TABLE t (id UInt64, name String, cost Nullable(Decimal(18, 9)), "
+        "at DateTime64(6, 'UTC'), "
+        "tags Map(String, String), kind LowCardinality(String), path Array(String)) "
+        "ENGINE = MergeTree ORDER BY id"
     )
     moment = datetime(2026, 3, 1, 12, 30, 0, 123456, tzinfo=UTC)
     row = [
@@ -119,7 +121,8 @@ def test_parameters_may_come_as_a_form(clickhouse_url: str) -> None:
 def test_an_insert_token_counts_once(client: Any) -> None:
     """A repeated insert with the same token changes neither the table nor what views make of it."""
     client.command(
-        "CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id SETTINGS non_replicated_deduplication_window = 100"
+        "CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 100"
     )
     client.command(
         "CREATE TABLE sums (n UInt64) ENGINE = SummingMergeTree ORDER BY tuple() "
@@ -158,8 +161,11 @@ def test_large_answers_come_in_pieces(client: Any, clickhouse_url: str) -> None:
 
 
 def test_an_error_in_the_middle_is_seen(client: Any, clickhouse_url: str) -> None:
-    """When a query fails after its first rows were sent, no client takes what it got for the whole answer."""
-    sql = "SELECT throwIf(number = 3000000, 'broke here') FROM numbers(4000000) SETTINGS max_threads = 1"
+    """When a query fails after its first rows were sent, no client takes them for the answer."""
+    sql = (
+        "SELECT throwIf(number = 3000000, 'broke here') "
+        "FROM numbers(4000000) SETTINGS max_threads = 1"
+    )
     with pytest.raises(DatabaseError, match="broke here"):
         client.query(sql)
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
@@ -205,7 +211,7 @@ def test_data_frames_and_arrow(client: Any) -> None:
 def test_bodies_and_answers_are_compressed_as_http_does(
     clickhouse_url: str, clickhouse_database: str, encoding: str, pack: Any
 ) -> None:
-    """Content-Encoding is understood, several frames in a row too; Accept-Encoding counts when compression is on."""
+    """Content-Encoding works, also with several frames; Accept-Encoding if compression is on."""
     database = clickhouse_database
     ask(clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = Memory", database=database)
     body = pack(b"1\n2\n") + pack(b"3\n")
@@ -283,7 +289,7 @@ def test_data_follow_an_insert_in_the_url_or_in_the_body(
 def test_an_insert_larger_than_memory_would_like_is_streamed(
     clickhouse_url: str, clickhouse_database: str
 ) -> None:
-    """A chunked body with the statement in its first bytes goes into the engine piece by piece, as one insert."""
+    """A chunked body that begins with the statement is inserted in pieces, as one insert."""
     ask(
         clickhouse_url,
         "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a",
@@ -309,7 +315,7 @@ def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("sql", "status", "code", "says"),
+    ("sql", "status", "code", "message"),
     [
         ("SELEC 1", 400, 62, "Syntax error"),
         ("", 400, 62, "Empty query"),
@@ -327,12 +333,12 @@ def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     ],
 )
 def test_errors_are_clickhouses_own(
-    clickhouse_url: str, sql: str, status: int, code: int, says: str
+    clickhouse_url: str, sql: str, status: int, code: int, message: str
 ) -> None:
     """An error has ClickHouse's number in text and header, and never a Python traceback."""
     answered, text, headers = ask(clickhouse_url, sql or " ")
     assert text.startswith(b"Code: %d. DB::Exception: " % code)
-    assert says.encode() in text
+    assert message.encode() in text
     assert b"Traceback" not in text
     assert headers["X-ClickHouse-Exception-Code"] == str(code)
     assert answered == status or code == 48
@@ -369,7 +375,7 @@ def test_what_is_not_a_query(clickhouse_url: str) -> None:
 
 
 def test_a_backup_comes_back(clickhouse_url: str, clickhouse_database: str) -> None:
-    """A table can be backed up beside the store and restored from there; the statement answers with its outcome."""
+    """A table can be backed up next to the store and restored; the answer is the outcome."""
     database = clickhouse_database
     ask(
         clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a", database=database
@@ -388,21 +394,21 @@ def test_a_backup_comes_back(clickhouse_url: str, clickhouse_database: str) -> N
 
 
 def test_a_session_remembers(clickhouse_url: str) -> None:
-    """SET, USE and temporary tables last as long as the session, and no longer; a request's settings do not last."""
+    """SET, USE and temporary tables last as long as the session; a request's settings do not."""
 
-    def say(sql: str, url_end: str = "") -> bytes:
+    def run(sql: str, url_end: str = "") -> bytes:
         return ask(f"{clickhouse_url}/?{url_end}", sql, session_id="s1")[1]
 
-    assert say("CREATE TEMPORARY TABLE mine (a Int8)") == b""
-    assert say("INSERT INTO mine VALUES (1), (2)") == b""
-    assert say("SELECT sum(a) FROM mine") == b"3\n"
-    say("SET max_block_size = 777")
-    assert say("SELECT getSetting('max_block_size')") == b"777\n"
-    assert say("SELECT getSetting('max_block_size')", "max_block_size=888") == b"888\n"
-    assert say("SELECT getSetting('max_block_size')") == b"777\n"
-    say("USE system")
-    assert say("SELECT currentDatabase()", "close_session=1") == b"system\n"
-    assert say("SELECT sum(a) FROM mine").startswith(b"Code: 60.")
+    assert run("CREATE TEMPORARY TABLE mine (a Int8)") == b""
+    assert run("INSERT INTO mine VALUES (1), (2)") == b""
+    assert run("SELECT sum(a) FROM mine") == b"3\n"
+    run("SET max_block_size = 777")
+    assert run("SELECT getSetting('max_block_size')") == b"777\n"
+    assert run("SELECT getSetting('max_block_size')", "max_block_size=888") == b"888\n"
+    assert run("SELECT getSetting('max_block_size')") == b"777\n"
+    run("USE system")
+    assert run("SELECT currentDatabase()", "close_session=1") == b"system\n"
+    assert run("SELECT sum(a) FROM mine").startswith(b"Code: 60.")
     status, text, _ = ask(clickhouse_url, "SELECT 1", session_id="never", session_check=1)
     assert (status, text.startswith(b"Code: 372.")) == (404, True)
 
@@ -431,7 +437,7 @@ async def test_the_async_client(clickhouse_url: str) -> None:
     await client.close()
 
 
-def test_many_readers_beside_a_writer(clickhouse_url: str, client: Any) -> None:
+def test_many_readers_with_a_writer(clickhouse_url: str, client: Any) -> None:
     """Readers see whole inserts only, while a writer goes on."""
     client.command("CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch")
     done = threading.Event()
@@ -461,10 +467,12 @@ def test_many_readers_beside_a_writer(clickhouse_url: str, client: Any) -> None:
 
 
 def test_a_query_ends_when_its_client_leaves(clickhouse_url: str) -> None:
-    """Nobody waits for the answer any more: the engine stops working on it."""
+    """When the client has gone, the engine stops working on its query."""
     mark = f"left{time.monotonic_ns()}"
     address = urlsplit(clickhouse_url)
-    sql = f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''".encode()
+    sql = (
+        f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''"
+    ).encode()
     raw = socket.create_connection((address.hostname, address.port))
     login = without_login(clickhouse_url)[1]["Authorization"].encode()
     head = (
@@ -472,7 +480,10 @@ def test_a_query_ends_when_its_client_leaves(clickhouse_url: str) -> None:
         % (login, len(sql))
     )
     raw.sendall(head + sql)
-    running = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
+    running = (
+        "SELECT count() FROM system.processes "
+        f"WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
+    )
     wait_until(lambda: ask(clickhouse_url, running)[1] == b"1\n", 30, "the query to run")
     raw.close()
     wait_until(lambda: ask(clickhouse_url, running)[1] == b"0\n", 30, "the query to end")
@@ -488,7 +499,10 @@ def test_an_answer_in_a_closed_window_ends_too(clickhouse_url: str) -> None:
     assert len(answer.read(1_000_000)) == 1_000_000
     answer.close()
     connection.close()
-    running = "SELECT count() FROM system.processes WHERE query LIKE '%abandoned%' AND query NOT LIKE '%processes%'"
+    running = (
+        "SELECT count() FROM system.processes "
+        "WHERE query LIKE '%abandoned%' AND query NOT LIKE '%processes%'"
+    )
     wait_until(lambda: ask(clickhouse_url, running)[1] == b"0\n", 30, "the query to end")
 
 
@@ -502,11 +516,12 @@ def own(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
 def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(
     own: EmbeddedClickHouse,
 ) -> None:
-    """After a SIGKILL during inserts, the same inserts with the same tokens make the count exact."""
+    """After a SIGKILL during inserts, repeating them with the same tokens makes the count exact."""
     settings = "non_replicated_deduplication_window = 1000"
     ask(
         own.writer_url,
-        f"CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch SETTINGS {settings}",
+        "CREATE TABLE t (batch UInt64, n UInt64) ENGINE = MergeTree ORDER BY batch "
+        f"SETTINGS {settings}",
     )
 
     def insert(batch: int) -> bool:
@@ -553,7 +568,7 @@ def test_a_password_is_asked_for(tmp_path: Path, password: str) -> None:
         for wrong in (
             "",
             "password=x",
-            "user=nobody",
+            "user=stranger",
             "user=reader",
             "user=reader&password=x",
             f"user=reader&password={writer}",

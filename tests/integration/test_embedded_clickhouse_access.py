@@ -1,4 +1,4 @@
-"""Read-only access to the embedded store is that: no way to write, to change settings, to reach files or the network."""
+"""Read-only access to the embedded store: no write, no change of settings, no files or network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHou
 
 @pytest.fixture
 def secret(store: EmbeddedClickHouse) -> Path:
-    """A file that no client may see, where the server itself can read it: the rules for statements are all that protects it."""
+    """A file that the server can read and no client may: only rules for statements protect it."""
     file = store.data_dir / "secret.csv"
     file.write_text(f"{SECRET}\n")
     return file
@@ -65,7 +65,7 @@ def code(answer: str) -> int:
 
 
 def test_a_reader_reads(store: EmbeddedClickHouse) -> None:
-    """What people do to look at the store works, with clickhouse-connect too."""
+    """What people do to read the store works, with clickhouse-connect too."""
     for sql in (
         "SELECT sum(a) FROM kept",
         "  /* x */ WITH 1 AS x SELECT x + a FROM kept -- y",
@@ -75,7 +75,8 @@ def test_a_reader_reads(store: EmbeddedClickHouse) -> None:
         "EXISTS TABLE kept",
         "EXPLAIN SELECT * FROM kept",
         "SELECT format('{}', 'a'), `a` AS `p50/ p99`, left('file', 2) FROM kept".replace("/", ""),
-        "SELECT * FROM numbers(3) AS n JOIN generateSeries(1, 3) AS g ON n.number = g.generate_series",
+        "SELECT * FROM numbers(3) AS n JOIN generateSeries(1, 3) AS g "
+        "ON n.number = g.generate_series",
     ):
         assert code(ask(store, sql)) == 0, sql
     with clickhouse_connect.get_client(dsn=store.reader_url) as client:
@@ -117,14 +118,14 @@ def test_a_reader_reads(store: EmbeddedClickHouse) -> None:
     ],
 )
 def test_a_reader_changes_nothing(store: EmbeddedClickHouse, sql: str) -> None:
-    """Neither data nor settings, however the statement is dressed; with readonly=1 the writer cannot either."""
+    """Data and settings stay, whatever the statement; with readonly=1 for the writer too."""
     assert code(ask(store, sql)) in (48, 62, 164, 452, 497), sql
     assert code(ask(store, sql, user="default", readonly=1)) in (48, 62, 164, 452, 497), sql
     assert ask(store, "SELECT count(), sum(a) FROM kept") == "1\t1\n"
 
 
 def test_a_reader_sets_nothing_in_the_url(store: EmbeddedClickHouse) -> None:
-    """Settings of a request are refused, except how the answer looks and tighter limits."""
+    """Settings of a request are refused, except the form of the answer and tighter limits."""
     assert code(ask(store, "SELECT 1", max_threads=1)) == 164
     assert code(ask(store, "INSERT INTO kept VALUES (2)", readonly=0)) == 164
     assert ask(store, "SELECT getSetting('readonly')", readonly=0) == "1\n"
@@ -133,7 +134,7 @@ def test_a_reader_sets_nothing_in_the_url(store: EmbeddedClickHouse) -> None:
 
 
 def test_no_table_function_reaches_out(store: EmbeddedClickHouse) -> None:
-    """Every table function of the engine is refused, unless it only computes; also through DESCRIBE and a quoted name."""
+    """Table functions are refused unless they only compute; in DESCRIBE and quoted too."""
     names = ask(store, "SELECT name FROM system.table_functions").split()
     assert len(names) > 80
     for name in names:
@@ -186,7 +187,7 @@ def test_no_table_function_reaches_out(store: EmbeddedClickHouse) -> None:
     ],
 )
 def test_no_file_is_reached(store: EmbeddedClickHouse, secret: Path, sql: str) -> None:
-    """Not by a function, not by its name alone, not by a table that is called like a path, not by writing one."""
+    """Not by a function, its bare name, a table that is called like a path, nor by writing one."""
     escaped = "".join(f"\\x{ord(letter):02x}" for letter in str(secret))
     asked = (
         sql.replace("{file}", str(secret)).replace("{escaped}", escaped).replace("{secret}", SECRET)
@@ -208,7 +209,8 @@ def test_no_function_asks_the_network(store: EmbeddedClickHouse) -> None:
     """The engine's functions that call other services are not for readers; none is forgotten."""
     listed = ask(
         store,
-        "SELECT lower(name) FROM system.functions WHERE match(lower(name), '^ai[a-z]+$|^file$|catboost')",
+        "SELECT lower(name) FROM system.functions "
+        "WHERE match(lower(name), '^ai[a-z]+$|^file$|catboost')",
     )
     assert all(is_reaching(name) for name in listed.split())
     for name in listed.split():
@@ -237,7 +239,7 @@ def test_a_reader_cannot_take_the_writers_session(store: EmbeddedClickHouse) -> 
     )
 
 
-def test_clickhouse_connect_says_what_is_refused(store: EmbeddedClickHouse) -> None:
+def test_clickhouse_connect_reports_what_is_refused(store: EmbeddedClickHouse) -> None:
     """The client's exception carries the server's sentence."""
     with (
         clickhouse_connect.get_client(dsn=store.reader_url) as client,

@@ -1,4 +1,4 @@
-"""Clients of other makers talk to the embedded store as to a server: aiochclient, curl, ClickHouse's own for Node.js."""
+"""Other makers' clients on the embedded store: aiochclient, curl, ClickHouse's own for Node.js."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stepstream.schemas.settings import split_login
 
 
 async def test_aiochclient(clickhouse_url: str, clickhouse_database: str) -> None:
-    """Alive, created, inserted, fetched, iterated, refused: all over a client that is not ClickHouse's."""
+    """Ping, create, insert, fetch, iterate and refuse, over a client that is not ClickHouse's."""
     async with ClientSession() as session:
         url, user, password = split_login(clickhouse_url)
         login = {"user": user, "password": password} if user else {}
@@ -28,7 +28,8 @@ async def test_aiochclient(clickhouse_url: str, clickhouse_database: str) -> Non
         )
         assert await client.is_alive()
         await client.execute(
-            "CREATE TABLE t (id UInt32, name Nullable(String), cost Decimal(18, 9), at DateTime) ENGINE = MergeTree ORDER BY id"
+            "CREATE TABLE t (id UInt32, name Nullable(String), cost Decimal(18, 9), at DateTime) "
+            "ENGINE = MergeTree ORDER BY id"
         )
         moment = dt.datetime.fromisoformat("2026-03-01T12:30:00")
         rows = [(1, "it's", Decimal("0.000000001"), moment), (2, None, Decimal("2.5"), moment)]
@@ -64,7 +65,7 @@ def curl(*arguments: str, data: bytes = b"") -> tuple[int, bytes]:
 
 
 def test_curl(clickhouse_url: str, clickhouse_database: str) -> None:
-    """The examples of ClickHouse's own manual: a query in the URL, in the body, data from a pipe, compressed, an error."""
+    """Examples of ClickHouse's manual: query in URL or body, piped data, compression, an error."""
     url = f"{clickhouse_url}/?database={clickhouse_database}"
     assert curl(f"{clickhouse_url}/ping") == (0, b"Ok.\n")
     assert curl(f"{clickhouse_url}/?query=SELECT%201") == (0, b"1\n")
@@ -76,7 +77,12 @@ def test_curl(clickhouse_url: str, clickhouse_database: str) -> None:
         0,
         b"5\n",
     )
-    assert curl(f"{url}&enable_http_compression=1", "--compressed", "-d", "SELECT sum(a) FROM t FORMAT JSONEachRow") == (
+    assert curl(
+        f"{url}&enable_http_compression=1",
+        "--compressed",
+        "-d",
+        "SELECT sum(a) FROM t FORMAT JSONEachRow",
+    ) == (
         0, b'{"sum(a)":6}\n',
     )  # fmt: skip
     chunked = (
@@ -100,31 +106,43 @@ def test_curl(clickhouse_url: str, clickhouse_database: str) -> None:
 NODE = """
 const {createClient} = require('@clickhouse/client');
 (async () => {
-  const client = createClient({url: process.argv[2], database: process.argv[3], compression: {response: true, request: true}});
-  const said = {ping: (await client.ping()).success};
-  await client.command({query: 'CREATE TABLE t (id UInt32, name String) ENGINE = MergeTree ORDER BY id'});
-  await client.insert({table: 't', values: [{id: 1, name: 'a'}, {id: 2, name: "it's"}], format: 'JSONEachRow'});
+  const client = createClient({
+      url: process.argv[2], database: process.argv[3],
+      compression: {response: true, request: true},
+    });
+  const seen = {ping: (await client.ping()).success};
+  await client.command({
+      query: 'CREATE TABLE t (id UInt32, name String) ENGINE = MergeTree ORDER BY id',
+    });
+  await client.insert({
+      table: 't', values: [{id: 1, name: 'a'}, {id: 2, name: "it's"}], format: 'JSONEachRow',
+    });
   const query = 'SELECT * FROM t WHERE id = {id:UInt32}';
   const rows = await client.query({query, query_params: {id: 2}, format: 'JSONEachRow'});
-  said.rows = await rows.json();
+  seen.rows = await rows.json();
   let count = 0;
-  const stream = (await client.query({query: 'SELECT number FROM numbers(100000)', format: 'JSONEachRow'})).stream();
+  const stream = (await client.query({
+      query: 'SELECT number FROM numbers(100000)', format: 'JSONEachRow',
+    })).stream();
   for await (const some of stream) count += some.length;
-  said.count = count;
-  try { await client.query({query: 'SELECT nope'}); } catch (error) { said.error = [error.code, error.type]; }
+  seen.count = count;
+  try {
+      await client.query({query: 'SELECT nope'});
+    } catch (error) { seen.error = [error.code, error.type]; }
   await client.close();
-  console.log(JSON.stringify(said));
+  console.log(JSON.stringify(seen));
 })().catch(error => { console.error(error); process.exit(1); });
 """
 
 
 def test_the_client_for_node(clickhouse_url: str, clickhouse_database: str, tmp_path: Path) -> None:
-    """Runs where ``@clickhouse/client`` is installed for Node.js in a folder that NODE_PATH names."""
+    """Runs where ``@clickhouse/client`` is installed for Node.js in a folder of NODE_PATH."""
     node = shutil.which("node")
     places = [Path(place) for place in os.environ.get("NODE_PATH", "").split(os.pathsep) if place]
     if node is None or not any((place / "@clickhouse" / "client").is_dir() for place in places):
         pytest.skip(
-            "there is no Node.js with @clickhouse/client: npm install it and set NODE_PATH to its node_modules"
+            "there is no Node.js with @clickhouse/client: npm install it "
+            "and set NODE_PATH to its node_modules"
         )
     script = tmp_path / "client.cjs"
     script.write_text(NODE)

@@ -1,4 +1,4 @@
-"""What clickhouse-connect's documentation promises of its client holds on the embedded store, as on a server."""
+"""clickhouse-connect's documented client works on the embedded store as on a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def at(*moment: int) -> dt.datetime:
 
 
 def in_utc(value: Any) -> Any:
-    """Moments as the client returns them say nothing of their zone where that is UTC."""
+    """Times that the client returns have no zone where the column is in UTC."""
     return value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
 
 
@@ -40,7 +40,7 @@ def client(clickhouse_url: str, clickhouse_database: str) -> Iterator[Client]:
 
 
 def test_command_returns_a_value_a_list_a_text_or_a_summary(client: Client) -> None:
-    """One value as what it is, several in a row as a list of texts, and what was written as a summary."""
+    """A value by its type, several of a row as a list of texts, a write as a summary."""
     assert client.command("SELECT count() FROM t") == 3
     assert client.command("SELECT 'x', 'y'") == ["x", "y"]
     assert client.command("SELECT {a:String} || 'y'", parameters={"a": "x"}) == "xy"
@@ -49,7 +49,7 @@ def test_command_returns_a_value_a_list_a_text_or_a_summary(client: Client) -> N
     assert client.command("SELECT count() FROM t") == 5
 
 
-def test_a_result_says_what_it_is(client: Client) -> None:
+def test_a_result_has_types_and_names(client: Client) -> None:
     """Rows, columns, names, types, the first of each, the number, the query's id."""
     result = client.query("SELECT id, name FROM t ORDER BY id")
     assert result.result_rows == [(1, "a"), (2, "b"), (3, "c")]
@@ -193,7 +193,7 @@ def test_raw_formats_in_both_directions(client: Client, tmp_path: Path) -> None:
 
 
 def test_inserts_by_columns_and_contexts(client: Client, clickhouse_database: str) -> None:
-    """Columns instead of rows, types given, a context used again, a table of another database; the summary counts."""
+    """Columns instead of rows, given types, a reused context, another database; exact summary."""
     summary = client.insert(
         "t", [[4, 5], ["d", "e"]], column_names=["id", "name"], column_oriented=True
     )
@@ -215,7 +215,7 @@ def test_inserts_by_columns_and_contexts(client: Client, clickhouse_database: st
 
 
 def test_settings_of_the_client_and_of_a_query(clickhouse_url: str, client: Client) -> None:
-    """A client's settings hold for all its queries, a query's own win; an unknown one is an error."""
+    """A client's settings apply to its queries, a query's own win; an unknown one is an error."""
     with clickhouse_connect.get_client(
         dsn=clickhouse_url, settings={"max_block_size": 5000}
     ) as other:
@@ -234,14 +234,14 @@ def test_settings_of_the_client_and_of_a_query(clickhouse_url: str, client: Clie
 def test_a_session_holds_temporary_tables(clickhouse_url: str) -> None:
     """A client with a session keeps SET and temporary tables; one without has neither."""
     with clickhouse_connect.get_client(dsn=clickhouse_url, session_id="mine") as client:
-        client.command("CREATE TEMPORARY TABLE held (a UInt8)")
-        client.insert("held", [[1], [2]], column_names=["a"], column_type_names=["UInt8"])
-        assert client.command("SELECT sum(a) FROM held") == 3
+        client.command("CREATE TEMPORARY TABLE scratch (a UInt8)")
+        client.insert("scratch", [[1], [2]], column_names=["a"], column_type_names=["UInt8"])
+        assert client.command("SELECT sum(a) FROM scratch") == 3
     with (
         clickhouse_connect.get_client(dsn=clickhouse_url, autogenerate_session_id=False) as other,
         pytest.raises(DatabaseError, match="UNKNOWN_TABLE"),
     ):
-        other.query("SELECT * FROM held")
+        other.query("SELECT * FROM scratch")
 
 
 def test_external_data_are_tables_of_one_query(client: Client) -> None:
@@ -266,27 +266,27 @@ def test_external_data_are_tables_of_one_query(client: Client) -> None:
 
 def test_errors_carry_the_servers_words(client: Client) -> None:
     """The code, the name and the sentence of ClickHouse; the connection goes on."""
-    for sql, code, says in (
+    for sql, code, message in (
         ("SELECT nope FROM t", 47, "nope"),
         ("SELECT * FROM nope", 60, "nope"),
         ("SELECT FROM WHERE", 62, "Syntax error"),
-        ("SELECT throwIf(1, 'as told')", 395, "as told"),
+        ("SELECT throwIf(1, 'as asked')", 395, "as asked"),
         ("SELECT toUInt8('x')", 6, "x"),
     ):
-        with pytest.raises(DatabaseError, match=says) as caught:
+        with pytest.raises(DatabaseError, match=message) as caught:
             client.query(sql)
         assert f"code {code}" in str(caught.value).lower() or f"Code: {code}" in str(caught.value)
     assert client.command("SELECT 1") == 1
 
 
 def test_the_client_knows_its_server(client: Client, clickhouse_url: str) -> None:
-    """Version, zone, ping, and a refusal that is told as one."""
+    """Version, zone, ping, and a refusal that is reported as one."""
     assert client.ping()
     assert client.min_version("24.8")
     assert str(client.server_version).startswith(("2", "3"))
     assert str(client.server_tz) == "UTC" or client.server_tz is not None
     with pytest.raises(DatabaseError, match="Authentication"):
-        clickhouse_connect.get_client(dsn=clickhouse_url, username="nobody")
+        clickhouse_connect.get_client(dsn=clickhouse_url, username="stranger")
     with clickhouse_connect.get_client(dsn=clickhouse_url, query_limit=2) as limited:
         assert limited.query("SELECT number FROM numbers(5)").row_count == 2
 

@@ -1,4 +1,4 @@
-"""The embedded broker: what is acknowledged stays, one instance owns a folder, nothing outlives its owner."""
+"""The embedded broker: acknowledged records stay, one owner per folder, no process outlives it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ time.sleep(100)
 def test_a_second_start_goes_on_after_its_owner_was_killed_and_the_ports_were_taken(
     tmp_path: Path,
 ) -> None:
-    """A killed owner takes its broker along; the next start finds the folder free and all that was acknowledged."""
+    """A killed owner ends its broker; the next start finds the folder free and every record."""
     folder = tmp_path / "with space é"
     owner = subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE)
     assert owner.stdout is not None
@@ -137,14 +137,14 @@ def _listeners(folder: Path) -> list[str]:
 
 
 def test_a_folder_has_one_instance(kafka: EmbeddedKafka) -> None:
-    """A second instance on a held folder is refused, and is told who holds it."""
+    """A second instance on a folder in use is refused, with the owner in the error."""
     with pytest.raises(FolderInUse, match=f"process {os.getpid()}"):
         EmbeddedKafka(kafka.data_dir).start()
     assert produce(kafka.bootstrap, "__stepstream_ready", 1) == 1
 
 
 def test_a_folder_keeps_its_number_of_nodes(tmp_path: Path) -> None:
-    """Another number of nodes than the folder was made with is refused before anything is touched."""
+    """Another number of nodes than the folder was made with is refused before any change."""
     (tmp_path / "instance.json").write_text(
         '{"layout": 1, "cluster_id": "x", "ports": [[1, 2]], "running": []}'
     )
@@ -163,7 +163,7 @@ def test_a_missing_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
-    """Somebody else's port is not waited for: the error names the port and the setting that changes it."""
+    """A port in use is an error at once, which names the port and the setting that changes it."""
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
         with pytest.raises(PortTaken, match=f"port {port} .*kafka_port"):
@@ -171,7 +171,7 @@ def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
 
 
 def test_a_nearly_full_disk_holds_producers_back_and_loses_nothing(kafka: EmbeddedKafka) -> None:
-    """While space is short nothing is accepted and nothing fails; consumers go on; then all of it arrives once."""
+    """While space is short no record is accepted or lost; consumers go on; later each arrives."""
     create(kafka.bootstrap, "full")
     assert produce(kafka.bootstrap, "full", 100) == 100
     space = {"free": 100}
@@ -235,7 +235,7 @@ def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
 
 
 def test_kill_nine_loses_nothing_that_was_acknowledged(kafka: EmbeddedKafka) -> None:
-    """A restarted node is found where its clients knew it, with all it had; what they had in hand arrives, once."""
+    """A restarted node keeps address and records; what clients had in flight arrives once."""
     bootstrap = kafka.bootstrap
     create(bootstrap, "killed")
     assert produce(bootstrap, "killed", 2000) == 2000
@@ -254,7 +254,7 @@ def test_kill_nine_loses_nothing_that_was_acknowledged(kafka: EmbeddedKafka) -> 
 
 
 def test_a_paused_broker_answers_when_it_goes_on(kafka: EmbeddedKafka) -> None:
-    """A paused node keeps its connections and loses nothing: what waited for it is acknowledged once it goes on."""
+    """A paused node keeps its connections; what waits is acknowledged once it goes on."""
     create(kafka.bootstrap, "paused")
     kafka.pause(0)
     assert produce(kafka.bootstrap, "paused", 10, seconds=1) == 0

@@ -131,7 +131,7 @@ def test_every_form_and_compression(
 def test_bad_items_cost_themselves_and_are_accounted_for(
     gateway: Gateway, settings: Settings
 ) -> None:
-    """Partial success says how many and why; each lies in the dead letter, once however often it
+    """Partial success has count and reason; each lies in the dead letter, once however often it
     is sent.
     """
     old = recent(3)
@@ -146,10 +146,10 @@ def test_bad_items_cost_themselves_and_are_accounted_for(
     for _ in range(2):
         answer = post(gateway, "/v1/traces", json_request(items))
         assert answer.status == 200
-        told = answer.json["partialSuccess"]
-        assert told["rejectedSpans"] == "3"
-        assert "trace id" in told["errorMessage"]
-        assert "2 more" in told["errorMessage"]
+        partial = answer.json["partialSuccess"]
+        assert partial["rejectedSpans"] == "3"
+        assert "trace id" in partial["errorMessage"]
+        assert "2 more" in partial["errorMessage"]
     assert len(stored_steps(settings)) == 4
     letters = stored_letters(settings)
     assert Counter(letter["stepstream-reason"] for letter in letters) == {
@@ -184,7 +184,7 @@ def test_bad_items_cost_themselves_and_are_accounted_for(
         ("/elsewhere", b"{}", JSON, 404, "nothing at this path"),
     ],
 )
-def test_requests_that_cannot_be_used_say_why(
+def test_requests_that_cannot_be_used_are_refused_with_the_reason(
     gateway: Gateway, path: str, body: bytes, headers: dict[str, str], status: int, sentence: str
 ) -> None:
     """With the status that makes exporters give up rather than repeat."""
@@ -231,7 +231,7 @@ def test_metrics_are_answered_and_dropped(gateway: Gateway, settings: Settings) 
 
 
 def test_logs_of_content_and_of_evaluations_are_steps(gateway: Gateway, settings: Settings) -> None:
-    """Below the span that they were logged in; other log records are nobody's loss."""
+    """Below the span that they were logged in; other log records are not counted as lost."""
     now = time.time_ns()
     ids = {"trace_id": bytes(range(16)), "span_id": bytes(range(1, 9)), "time_unix_nano": now}
     request = ExportLogsServiceRequest()
@@ -270,7 +270,7 @@ def test_logs_of_content_and_of_evaluations_are_steps(gateway: Gateway, settings
 
 
 def test_logs_that_were_sent_as_traces_are_recognised(gateway: Gateway) -> None:
-    """The messages share their numbers, so it decodes: the sentence says what is meant."""
+    """The messages share their numbers, so it decodes: the error states what is meant."""
     request = ExportLogsServiceRequest()
     request.resource_logs.add().scope_logs.add().log_records.add(
         time_unix_nano=time.time_ns(), body=any_value("hello")
@@ -285,7 +285,7 @@ def step_event(number: int = 1, **fields: Any) -> dict[str, Any]:
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
         "step_id": f"{number:016x}",
         "kind": "tool_call",
-        "name": "look",
+        "name": "read",
         "start_time": now - 1_000,
         "end_time": now,
         **fields,
@@ -293,7 +293,7 @@ def step_event(number: int = 1, **fields: Any) -> dict[str, Any]:
 
 
 def test_steps_as_json_lists_and_lines(gateway: Gateway, settings: Settings) -> None:
-    """From any language: an object, a list, or one object a line; each is judged as the worker
+    """From any language: an object, a list, or one object a line; each is handled as the worker
     would.
     """
     assert post(gateway, "/v1/steps", step_event(1)).json == {"accepted": 1, "rejected": 0}
@@ -425,7 +425,7 @@ def test_a_key_writes_to_its_projects_alone(settings: Settings, keys: dict[str, 
         assert "billing" in answer.json["error"]
 
 
-def test_a_project_beyond_its_rate_is_told_when_to_come_again(settings: Settings) -> None:
+def test_a_project_beyond_its_rate_gets_a_retry_time(settings: Settings) -> None:
     """429 with Retry-After; other projects go on."""
     limited = settings.model_copy(update={"gateway_rate_limit": 10})
     with running(limited) as gateway:
@@ -488,7 +488,7 @@ def test_a_new_key_counts_without_a_restart(settings: Settings, keys: dict[str, 
 def test_gateway_check_sends_a_span_and_prints_the_variables(
     gateway: Gateway, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And says what is wrong where it cannot."""
+    """And reports what is wrong where it cannot."""
     assert run(["gateway", "check", "--gateway-url", gateway.server.url]) == 0
     out = capsys.readouterr().out
     assert f"OTEL_EXPORTER_OTLP_ENDPOINT={gateway.server.url}" in out

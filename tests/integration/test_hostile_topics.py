@@ -1,4 +1,4 @@
-"""Bad records on every topic that a worker reads before its first record, and dead letters that are written once."""
+"""Bad records on every topic that a worker reads at its start, and dead letters written once."""
 
 from __future__ import annotations
 
@@ -93,15 +93,15 @@ def test_what_cannot_be_read_at_the_start_is_skipped_and_dead_lettered_once(worl
 
 
 def test_refused_steps_lie_in_the_dead_letter_once_through_kills(world: World) -> None:
-    """An open run holds the floor, so a worker that was killed reads what it refused again."""
+    """An open run keeps the safe offset back, so a killed worker reads what it refused again."""
     world.start()
-    held = trace()
-    world.send(step(held, 1, "start"))
+    open_run = trace()
+    world.send(step(open_run, 1, "start"))
     for number in range(5):
         world.raw(b"no step %d" % number, b"key")
     world._send("usage", b"{}", b"p", partition=0)
     world._send("findings", b"{}", b"p", partition=0)
-    world.wait_for_record("deadletter", lambda held: letters(world).total() >= 7, 20)
+    world.wait_for_record("deadletter", lambda _record: letters(world).total() >= 7, 20)
     for _ in range(2):
         world.process.kill()
         world.start()
@@ -142,5 +142,5 @@ def test_usage_that_costs_no_number_is_refused_without_a_restart(world: World) -
     for _ in range(7):
         world._send("usage", msgspec.json.encode(record), b"p", partition=0)
     run_closes(world)
-    world.wait_for_record("deadletter", lambda held: letters(world).total() == 7, 20)
+    world.wait_for_record("deadletter", lambda _record: letters(world).total() == 7, 20)
     assert world.process.running

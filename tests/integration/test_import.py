@@ -64,7 +64,7 @@ def test_a_file_is_imported_once_however_often_it_is_named(
     assert all(step.start_time < now_us() - 86_000_000_000 for step in steps)
 
 
-def test_the_command_says_what_would_be_refused(
+def test_the_command_lists_what_would_be_refused(
     settings: Settings,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -75,8 +75,8 @@ def test_the_command_says_what_would_be_refused(
     file = history(tmp_path, 5, old=2)
     flags = ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
     assert run(["import", str(file), "--dry-run", *flags]) == 0
-    told = capsys.readouterr().out
-    assert "2 spans are refused (time_out_of_range)" in told
+    printed = capsys.readouterr().out
+    assert "2 spans are refused (time_out_of_range)" in printed
     assert stored_steps(settings) == []
     assert run(["import", str(file), *flags]) == 0
     assert "3 steps imported" in capsys.readouterr().out

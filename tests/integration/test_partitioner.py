@@ -1,4 +1,4 @@
-"""Records lie where the partitioner says, as librdkafka places them: the steps of a run meet, whoever sends them."""
+"""Records lie where the partitioner puts them, as in librdkafka: the steps of a run meet."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def _placed(kafka_bootstrap: str, topic: str, partitions: int, keys: list[str]) 
 
 
 @pytest.mark.parametrize("partitions", [4, 12])
-def test_librdkafka_places_keys_where_the_partitioner_says(
+def test_librdkafka_places_keys_where_the_partitioner_does(
     kafka_bootstrap: str, topic_prefix: str, partitions: int
 ) -> None:
-    """The test vectors and random trace ids lie on the partition that ``partition_for`` names, for 4 and for 12."""
+    """Test vectors and random trace ids lie on ``partition_for``'s partition, of 4 and of 12."""
     vectors = {v.key: v.of_4 if partitions == 4 else v.of_12 for v in PARTITION_VECTORS}
     ids = [new_trace_id() for _ in range(500)]
     expected = vectors | {key: partition_for(key, partitions) for key in ids}

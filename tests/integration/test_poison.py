@@ -1,4 +1,4 @@
-"""Records that the worker itself fails on: a real worker with a bug, started again as a supervisor would."""
+"""Records on which processing fails: a real worker with a bug, restarted as by a supervisor."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def values(settings: Settings, name: str) -> list[dict[str, Any]]:
 def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
     settings: Settings,
 ) -> None:
-    """One bad record costs three restarts and a dead letter; a bug that fails on many stops short of draining the topic."""
+    """A bad record costs three restarts and a dead letter; a bug that fails on many halts."""
     traces = send(settings, ["before", "poison", "after"])
     with supervised(settings) as supervisor:
         supervisor.until(
@@ -174,7 +174,7 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None:
-    """`stepstream deadletter resume`: what it halted at, and as many more, go to the dead letter; the alert ends."""
+    """`deadletter resume` sends the halted record and as many more to the dead letter."""
     for _ in range(7):
         note_tries(settings, send_poison_offset(settings), tries=3)
     (trace_id,) = send(settings, ["fine"])
@@ -211,7 +211,7 @@ def test_being_killed_is_not_poison(settings: Settings) -> None:
 def test_a_worker_that_hangs_notices_and_ends(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its loop stands still over a record: it says where, ends by itself, and nothing is dropped."""
+    """When its loop hangs on a record it reports which, exits by itself, and loses no record."""
     monkeypatch.setenv("STEPSTREAM_WATCHDOG", "2s")
     (trace_id,) = send(settings, ["endless"])
     with supervised(settings) as supervisor:
@@ -228,7 +228,7 @@ def test_a_worker_that_hangs_notices_and_ends(
 def test_a_record_that_hangs_is_skipped_after_its_tries(
     name: str, ends: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where threads may run the watchdog notes it; where they may not, the marks of what is processed tell."""
+    """With threads the watchdog notes the record; without them the markers identify it."""
     monkeypatch.setenv("STEPSTREAM_WATCHDOG", "2s")
     traces = send(settings, ["before", name, "after"])
     with supervised(settings) as supervisor:

@@ -1,4 +1,4 @@
-"""The worker's sender over real Kafka: what is patient travels together and in order, what is urgent waits for nothing."""
+"""The worker's sender over real Kafka: outputs that can wait are batched, urgent ones are not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def values(settings: Settings, name: str) -> list[int]:
 def test_what_is_urgent_overtakes_what_waits_for_others(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
-    """A finding, and a state that others wait for, go at once; of many trajectories the first few do."""
+    """A finding, and a state that others wait for, go at once; so do the first trajectories."""
     settings = prepared(kafka_bootstrap, topic_prefix)
     sender = Sender(settings)
     acknowledged: list[str] = []
@@ -54,7 +54,7 @@ def test_what_is_urgent_overtakes_what_waits_for_others(
 
 
 def test_outputs_to_one_topic_keep_their_order(kafka_bootstrap: str, topic_prefix: str) -> None:
-    """However often acknowledgements are asked for in between; and each is acknowledged at its own offset."""
+    """However often acknowledgements are asked for; each is acknowledged at its own offset."""
     settings, chance = prepared(kafka_bootstrap, topic_prefix), Random(1)
     sender = Sender(settings)
     offsets: dict[bytes, int] = {}

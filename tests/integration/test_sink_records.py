@@ -291,7 +291,8 @@ def test_costs_are_given_priced_or_unknown(settings: Settings, store: Client) ->
         assert {row["cost_usd"] for row in found} == {Decimal("2.5"), Decimal(3)}
     costs = rows(
         store,
-        "SELECT cost_usd, cost_source, price_version FROM steps WHERE step_id <= '0000000000000004' ORDER BY step_id",
+        "SELECT cost_usd, cost_source, price_version FROM steps "
+        "WHERE step_id <= '0000000000000004' ORDER BY step_id",
     )
     assert [(row["cost_usd"], row["cost_source"]) for row in costs] == [
         (Decimal("2.5"), "priced"),

@@ -152,7 +152,8 @@ def test_what_is_something_else_is_reported_and_left_alone(
     found = status(settings)
     assert not found.current
     assert sorted(found.wrong) == [
-        "column error_message of runs_raw is LowCardinality(String) and should be String: change it with ALTER TABLE",
+        "column error_message of runs_raw is LowCardinality(String) and should be String: "
+        "change it with ALTER TABLE",
         "deliveries_raw is a View and should be a table: rename or drop it",
     ]
     assert sorted(migrate(settings).wrong) == sorted(found.wrong)

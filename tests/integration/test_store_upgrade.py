@@ -25,9 +25,11 @@ ROWS = (
     "'shop', now() - INTERVAL 3 DAY, "
     "now() - INTERVAL 3 DAY, now() - INTERVAL 3 DAY, 7, repeat('text ', 20), 't', number FROM "
     "numbers(5000)",
-    "INSERT INTO runs_raw (run_day, trace_id, revision, status, cost_usd) SELECT today(), hex(number), 3, 'ok', 0.00000007 "
+    "INSERT INTO runs_raw (run_day, trace_id, revision, status, cost_usd) "
+    "SELECT today(), hex(number), 3, 'ok', 0.00000007 "
     "FROM numbers(500)",
-    "INSERT INTO alert_events_raw (alert_id, seq, state, alert, updated_at) SELECT 'a1', number, 'firing', 'too-expensive', "
+    "INSERT INTO alert_events_raw (alert_id, seq, state, alert, updated_at) "
+    "SELECT 'a1', number, 'firing', 'too-expensive', "
     "now() FROM numbers(1, 3)",
 )
 

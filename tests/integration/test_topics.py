@@ -1,4 +1,4 @@
-"""Topics on a real broker: made where they are missing, compared where they are there, never changed."""
+"""Topics on a real broker: made where missing, compared where present, never changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def by_name(reports: list[TopicReport]) -> dict[str, TopicReport]:
 
 
 def make(settings: Settings, name: str, partitions: int, **config: str) -> None:
-    """A topic that somebody else made."""
+    """A topic that another program made."""
     wanted = NewTopic(f"{settings.topic_prefix}.{name}", partitions, 1, config=config)
     client = topics.admin(settings)
     for future in client.create_topics([wanted]).values():
@@ -36,7 +36,7 @@ def make(settings: Settings, name: str, partitions: int, **config: str) -> None:
 
 
 def test_topics_are_made_once_and_as_wanted(settings: Settings) -> None:
-    """Every topic with its partitions and settings; the second time there is nothing to do and nothing differs."""
+    """Every topic with its partitions and settings; a second run finds nothing to do."""
     assert {report.state for report in list_topics(settings)} == {"missing"}
     made = by_name(create_topics(settings))
     assert set(made) == TOPIC_NAMES
@@ -58,7 +58,7 @@ def test_topics_are_made_once_and_as_wanted(settings: Settings) -> None:
 
 
 def test_several_processes_may_make_them_at_once(settings: Settings) -> None:
-    """Whoever comes second takes what is there; all of them see every topic when they return."""
+    """The second process takes what is there; all of them see every topic when they return."""
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: create_topics(settings), range(4)))
     for reports in answers:
@@ -67,7 +67,7 @@ def test_several_processes_may_make_them_at_once(settings: Settings) -> None:
 
 
 def test_another_partition_count_of_the_steps_is_refused_and_explained(settings: Settings) -> None:
-    """Keys would move and tear runs apart: nothing is changed, and the way to get there is told."""
+    """Keys would move and split runs: nothing is changed, and the error names the procedure."""
     create_topics(settings)
     wanted = settings.model_copy(update={"partitions": 6})
     steps = by_name(create_topics(wanted))["steps"]
@@ -81,7 +81,7 @@ def test_another_partition_count_of_the_steps_is_refused_and_explained(settings:
 def test_what_follows_the_steps_has_the_count_that_the_steps_really_have(
     settings: Settings,
 ) -> None:
-    """State lies on the partition of its steps, whatever the settings say by now."""
+    """State lies on the partition of its steps, whatever the settings are by now."""
     make(settings, "steps", 5, **{"message.timestamp.type": "LogAppendTime"})
     make(settings, "findings", 4)
     made = by_name(create_topics(settings))
@@ -90,8 +90,10 @@ def test_what_follows_the_steps_has_the_count_that_the_steps_really_have(
     assert made["findings"].differences[0] == "4 partitions, the setting fleet_partitions is 2"
 
 
-def test_every_difference_of_an_existing_topic_is_told_and_none_changed(settings: Settings) -> None:
-    """Clean-up, times and sizes that somebody set otherwise stay as they are."""
+def test_every_difference_of_an_existing_topic_is_reported_and_none_changed(
+    settings: Settings,
+) -> None:
+    """Clean-up, times and sizes that an administrator set otherwise stay as they are."""
     make(settings, "trajectories", 1, **{"cleanup.policy": "delete"})
     create_topics(settings)
     report = by_name(create_topics(settings))["trajectories"]
@@ -112,7 +114,7 @@ def test_the_order_of_a_list_is_no_difference(settings: Settings) -> None:
     assert by_name(create_topics(settings))["deliveries"].differences == ()
 
 
-def test_more_replicas_than_brokers_is_told_as_such(settings: Settings) -> None:
+def test_more_replicas_than_brokers_is_reported_as_such(settings: Settings) -> None:
     """The broker's own words name neither the setting nor the way out."""
     with pytest.raises(
         TopicsError, match="replication_factor is 3 and the cluster has fewer brokers"

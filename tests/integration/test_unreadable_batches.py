@@ -1,4 +1,4 @@
-"""A few kilobytes on the wire that contain more than any client may unpack: skipped by each, reported, and in nobody's way."""
+"""Small batches that unpack to more than any client allows: skipped and reported by each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ READABLE = 130
 def send_batch(
     settings: Settings, name: str, count: int, codec: str = "zstd", value: bytes = b"x" * MEGABYTE
 ) -> None:
-    """So many records of a megabyte in one batch; checked by the offsets of a probe is that it is one."""
+    """So many records of a megabyte in one batch; a probe's offsets prove that it is one."""
     client = Producer(
         {
             **settings.kafka,

@@ -1,4 +1,4 @@
-"""`stepstream up` and the pipeline behind it: found by itself, kept running, ended whole, continued where it was."""
+"""`stepstream up` and its pipeline: found without settings, restarted, ended whole, continued."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command as somebody in another terminal types it."""
+    """A command as typed in another terminal."""
     line = [sys.executable, "-m", "stepstream", *arguments]
     return subprocess.run(
         line, env=environment(folder), capture_output=True, text=True, check=False, timeout=60
@@ -115,7 +115,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
 def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     folder: Path, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """One command, nothing set: an agent's run is in the store; Ctrl-C ends it with exit code 0 and nothing behind."""
+    """One command without settings stores an agent's run; Ctrl-C exits with 0, leaving nothing."""
     up = background([sys.executable, "-m", "stepstream", "up"], folder)
     text = "".join(read_until(up, "versions"))
     running = endpoints.read(folder)
@@ -203,7 +203,7 @@ def settings(
 def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Addresses that are set are used; the settings it hands out find everything, and so does ``load``."""
+    """Set addresses are used; with the exported settings ``load`` and others work."""
     with Pipeline(settings) as pipeline:
         status = pipeline.status()
         assert status.engines == {}
@@ -236,9 +236,9 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
 
 
 def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
-    """Killed at any moment; the supervisor says so and counts it."""
-    said: list[tuple[str, str]] = []
-    with Pipeline(settings, report=lambda who, line: said.append((who, line))) as pipeline:
+    """Killed at any moment; the supervisor reports and counts it."""
+    reported: list[tuple[str, str]] = []
+    with Pipeline(settings, report=lambda who, line: reported.append((who, line))) as pipeline:
         before = pipeline.pids()
         for name in ("worker", "notify", "gateway", "sink"):
             pipeline.kill(name)
@@ -265,7 +265,9 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
             "sink": {max(usual, NICENESS)},
         }  # an alert cannot wait
     assert {
-        who for who, line in said if "ended with exit code -9; it is started again in 0.5 s" in line
+        who
+        for who, line in reported
+        if "ended with exit code -9; it is started again in 0.5 s" in line
     } == {
         "worker",
         "notify",
@@ -289,10 +291,10 @@ def test_a_folder_of_documents_is_applied_and_watched(settings: Settings, tmp_pa
         )
 
 
-def test_a_start_that_fails_says_why_and_leaves_nothing_running(settings: Settings) -> None:
+def test_a_start_that_fails_reports_why_and_leaves_nothing_running(settings: Settings) -> None:
     """One side may be up when the other one cannot be."""
-    pipeline = Pipeline(settings.model_copy(update={"clickhouse_user": "nobody"}))
-    with pytest.raises(StoreError, match="nobody"):
+    pipeline = Pipeline(settings.model_copy(update={"clickhouse_user": "stranger"}))
+    with pytest.raises(StoreError, match="stranger"):
         pipeline.start()
     names = [process.name for process in pipeline.status().processes]
     assert names == ["worker", "notify", "gateway"]
@@ -300,7 +302,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing_running(settings: Settin
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="there is no program that always fails")
-def test_a_part_that_keeps_ending_is_told(
+def test_a_part_that_keeps_ending_is_reported(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of a start that never ends."""
@@ -311,7 +313,7 @@ def test_a_part_that_keeps_ending_is_told(
     assert not any(process.running for process in pipeline.status().processes)
 
 
-def test_missing_packages_are_told_before_anything_starts() -> None:
+def test_missing_packages_are_reported_before_anything_starts() -> None:
     """With the line that brings them."""
     with pytest.raises(
         PipelineError, match=r"not installed: faust .*pip install 'stepstream\[all\]'"

@@ -1,4 +1,4 @@
-"""Windows over real Kafka, through crashes of the worker: sealed totals are the sum of the steps, and a budget is told once."""
+"""Windows over real Kafka, through crashes: sealed totals are exact, a budget is reported once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Make = Callable[[str], World]
 
 @pytest.fixture
 def made(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Make]:
-    """Makes installations whose windows are sealed after a lateness; whatever becomes of the test, their workers end."""
+    """Makes installations whose windows are sealed after a lateness; always ends their workers."""
     worlds: list[World] = []
 
     def make(lateness: str) -> World:
@@ -74,7 +74,7 @@ def windows(world: World, before_us: int) -> list[dict[str, Any]]:
 
 
 def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
-    """Steps, cost, runs and failures of a sealed window are those that were sent, however the worker died meanwhile."""
+    """Steps, cost, runs and failures of a sealed window are those sent, despite crashes."""
     end_us = now_us() // PART_US * PART_US
     lateness_s = (
         now_us() - end_us
@@ -140,7 +140,7 @@ def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
 
 
 def test_the_next_worker_goes_on_from_the_checkpoint(made: Make) -> None:
-    """The floor of the usage topic moves with what is sealed, and the fleet topic says where to go on."""
+    """The safe offset of usage moves with seals, and the fleet topic stores where to continue."""
     world = made("1s")
     world.start()
     run, at = trace(), now_us() - 20 * MINUTE_US

@@ -1,4 +1,4 @@
-"""The worker as a process over real Kafka: records in, trajectories, alerts and dead letters out, through a restart."""
+"""The worker process over real Kafka: trajectories, alerts and dead letters, through a restart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_a_run_is_put_together(world: World) -> None:
-    """Steps from anywhere in the tree become one trajectory, exact to the nano-dollar, and its usage says the same."""
+    """Steps from all over the tree make one exact trajectory, and its usage has the same total."""
     run = trace()
     tokens = {"input_tokens": 10, "output_tokens": 5}
     world.send(
@@ -66,7 +66,7 @@ def test_a_run_is_put_together(world: World) -> None:
 
 
 def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) -> None:
-    """Without a restart: the next run that breaks it is reported, and ordered to stop, before its root has ended."""
+    """Without a restart: the next run that breaks it is reported and stopped while it runs."""
     world.apply(
         {
             "name": "expensive",
@@ -136,7 +136,7 @@ def test_a_deadline_is_found_by_time_alone(world: World) -> None:
                 None,
             ),
         ),
-        ("foreign_key", lambda run: (msgspec.json.encode(step(run, 1)), b"somebody", None)),
+        ("foreign_key", lambda run: (msgspec.json.encode(step(run, 1)), b"foreign", None)),
         ("missing_key", lambda run: (msgspec.json.encode(step(run, 1)), None, None)),
         ("missing_field", lambda run: (msgspec.json.encode({"trace_id": run}), run.encode(), None)),
         (
@@ -229,7 +229,7 @@ def test_a_run_without_a_root_closes_after_a_silence(world: World) -> None:
 
 
 def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
-    """Nothing is under way at the end; open runs go on under the rules they began with, closed ones know their steps."""
+    """Nothing is in flight at the end; open runs keep their rules, closed ones know their steps."""
     world.put_in_force(
         {
             "name": "pinned",
@@ -287,7 +287,7 @@ def test_sigterm_commits_all_and_the_next_worker_goes_on(world: World) -> None:
 
 
 def test_gaps_of_a_log_are_distinguished_from_records_that_were_missed(world: World) -> None:
-    """The end of a transaction takes an offset and is no record; before the beginning and behind the end there is nothing."""
+    """A transaction's end takes an offset without a record; outside the log there is nothing."""
     full = topic(world.settings.topic_prefix, "trajectories")
     client = producer(world.settings, **{"transactional.id": f"{world.settings.topic_prefix}-tx"})
     client.init_transactions(20)

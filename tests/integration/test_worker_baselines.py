@@ -1,4 +1,4 @@
-"""Baselines over real Kafka: learnt from closed runs, kept over a kill, used to judge a run while it is going."""
+"""Baselines over real Kafka: learnt from closed runs, kept over a kill, used for running runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def usual_run(world: World) -> None:
     )
 
 
-def test_a_run_is_judged_by_what_was_learnt_before_a_kill(
+def test_a_run_is_evaluated_by_what_was_learnt_before_a_kill(
     kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    """Each run is learnt from once, though the worker was killed; a dear one is told without any policy, while it goes."""
+    """Each run is learnt from once despite a kill; an expensive one alerts without a policy."""
     world = World(kafka_bootstrap, tmp_path)
     world.start()
     try:
@@ -41,21 +41,21 @@ def test_a_run_is_judged_by_what_was_learnt_before_a_kill(
         wait_until(lambda: runs_known(world) == MIN_RUNS + 1, 40, "a baseline of all runs")
         world.process.kill()
         world.start()
-        dear = trace()
+        costly = trace()
         who: dict[str, Any] = {"agent": "usual"}
         world.send(
-            step(dear, 1, "start", **who),
-            step(dear, 2, **who, cost_usd="0.2"),
-            step(dear, 3, **who, cost_usd="0.15"),
+            step(costly, 1, "start", **who),
+            step(costly, 2, **who, cost_usd="0.2"),
+            step(costly, 3, **who, cost_usd="0.15"),
         )
         alert = world.wait_for("alerts", lambda value: value["alert"] == "run-cost-spike", 20)
-        assert (alert["trace_id"], alert["running"], alert.get("policy", "")) == (dear, True, "")
+        assert (alert["trace_id"], alert["running"], alert.get("policy", "")) == (costly, True, "")
         assert alert["baseline_runs"] == MIN_RUNS + 1
         assert alert["message"].startswith("$0.35 so far, 3.5 x the median")
         assert alert["detail"].startswith(
             "its most expensive step, step 2, is 57 % of it; 2 model calls so far"
         )
-        world.send(step(dear, 1, **who))
+        world.send(step(costly, 1, **who))
         world.wait_for(
             "alerts",
             lambda value: value["alert_id"] == alert["alert_id"] and value["state"] == "resolved",
@@ -64,7 +64,7 @@ def test_a_run_is_judged_by_what_was_learnt_before_a_kill(
         wait_until(
             lambda: runs_known(world) > MIN_RUNS + 1,
             40,
-            "a baseline that has learnt the dear run too",
+            "a baseline that has learnt the expensive run too",
         )
         (check,) = checks(world.settings)
         assert check.text == f"usual {MIN_RUNS + 2} runs"

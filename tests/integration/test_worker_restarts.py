@@ -1,4 +1,4 @@
-"""A worker that takes over what another one left: states of an earlier version, runs that are hours old."""
+"""A worker that takes over from another: states of an earlier version, runs that are hours old."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def old_step(trace_id: str, digit: str, phase: str, parent: str, **more: Any) ->
 
 
 def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
-    """The log before the committed offset is not read again: what is known of it comes from records that version 1 wrote."""
+    """The log before the committed offset is not read again: version 1's records replace it."""
     for _ in range(6):
         world.send(
             step(trace(), 1)
         )  # before the committed offset: a worker that read these would publish them
     put_state(world, base64.b64decode(STATES["closed"]), CLOSED)
     put_state(world, base64.b64decode(STATES["announced"]), OPEN)
-    commit(world, 6, STATES["floor_metadata"])
+    commit(world, 6, STATES["safe_offset_metadata"])
     world.start()
     world.send(
         old_step(
@@ -131,7 +131,7 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
 def test_an_open_run_hours_old_neither_pins_the_committed_offset_nor_loses_its_steps(
     world: World,
 ) -> None:
-    """The committed offset moves on, retention deletes what is before it, the worker is killed: what is left of the run is its state."""
+    """After retention deleted what is before the committed offset, the run's state restores it."""
     run = trace()
     world.start()
     hour_us = 3_600_000_000

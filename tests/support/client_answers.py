@@ -253,7 +253,7 @@ OPENAI: Final[dict[str, Case]] = {
         None,
         calls=(("image_generation", None),),
     ),
-    "response, tools told": Case(
+    "response, tools given": Case(
         response(
             usage={"input_tokens": 100, "output_tokens": 50},
             service_tier="priority",

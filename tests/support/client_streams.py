@@ -18,7 +18,7 @@ from tests.support.client_answers import (
     response,
 )
 
-SAID: Final = [chunk({"role": "assistant", "content": "h"}), chunk({"content": "i"})]
+CONTENT: Final = [chunk({"role": "assistant", "content": "h"}), chunk({"content": "i"})]
 USED: Final = chunk(usage=HUNDRED)
 
 
@@ -232,8 +232,8 @@ CALLS: Final[dict[str, Case]] = {
 
 STREAMS: Final[dict[str, Case]] = {
     **{f"calls, {name}": case for name, case in CALLS.items()},
-    "OpenAI chat": Case([*SAID, USED], BOTH, "0.00075"),
-    "OpenAI chat without usage": Case(SAID, {}, None),
+    "OpenAI chat": Case([*CONTENT, USED], BOTH, "0.00075"),
+    "OpenAI chat without usage": Case(CONTENT, {}, None),
     "OpenAI chat, tier and charge": Case(
         [chunk({"content": "hi"}, service_tier="flex"), chunk(usage=HUNDRED | {"cost": 0.0005})],
         BOTH,
@@ -270,9 +270,9 @@ STREAMS: Final[dict[str, Case]] = {
     ),
     "OpenAI helper events": Case(
         [
-            {"type": "chunk", "chunk": SAID[0], "snapshot": {}},
+            {"type": "chunk", "chunk": CONTENT[0], "snapshot": {}},
             {"type": "content.delta", "delta": "h", "snapshot": "h"},
-            {"type": "chunk", "chunk": SAID[1], "snapshot": {}},
+            {"type": "chunk", "chunk": CONTENT[1], "snapshot": {}},
             {"type": "content.done", "content": "hi"},
             {"type": "chunk", "chunk": USED, "snapshot": {}},
         ],

@@ -27,7 +27,7 @@ READ: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Held:
+class CollectedRecord:
     """A record of an output topic."""
 
     partition: int
@@ -41,10 +41,10 @@ class Collector:
     """Reads the output topics of an installation from their beginnings."""
 
     def __init__(self, settings: Settings) -> None:
-        self.records: dict[str, list[Held]] = defaultdict(list)
+        self.records: dict[str, list[CollectedRecord]] = defaultdict(list)
         self.states: dict[str, RunState] = {}
         self.unreadable: Counter[str] = Counter()
-        """Records that are none, by topic: somebody sent them on purpose."""
+        """Records that do not decode, by topic, which the test sent on purpose."""
         self._prefix = settings.topic_prefix
         self._names = {topic(settings.topic_prefix, name): name for name in READ}
         self._consumer: Consumer = consumer(
@@ -72,10 +72,10 @@ class Collector:
     def final(self) -> dict[str, dict[str, Any]]:
         """The trajectory of the highest revision of each run."""
         best: dict[str, dict[str, Any]] = {}
-        for held in self.records["trajectories"]:
-            known = best.get(held.value["trace_id"])
-            if known is None or held.value["revision"] > known["revision"]:
-                best[held.value["trace_id"]] = held.value
+        for record in self.records["trajectories"]:
+            known = best.get(record.value["trace_id"])
+            if known is None or record.value["revision"] > known["revision"]:
+                best[record.value["trace_id"]] = record.value
         return best
 
     def _take(self, message: Any) -> None:
@@ -95,7 +95,9 @@ class Collector:
         if name != "deadletter" and not isinstance(decoded, dict):
             raise ValueError("no object")
         headers = dict(message.headers() or [])
-        self.records[name].append(Held(partition, offset, message.key() or b"", decoded, headers))
+        self.records[name].append(
+            CollectedRecord(partition, offset, message.key() or b"", decoded, headers)
+        )
 
     def _take_state(self, key: bytes, value: bytes | None) -> None:
         if not value or key.startswith(b"!"):

@@ -27,7 +27,7 @@ def kafka_container() -> Iterator[str]:
     from confluent_kafka.admin import AdminClient
 
     # A client on this machine must find the mapped port in the advertised listeners, and that port
-    # is known only once the container runs: the container waits for a file that says it.
+    # is known only once the container runs: the container waits for a file that contains it.
     with _running("kafka", _prepared_kafka) as container:
         bootstrap = f"{container.get_container_host_ip()}:{container.get_exposed_port(KAFKA_PORT)}"
         listeners = f"HOST://{bootstrap},INSIDE://localhost:19092"
@@ -61,8 +61,10 @@ def _prepared_kafka(container: Any) -> Any:
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
-        "KAFKA_LISTENERS": f"HOST://:{KAFKA_PORT},INSIDE://localhost:19092,CONTROLLER://localhost:9093",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_LISTENERS": f"HOST://:{KAFKA_PORT},INSIDE://localhost:19092,"
+        "CONTROLLER://localhost:9093",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:PLAINTEXT,INSIDE:PLAINTEXT,"
+        "CONTROLLER:PLAINTEXT",
         "KAFKA_INTER_BROKER_LISTENER_NAME": "INSIDE",
         "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
@@ -86,7 +88,7 @@ def _prepared_clickhouse(container: Any) -> Any:
 
 @contextmanager
 def _running(service: str, prepare: Any) -> Iterator[Any]:
-    """A started container of a service; skips, saying why, where there is no engine or no image."""
+    """A started container of a service; skips with the reason where no engine or image exists."""
     import docker.errors
     from testcontainers.core.container import DockerContainer
 

@@ -24,13 +24,15 @@ def call(
     number: int, at_s: float, given: Any, taken: Any, tool: str = "book", **more: Any
 ) -> StepEvent:
     """A tool call with JSON arguments."""
-    said = taken if isinstance(taken, str) else json.dumps(taken)
-    return ended(number, at_s, tool=tool, name=tool, input=json.dumps(given), output=said, **more)
+    answered = taken if isinstance(taken, str) else json.dumps(taken)
+    return ended(
+        number, at_s, tool=tool, name=tool, input=json.dumps(given), output=answered, **more
+    )
 
 
-def model(number: int, at_s: float, heard: str, said: str) -> StepEvent:
+def model(number: int, at_s: float, heard: str, answered: str) -> StepEvent:
     """A model's step."""
-    return ended(number, at_s, kind="llm_call", name="m", model="m", input=heard, output=said)
+    return ended(number, at_s, kind="llm_call", name="m", model="m", input=heard, output=answered)
 
 
 CALLING = json.dumps(
@@ -139,8 +141,8 @@ CASES = (
         ],
         [
             model(2, 1, "where is my order ord_77123?", CALLING),
-            call(3, 2, ORDER, {"carrier_id": "c_55102"}),
-            call(4, 3, {"carrier_id": "c_55102", "order_id": "ord-77123"}, {}),
+            call(3, 2, ORDER, {"courier_id": "c_55102"}),
+            call(4, 3, {"courier_id": "c_55102", "order_id": "ord-77123"}, {}),
         ],
     ),
     case(
@@ -240,21 +242,21 @@ CASES = (
                 2,
                 1,
                 {"query": "cheap flights to Lisbon in May"},
-                "one page tells of trains, of buses, of boats",
+                "one page writes of trains, of buses, of boats",
                 "search",
             ),
             call(
                 3,
                 2,
                 {"query": "cheap flights Lisbon May"},
-                "one page tells of trains, of buses, of boats too",
+                "one page writes of trains, of buses, of boats too",
                 "search",
             ),
             call(
                 4,
                 3,
                 {"query": "flights to Lisbon in May cheap"},
-                "one page tells of trains, of buses, of ships",
+                "one page writes of trains, of buses, of ships",
                 "search",
             ),
         ],

@@ -22,7 +22,7 @@ READERS: Final[dict[str, Callable[[], Iterator[Run]]]] = {
 
 
 def real_runs(source: str) -> list[Run]:
-    """Every run of a source; the test is skipped, saying what is missing, where the data is not on
+    """Every run of a source; the test is skipped, naming what is missing, where the data is not on
     this machine."""
     real_data(source)
     return list(READERS[source]())

@@ -1,4 +1,4 @@
-"""The code blocks of the project's documents: fenced ones by their language, indented ones as shell."""
+"""The code blocks of the project's documents: fenced by language, indented ones as shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*$")
 GENERATED = {"docs/cli.md"}
 # An indented block is shell where its first line is one of these; others show output.
 _COMMANDS = re.compile(
-    r"^(?:[A-Z_]+=\S+ )*(?:stepstream|make|python|pip|docker|printf|chmod|set|export|\.venv/bin/\S+)\b"
+    r"^(?:[A-Z_]+=\S+ )*"
+    r"(?:stepstream|make|python|pip|docker|printf|chmod|set|export|\.venv/bin/\S+)\b"
 )
 
 

@@ -89,7 +89,7 @@ class Contents:
         self._logged.append(text)
 
     def play(self, steps: int) -> None:
-        """Feed so many, in runs of a dozen."""
+        """Process that many records, in batches of twelve."""
         while self.steps < steps:
             self._run()
         for second in range(1, 60):

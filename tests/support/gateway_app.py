@@ -26,7 +26,7 @@ HOST: Final = "127.0.0.1"
 
 
 class MemoryWriter:
-    """Keeps what it is given; fails where it is told to."""
+    """Keeps what it is given; fails where the test asks for it."""
 
     def __init__(self) -> None:
         self.stuck_s = 0.0
@@ -35,7 +35,7 @@ class MemoryWriter:
         self.letters: list[Letter] = []
 
     async def write(self, records: Sequence[Record], letters: Sequence[Letter] = ()) -> None:
-        """Take the records. Raises ``NotAcknowledged`` where it is told to fail."""
+        """Take the records. Raises ``NotAcknowledged`` where the test asks for it."""
         if self.fails:
             raise NotAcknowledged(self.fails)
         self.records += records

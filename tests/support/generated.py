@@ -1,4 +1,4 @@
-"""What documents and golden files say about the step event, made from the models: ``python -m
+"""What documents and golden files contain about the step event, made from the models: ``python -m
 tests.support.generated`` writes it.
 
 Tests compare; nothing else in the project depends on this.

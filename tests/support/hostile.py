@@ -1,4 +1,4 @@
-"""Hostile data, seeded: contents of steps and records of every topic, made from sane ones by what
+"""Hostile data, seeded: contents of steps and records of every topic, made from valid ones by what
 is known to break readers."""
 
 from __future__ import annotations
@@ -255,12 +255,12 @@ class Hostile:
 
     # -- records --
 
-    def record(self, sane: dict[str, Any]) -> bytes:
-        """A record that is wrong, or odd, made from a sane one."""
+    def record(self, valid: dict[str, Any]) -> bytes:
+        """A record that is wrong, or odd, made from a valid one."""
         rng = self.random
         if rng.random() < 0.2:
             return rng.choice(RAW)
-        item = copy.deepcopy(sane)
+        item = copy.deepcopy(valid)
         for _ in range(rng.choice((1, 1, 1, 2, 5))):
             name = rng.choice((*item, *KEYS[:3])) if item else rng.choice(KEYS)
             match rng.randrange(7):
@@ -284,7 +284,7 @@ class Hostile:
             case _:
                 return made
 
-    def key(self, sane: bytes) -> bytes | None:
+    def key(self, valid: bytes) -> bytes | None:
         """A record's key: mostly the right one."""
         rng = self.random
         choices: tuple[bytes | None, ...] = (
@@ -301,10 +301,10 @@ class Hostile:
             b"policy/x",
             b"A" * 32,
             b"0" * 32,
-            sane.upper(),
-            sane * 200,
+            valid.upper(),
+            valid * 200,
         )
-        return rng.choice(choices) if rng.random() < 0.3 else sane
+        return rng.choice(choices) if rng.random() < 0.3 else valid
 
 
 def _paired(value: Any) -> Any:
@@ -316,8 +316,10 @@ def _paired(value: Any) -> Any:
     return [_paired(item) for item in value] if isinstance(value, list) else value
 
 
-def sane_records(now_us: int, trace_id: str = "ab" * 16) -> dict[str, tuple[bytes, dict[str, Any]]]:
-    """Key and value of a sane record of each topic."""
+def valid_records(
+    now_us: int, trace_id: str = "ab" * 16
+) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """Key and value of a valid record of each topic."""
     minute, project = now_us // 60_000_000 * 60_000_000, {"project": "hostile"}
     alert = {
         "alert_id": "7d1d0f3e-0000-4000-8000-000000000000",
@@ -423,6 +425,6 @@ def hostile_records(
     """Keys and values for one topic."""
     assert name in TOPIC_NAMES
     made = Hostile(sum(name.encode()) * 1_000 + seed)
-    key, sane = sane_records(now_us)[name]
+    key, valid = valid_records(now_us)[name]
     for _ in range(count):
-        yield made.key(key), made.record(sane)
+        yield made.key(key), made.record(valid)

@@ -18,7 +18,7 @@ from stepstream.schemas.settings import Settings
 
 T = TypeVar("T")
 PATIENCE: Final = 4.0
-"""Waits take this many times as long before they fail: a bound is there for what hangs, not to measure."""
+"""Factor on every wait before it fails: a bound is there for what hangs, not to measure."""
 
 
 class Process:
@@ -58,7 +58,7 @@ class Process:
 
     @property
     def rss_mb(self) -> float:
-        """Resident memory; 0 when it has ended, and where the system does not tell."""
+        """Resident memory; 0 when it has ended, and where the system does not report it."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
@@ -99,7 +99,8 @@ class Process:
             time.sleep(0.5)
             self.kill()
             raise AssertionError(
-                f"process {self.pid} did not end within {timeout_s * PATIENCE:.0f} s:\n{self.tail()}"
+                f"process {self.pid} did not end within {timeout_s * PATIENCE:.0f} s:\n"
+                f"{self.tail()}"
             ) from None
 
     def tail(self, lines: int = 40) -> str:
@@ -122,9 +123,9 @@ def wait_until(
 ) -> T:
     """Return what ``condition`` returns as soon as that is true.
 
-    Raises ``AssertionError`` with ``what`` was expected and, where ``instead`` is given, with what it
-    returns: what was found in its place. ``timeout_s`` is enough on an idle machine; a busy one gets
-    ``PATIENCE`` times as long.
+    Raises ``AssertionError`` with ``what`` was expected and, where ``instead`` is given, with
+    what it returns: what was found in its place. ``timeout_s`` is enough on an idle machine; a
+    busy one gets ``PATIENCE`` times as long.
     """
     deadline = time.monotonic() + timeout_s * PATIENCE
     while not (found := condition()):

@@ -1,4 +1,4 @@
-"""The module maps in the README.md of each room: ``python -m tests.support.room_pages`` writes them.
+"""The module maps in each room's README.md: ``python -m tests.support.room_pages`` writes them.
 
 A map has one row per module: its name and the first sentence of its description. A room without
 the markers ``<!-- begin modules -->`` and ``<!-- end modules -->`` has a map of its own.

@@ -246,7 +246,8 @@ CASES = (
             done(3),
         ],
         "error",
-        r"search failed, no later call made up for it, and the agent answered without mentioning it",
+        r"search failed, no later call made up for it, "
+        r"and the agent answered without mentioning it",
         subject="search",
         evidence=(2, 3),
         settle_s=3.0,

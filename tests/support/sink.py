@@ -162,7 +162,9 @@ class SinkProcess:
         self, settings: Settings, crash: str = "", passes: int = 0, freeze: str = ""
     ) -> None:
         self.name = settings.topic_prefix
-        self.log = tempfile.NamedTemporaryFile("w+", prefix="sink-", suffix=".log", delete=False)  # noqa: SIM115
+        self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            "w+", prefix="sink-", suffix=".log", delete=False
+        )
         environment = {
             **os.environ,
             **to_environment(settings),
@@ -275,7 +277,7 @@ def exactly(sent: Sent) -> Stored:
 
 
 def wait_stored(settings: Settings, sent: Sent, timeout: float = 180) -> None:
-    """Wait until the store says what it must.
+    """Wait until the store contains what the test expects.
 
     Rows are seen a moment before the rollups made from them.
     """

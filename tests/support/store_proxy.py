@@ -16,7 +16,8 @@ Choose = Callable[[int], str]
 """Chooses by the number of the insert what happens to it: one of the actions below, or empty."""
 
 ERRORS: Final = {
-    "disk full": "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
+    "disk full": "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. "
+    "(NOT_ENOUGH_SPACE)",
     "memory": "Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED)",
     "too many parts": (
         "Code: 252. DB::Exception: Too many parts (300). Merges are slower than inserts. "

@@ -1,4 +1,4 @@
-"""One partition under policies, with time in seconds: send records, let time pass, look at what was
+"""One partition under policies, with time in seconds: send records, let time pass, read what was
 found."""
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def progress(minute: float, partition: int = 0) -> Item:
 
 
 def records(items: Sequence[Item]) -> list[Rec]:
-    """The items as a log. A record is appended at the progress told last before it."""
+    """The items as a log. A record is appended at the last progress reported before it."""
     log, now_us = [], T0
     for offset, item in enumerate(items):
         if item.get("kind") == "progress":
@@ -127,7 +127,7 @@ class Kafka:
         return sums
 
     def distinct_findings(self) -> dict[str, Item]:
-        """By id; the same id must say the same."""
+        """By id; records with the same id must be equal."""
         found: dict[str, Item] = {}
         for item in self.findings:
             assert found.setdefault(item["finding_id"], item) == item
@@ -199,7 +199,7 @@ class Process:
             self.flight += self.logic.drain()
 
     def crash(self) -> None:
-        """A part of what was under way still arrives, unknown to anybody."""
+        """A part of what was in flight still arrives, without an acknowledgement."""
         self.flight += self.logic.drain()
         for output in self._first_of_each_topic(self.rng.random()):
             self.kafka.deliver(output)

@@ -21,7 +21,7 @@ from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
-from tests.support.collector import Collector, Held
+from tests.support.collector import CollectedRecord, Collector
 from tests.support.processes import Process, wait_until, worker
 
 PARTITIONS = 3
@@ -80,8 +80,8 @@ class World:
     def put_in_force(self, document: Item) -> None:
         """Put a policy on the config topic, and wait until the worker evaluates runs by it.
 
-        A second policy follows it on the topic's only partition: once runs are evaluated by that one,
-        the first is in force as well.
+        A second policy follows it on the topic's only partition: once runs are evaluated by that
+        one, the first is in force as well.
         """
         self.apply(document)
         agent = f"probe{next(_numbers)}"
@@ -125,16 +125,17 @@ class World:
 
     def wait_for(self, name: str, wanted: Callable[[Item], bool], timeout_s: float = 60) -> Item:
         """The first record of an output topic that is wanted; an error when none comes."""
-        return self.wait_for_record(name, lambda held: wanted(held.value), timeout_s).value  # type: ignore[no-any-return]
+        found = self.wait_for_record(name, lambda record: wanted(record.value), timeout_s)
+        return found.value  # type: ignore[no-any-return]
 
     def wait_for_record(
-        self, name: str, wanted: Callable[[Held], bool], timeout_s: float = 60
-    ) -> Held:
+        self, name: str, wanted: Callable[[CollectedRecord], bool], timeout_s: float = 60
+    ) -> CollectedRecord:
         """The first record of an output topic that is wanted, with its key and headers."""
 
-        def find() -> Held | None:
+        def find() -> CollectedRecord | None:
             self.collected.read(0.05)
-            return next((held for held in self.collected.records[name] if wanted(held)), None)
+            return next((record for record in self.collected.records[name] if wanted(record)), None)
 
         return wait_until(find, timeout_s, f"the record on {name}", instead=self.process.tail)
 
@@ -148,7 +149,7 @@ class World:
 
     def end_of(self, full: str) -> int:
         """The end of a topic's first partition."""
-        client = consumer(self.settings, "looking")
+        client = consumer(self.settings, "reading")
         end = client.get_watermark_offsets(TopicPartition(full, 0), timeout=10)[1]
         client.close()
         return int(end)

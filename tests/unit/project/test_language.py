@@ -90,9 +90,7 @@ NOT_YET: Final = frozenset(
         "stream/usage",
         "top",
         "tests/chaos",
-        "tests/integration",
         "tests/security",
-        "tests/support",
         "tests/unit",
     }
 )

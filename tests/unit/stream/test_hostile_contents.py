@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.fuzz import Contents, Records
-from tests.support.hostile import Hostile, sane_records
+from tests.support.hostile import Hostile, valid_records
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -25,5 +25,5 @@ def test_no_reader_of_any_topic_raises(seed: int) -> None:
 def test_the_same_seed_makes_the_same() -> None:
     first, second = (Hostile(7) for _ in range(2))
     assert [first.contents() for _ in range(50)] == [second.contents() for _ in range(50)]
-    sane = sane_records(1)["steps"][1]
-    assert [first.record(sane) for _ in range(50)] == [second.record(sane) for _ in range(50)]
+    valid = valid_records(1)["steps"][1]
+    assert [first.record(valid) for _ in range(50)] == [second.record(valid) for _ in range(50)]

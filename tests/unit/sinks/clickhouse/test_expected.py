@@ -173,7 +173,9 @@ class Refusal(Exception):
         (
             Refusal(
                 60,
-                "Unknown table expression identifier 'stepstream.runs_raw'. In scope SELECT a FROM b. (UNKNOWN_TABLE)",
+                "Unknown table expression identifier 'stepstream.runs_raw'. "
+                "In scope SELECT a FROM b. "
+                "(UNKNOWN_TABLE)",
             ),
             "runs_raw",
             "Unknown table expression identifier 'stepstream.runs_raw'",
@@ -181,7 +183,8 @@ class Refusal(Exception):
         (
             Refusal(
                 16,
-                "No such column x in table stepstream.runs_raw (76d0). (NO_SUCH_COLUMN_IN_TABLE) (version 25.8)",
+                "No such column x in table stepstream.runs_raw (76d0). (NO_SUCH_COLUMN_IN_TABLE) "
+                "(version 25.8)",
             ),
             "",
             "No such column x in table stepstream.runs_raw (76d0)",

@@ -106,7 +106,10 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
         world.now = at
         finding = finding_of(verdict, at, opened)
         value = json.dumps(
-            {name: getattr(finding, name) for name in finding.__struct_fields__}  # type: ignore[attr-defined]
+            {
+                name: getattr(finding, name)
+                for name in finding.__struct_fields__  # type: ignore[attr-defined]
+            }
         ).encode()
         fleet.process(Rec(offset, at // 1000, b"stepstream", value))
         made = json.loads(fleet.drain()[0].value or b"")
@@ -116,7 +119,10 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
         world.delivery.add(ours, -1, at, at)
         world.publish(
             AlertStruct(
-                **{name: made.get(name, getattr(ours, name)) for name in ours.__struct_fields__}  # type: ignore[attr-defined]
+                **{
+                    name: made.get(name, getattr(ours, name))
+                    for name in ours.__struct_fields__  # type: ignore[attr-defined]
+                }
             )
         )
         assert len(world.deliver()) == 1

@@ -114,5 +114,5 @@ def test_written_again_it_is_the_same(version: int, kind: str) -> None:
 
 def test_the_metadata_of_version_1_is_not_trusted() -> None:
     """It has no end, and clients read on: the whole state topic is read instead."""
-    assert (WORKER.decode(golden(1)["floor_metadata"]) or 0) == 0
+    assert (WORKER.decode(golden(1)["safe_offset_metadata"]) or 0) == 0
     assert (WORKER.decode("1;state=17") or 0) == 0
