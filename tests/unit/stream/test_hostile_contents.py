@@ -1,4 +1,4 @@
-"""Property-based, short: hostile contents and records through all the logic. ``make chaos`` plays 400,000 steps."""
+"""Property-based, short: hostile contents through all the logic. ``make chaos`` plays 400,000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records on usage, findings and alerts that decode and cannot be: refused where they are read, raised at nowhere later."""
+"""Impossible records on usage, findings and alerts: refused when read, no later exception."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ RUN = {
 PROGRESS = {"kind": "progress", "partition": 0, "time": NOW_US}
 FINDING = {"finding_id": "f", "time": NOW_US, "project": "p", "alert": "a", "rule": "r"}
 ALERT = {
-    "alert_id": "a", "seq": 1, "state": "firing", "severity": "error", "alert": "a", "rule": "r", "project": "p",
+    "alert_id": "a", "seq": 1, "state": "firing", "severity": "error",
+    "alert": "a", "rule": "r", "project": "p",
     "opened_at": NOW_US, "updated_at": NOW_US,
 }  # fmt: skip
 
@@ -70,7 +71,7 @@ BAD_TIMES = [-1, 0, 10**15, 10**17, 2**63, 10**30, 1.5, "1", None, []]
 
 
 def rejected(item: dict[str, Any]) -> list[Output]:
-    """What the usage stage says about a record; it must not raise."""
+    """The usage stage's answer to a record; it must not raise."""
     logic = WindowPartition(0, 1, learner=Learner())
     logic.process(record(item))
     logic.process(
@@ -192,12 +193,12 @@ def test_an_alert_that_cannot_be_is_skipped_by_the_notifier_and_refused_by_the_s
     assert built.blocks[0].rows == 1
 
 
-def test_a_trouble_of_the_pipeline_itself_ends_when_it_was_quiet_for_an_hour() -> None:
-    told = pipeline_finding(
+def test_an_alert_of_the_pipeline_itself_ends_after_a_quiet_hour() -> None:
+    opened = pipeline_finding(
         "detector-failed", "detector_failed", "loop", "it fails", NOW_US, names=(1,)
     )
     logic = AlertPartition(0)
-    logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(told), ()))
+    logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(opened), ()))
     logic.tick(NOW_US + SILENCE_US - 1)
     assert [output.topic for output in logic.drain()] == ["alerts"]
     logic.tick(NOW_US + SILENCE_US + 2_000_000)
@@ -207,16 +208,16 @@ def test_a_trouble_of_the_pipeline_itself_ends_when_it_was_quiet_for_an_hour() -
     assert msgspec.json.decode(alert.value or b"")["state"] == "resolved"
 
 
-def test_alerts_that_all_fire_are_bounded_and_not_looked_through_for_each_finding(
+def test_alerts_that_all_fire_are_bounded_and_not_scanned_for_each_finding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fleet, "KEEP_RESOLVED", 50)
-    looked = 0
+    scanned = 0
     real = heapq.nsmallest
 
     def counting(*args: Any) -> Any:
-        nonlocal looked
-        looked += 1
+        nonlocal scanned
+        scanned += 1
         return real(*args)
 
     monkeypatch.setattr(fleet, "nsmallest", counting)
@@ -234,7 +235,7 @@ def test_alerts_that_all_fire_are_bounded_and_not_looked_through_for_each_findin
             )
         )
     assert len(logic._alerts) <= 200 + 51
-    assert looked <= 2_000 // 50
+    assert scanned <= 2_000 // 50
 
 
 def test_what_we_refuse_ourselves_blows_no_fuse() -> None:
@@ -269,7 +270,7 @@ def test_owners_that_are_ids_give_way_to_those_with_many_runs(
 def test_settling_very_many_owners_takes_no_time_for_each_pair_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """30,000 owners at once; for each of them a look through a list of all the others takes most of a minute."""
+    """30,000 owners at once; scanning all others for each of them takes most of a minute."""
     monkeypatch.setattr(learning, "MAX_OWNERS", 15_000)
     logic = Learner()
     for number in range(20_000):
@@ -304,6 +305,6 @@ def test_steps_of_many_agents_in_many_minutes_make_no_record_for_each_pair() -> 
     for offset, item in enumerate(events):
         process.logic.process(record_of(offset, item))
     run = process.logic.runs[BAD].run
-    told = list(usage_records(run, everything=True))
-    assert len(told) <= MAX_OTHERS
-    assert sum(one.steps for one in told) == 798
+    records = list(usage_records(run, everything=True))
+    assert len(records) <= MAX_OTHERS
+    assert sum(one.steps for one in records) == 798

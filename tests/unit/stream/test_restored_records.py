@@ -1,4 +1,4 @@
-"""Records of a worker's own that decode and cannot be: not taken over at the start, so that nothing raises or stalls later."""
+"""A worker's own impossible records: not restored at the start, so nothing raises or stalls."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OTHER_YEAR_US = START_US + 400 * DAY_US
 
 
 def checkpoint(**fields: Any) -> bytes:
-    sane = dict.fromkeys(("sealed_until", "watermark_us", "judged_us"), START_US)
+    valid = dict.fromkeys(("sealed_until", "watermark_us", "judged_us"), START_US)
     return json.dumps(
-        sane | {"version": 1, "through": 5, "progress": {"0": START_US}, "judge": {}} | fields
+        valid | {"version": 1, "through": 5, "progress": {"0": START_US}, "judge": {}} | fields
     ).encode()
 
 
@@ -45,7 +45,7 @@ def checkpoint(**fields: Any) -> bytes:
     ],
 )
 def test_a_checkpoint_that_cannot_be(fields: dict[str, Any]) -> None:
-    """One of another year would hold back every window until then; one that does not decode would end every start."""
+    """One of a later year would stop every window; one that does not decode every start."""
     found = FleetRecords()
     found.take(b"!windows|5", checkpoint(), LATEST_US)
     assert len(found.checkpoints) == 1
@@ -63,7 +63,7 @@ def test_a_checkpoint_that_cannot_be(fields: dict[str, Any]) -> None:
     ],
 )
 def test_a_state_that_cannot_be(fields: dict[str, Any]) -> None:
-    """A run that closes in another year would hold back the partition's floor until then."""
+    """A run that closes in a later year would keep the partition's safe offset until then."""
     stage = AssemblePartition(0, 1, rules=RuleBook((), make_detector), prices=PriceBook())
     stage.process(record_of(0, event("ab" * 16, "cd" * 8, "", "start", START_US)))
     (tracked,) = stage.runs.values()

@@ -1,4 +1,4 @@
-"""The fleet stage: one trouble is one alert, whatever is replayed, and its own topic is all the state it needs."""
+"""The fleet stage: one problem is one alert despite replays; its own topic is all its state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(AlertStruct).decode
 def finding(
     number: int, state: str = "firing", *, time_s: float = 0.0, **more: Any
 ) -> dict[str, Any]:
-    """A finding; those of one trace are about one trouble unless it says otherwise."""
+    """A finding; those of one trace are about one problem unless the fields differ."""
     base = {
         "finding_id": f"finding {number}",
         "state": state,
@@ -47,10 +47,10 @@ def record(offset: int, item: dict[str, Any]) -> Rec:
     return Rec(offset, START_US // 1000, b"shop", msgspec.json.encode(item), ())
 
 
-def feed(
+def process_all(
     logic: AlertPartition, items: list[dict[str, Any]], *, start: int = 0
 ) -> list[AlertStruct]:
-    """Feed findings, acknowledge everything; the alert records they led to."""
+    """Process findings, acknowledge everything; the alert records they led to."""
     for offset, item in enumerate(items, start):
         logic.process(record(offset, item))
     return [_decode(output.value or b"") for output in acknowledged(logic)]
@@ -63,9 +63,9 @@ def acknowledged(logic: AlertPartition) -> list[Output]:
     return outputs
 
 
-def test_one_trouble_is_one_alert_with_growing_seq() -> None:
+def test_one_problem_is_one_alert_with_growing_seq() -> None:
     """Updated, not repeated: the worst severity, the newest words, all the evidence."""
-    alerts = feed(
+    alerts = process_all(
         AlertPartition(0),
         [
             finding(1, time_s=1),
@@ -97,7 +97,7 @@ def test_one_trouble_is_one_alert_with_growing_seq() -> None:
 
 def test_the_id_is_derived_from_the_group_and_the_time_it_opened() -> None:
     """The same log gives the same alerts on every machine."""
-    (alert,) = feed(AlertPartition(0), [finding(1, subject="search")])
+    (alert,) = process_all(AlertPartition(0), [finding(1, subject="search")])
     group = ("shop", "", "support", "run-cost", "a" * 32, "search")
     assert alert.alert_id == derived_id("alert", *group, START_US)
 
@@ -105,10 +105,10 @@ def test_the_id_is_derived_from_the_group_and_the_time_it_opened() -> None:
 @pytest.mark.parametrize(
     "field", ["project", "environment", "agent", "alert", "trace_id", "subject"]
 )
-def test_what_differs_in_one_of_these_is_another_trouble(field: str) -> None:
-    """Project, environment, agent, alert, run and subject make a trouble."""
+def test_a_difference_in_one_of_these_fields_is_another_problem(field: str) -> None:
+    """Project, environment, agent, alert, run and subject identify a problem."""
     other: dict[str, Any] = {field: "b" * 32}
-    alerts = feed(AlertPartition(0), [finding(1), finding(2, **other)])
+    alerts = process_all(AlertPartition(0), [finding(1), finding(2, **other)])
     assert [alert.seq for alert in alerts] == [1, 1]
     assert len({alert.alert_id for alert in alerts}) == 2
 
@@ -116,29 +116,29 @@ def test_what_differs_in_one_of_these_is_another_trouble(field: str) -> None:
 def test_a_finding_that_comes_again_changes_nothing() -> None:
     """By its id, at whatever offset, in whatever state the alert is."""
     logic = AlertPartition(0)
-    feed(logic, [finding(1), finding(2)])
-    assert feed(logic, [finding(1), finding(2)], start=2) == []
-    feed(logic, [finding(3, "resolved")], start=4)
-    assert feed(logic, [finding(1), finding(3, "resolved"), finding(2)], start=5) == []
+    process_all(logic, [finding(1), finding(2)])
+    assert process_all(logic, [finding(1), finding(2)], start=2) == []
+    process_all(logic, [finding(3, "resolved")], start=4)
+    assert process_all(logic, [finding(1), finding(3, "resolved"), finding(2)], start=5) == []
     assert logic.offsets.safe == 8
 
 
 def test_a_replay_below_what_was_merged_changes_nothing() -> None:
-    """Even a finding whose id is long forgotten: its offset says that it was merged."""
+    """Even a finding whose id is long forgotten: its offset proves that it was merged."""
     logic = AlertPartition(0)
     items = [finding(number) for number in range(2 * MAX_FINDING_IDS)]
-    newest = feed(logic, items)[-1]
+    newest = process_all(logic, items)[-1]
     assert len(newest.finding_ids) == MAX_FINDING_IDS
     again = AlertPartition(0)
     again.restore([newest], 0)
-    assert feed(again, items) == []
-    assert feed(again, [finding(999)], start=len(items))[0].seq == newest.seq + 1
+    assert process_all(again, items) == []
+    assert process_all(again, [finding(999)], start=len(items))[0].seq == newest.seq + 1
 
 
-def test_a_trouble_that_comes_back_soon_is_the_same_alert() -> None:
+def test_a_problem_that_returns_soon_is_the_same_alert() -> None:
     """Within the flap window it keeps its identity, and counts how often it came back."""
     logic = AlertPartition(0)
-    alerts = feed(
+    alerts = process_all(
         logic,
         [
             finding(1),
@@ -157,22 +157,22 @@ def test_a_trouble_that_comes_back_soon_is_the_same_alert() -> None:
     assert [bool(a.resolved_at) for a in alerts] == [False, True, False, True]
 
 
-def test_a_trouble_that_comes_back_late_is_a_new_alert() -> None:
+def test_a_problem_that_returns_late_is_a_new_alert() -> None:
     """Named by the time it opened again; what belonged to the one before is still recognised."""
     logic = AlertPartition(0)
-    first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
-    (again,) = feed(logic, [finding(3, time_s=602)], start=2)
+    first, _ = process_all(logic, [finding(1), finding(2, "resolved", time_s=1)])
+    (again,) = process_all(logic, [finding(3, time_s=602)], start=2)
     assert (again.seq, again.state, again.findings) == (1, "firing", 1)
     assert again.alert_id != first.alert_id
-    assert feed(logic, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
+    assert process_all(logic, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
     restored = AlertPartition(0)
     restored.restore([first, again], 3)
-    assert feed(restored, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
+    assert process_all(restored, [finding(1), finding(2, "resolved", time_s=1)], start=3) == []
 
 
 def test_people_acknowledge_and_silence() -> None:
     """Both are fields of the firing alert, which goes on growing and ends by itself."""
-    alerts = feed(
+    alerts = process_all(
         AlertPartition(0),
         [
             finding(1),
@@ -195,15 +195,15 @@ def test_people_acknowledge_and_silence() -> None:
 def test_what_ends_or_quiets_nothing_is_nothing(state: str) -> None:
     """Without a firing alert there is nothing to change, and nothing is published."""
     logic = AlertPartition(0)
-    assert feed(logic, [finding(1, state)]) == []
-    feed(logic, [finding(2), finding(3, "resolved")], start=1)
-    assert feed(logic, [finding(4, state)], start=3) == []
+    assert process_all(logic, [finding(1, state)]) == []
+    process_all(logic, [finding(2), finding(3, "resolved")], start=1)
+    assert process_all(logic, [finding(4, state)], start=3) == []
     assert logic.offsets.safe == 4
 
 
-def test_every_record_says_what_changed_and_who_did_it() -> None:
-    """A history of an alert reads by itself; what is over no longer says that it is still running."""
-    alerts = feed(
+def test_every_record_states_what_changed_and_by_whom() -> None:
+    """An alert's history is complete by itself; a resolved alert is no longer marked as running."""
+    alerts = process_all(
         AlertPartition(0),
         [
             finding(1, message="cost $1 so far", running=True, run_steps=4),
@@ -215,44 +215,48 @@ def test_every_record_says_what_changed_and_who_did_it() -> None:
         ],
     )
     assert [(a.change, a.by) for a in alerts] == [
-        ("opened", ""), ("worse", ""), ("updated", ""), ("acknowledged", "ada"), ("silenced", "bob"), ("resolved", "eve"),
+        ("opened", ""), ("worse", ""), ("updated", ""),
+        ("acknowledged", "ada"), ("silenced", "bob"), ("resolved", "eve"),
     ]  # fmt: skip
     assert sentence(alerts[-2]) == "cost $3 so far; still running, step 11"
     assert sentence(alerts[-1]) == "cost $3 so far"
 
 
-def test_who_looks_after_an_alert_does_so_while_it_flaps() -> None:
-    """But whoever said that it was over hears of it again."""
+def test_an_acknowledgement_lasts_while_the_alert_flaps() -> None:
+    """But an alert that a person resolved is opened again for them."""
     items = [
         finding(1),
         finding(2, "acknowledged", by="ada"),
         finding(3, "resolved", time_s=1),
         finding(4, time_s=2),
     ]
-    *_, over, back = feed(AlertPartition(0), items)
+    *_, over, back = process_all(AlertPartition(0), items)
     assert (over.by, over.acknowledged_by, back.acknowledged_by) == ("", "ada", "ada")
     items[2] = finding(3, "resolved", time_s=1, by="ada")
-    *_, over, back = feed(AlertPartition(0), items)
+    *_, over, back = process_all(AlertPartition(0), items)
     assert (over.by, back.acknowledged_by, back.change) == ("ada", "", "reopened")
 
 
-def test_what_is_said_of_one_alert_does_not_touch_a_later_one() -> None:
-    """A person may be late: the alert that they saw is over, another of the same trouble has opened."""
+def test_a_change_of_one_alert_does_not_affect_a_later_one() -> None:
+    """A person may be late: the alert they saw is over, another of the same problem has opened."""
     logic = AlertPartition(0)
-    first, _ = feed(logic, [finding(1), finding(2, "resolved", time_s=1)])
-    (again,) = feed(logic, [finding(3, time_s=700)], start=2)
+    first, _ = process_all(logic, [finding(1), finding(2, "resolved", time_s=1)])
+    (again,) = process_all(logic, [finding(3, time_s=700)], start=2)
     assert (
-        feed(logic, [finding(4, "acknowledged", by="ada", alert_id=first.alert_id)], start=3) == []
+        process_all(logic, [finding(4, "acknowledged", by="ada", alert_id=first.alert_id)], start=3)
+        == []
     )
-    (told,) = feed(logic, [finding(5, "acknowledged", by="ada", alert_id=again.alert_id)], start=4)
-    assert told.acknowledged_by == "ada"
+    (changed,) = process_all(
+        logic, [finding(5, "acknowledged", by="ada", alert_id=again.alert_id)], start=4
+    )
+    assert changed.acknowledged_by == "ada"
 
 
-def test_a_silence_holds_for_the_trouble_not_for_its_first_alert() -> None:
+def test_a_silence_applies_to_the_problem_not_to_its_first_alert() -> None:
     """What comes back while it is silenced is silenced; afterwards it is not."""
     logic = AlertPartition(0)
     until = START_US + 2_000 * 10**6
-    feed(
+    process_all(
         logic,
         [
             finding(1),
@@ -260,7 +264,7 @@ def test_a_silence_holds_for_the_trouble_not_for_its_first_alert() -> None:
             finding(3, "resolved", time_s=1),
         ],
     )
-    again, _, late = feed(
+    again, _, late = process_all(
         logic,
         [finding(4, time_s=900), finding(5, "resolved", time_s=1_000), finding(6, time_s=2_100)],
         start=3,
@@ -286,9 +290,9 @@ def broken_tool(
 
 
 def test_many_runs_hit_by_one_broken_tool_are_one_incident() -> None:
-    """From the third on: a count and samples, beside the runs' own alerts, which name it."""
+    """From the third run on: a count and samples, in addition to the runs' own alerts."""
     logic = AlertPartition(0)
-    alerts = feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 41)])
+    alerts = process_all(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 41)])
     incident = [a for a in alerts if a.runs]
     own = [a for a in alerts if not a.runs]
     assert [(a.seq, a.runs) for a in incident] == [(n - 2, n) for n in range(3, 41)]
@@ -311,45 +315,49 @@ def test_what_is_about_one_run_is_no_incident() -> None:
         {"rule": "loop"},
         {"rule": "step_duration", "subject": "a" * 16},
     ):
-        alerts = feed(
+        alerts = process_all(
             AlertPartition(0), [broken_tool(n, run=n, time_s=n, **more) for n in range(1, 9)]
         )
         assert [a.runs for a in alerts] == [0] * 8
 
 
 def test_runs_far_apart_are_no_incident() -> None:
-    """Within the window, or never; and none at all where the setting says so."""
-    alerts = feed(AlertPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)])
+    """Within the window, or never; and none at all where the setting disables them."""
+    alerts = process_all(
+        AlertPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)]
+    )
     assert [a.runs for a in alerts] == [0] * 8
     off = AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=0))
-    assert [a.runs for a in feed(off, [broken_tool(n, run=n, time_s=n) for n in range(1, 9)])] == [
-        0
-    ] * 8
+    assert [
+        a.runs for a in process_all(off, [broken_tool(n, run=n, time_s=n) for n in range(1, 9)])
+    ] == [0] * 8
 
 
 def test_a_finding_that_comes_again_is_no_other_run() -> None:
     """Sent twice by a worker that died in between, it counts once."""
     items = [broken_tool(n, run=n, time_s=n) for n in range(1, 6)]
-    alerts = feed(AlertPartition(0), [*items, *items])
+    alerts = process_all(AlertPartition(0), [*items, *items])
     assert max(a.runs for a in alerts) == 5
 
 
 def test_an_incident_that_hits_no_run_is_over() -> None:
-    """Said in a finding when time shows it, and true once that comes back in the log, unless one more run was hit."""
+    """Time ends it by a finding, effective once read back, unless one more run was hit."""
     logic = AlertPartition(0)
-    feed(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 5)])
+    process_all(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 5)])
     logic.tick(START_US + 603 * 10**6)
     assert logic.drain() == []
     for seconds in (605, 606):
         logic.tick(START_US + seconds * 10**6)
-    (said,) = acknowledged(logic)
-    assert said.topic == "findings"
-    over = msgspec.json.decode(said.value or b"")
-    (late,) = [a for a in feed(logic, [broken_tool(9, run=9, time_s=600)], start=4) if a.runs]
-    assert feed(logic, [over], start=5) == []
+    (sent,) = acknowledged(logic)
+    assert sent.topic == "findings"
+    over = msgspec.json.decode(sent.value or b"")
+    (late,) = [
+        a for a in process_all(logic, [broken_tool(9, run=9, time_s=600)], start=4) if a.runs
+    ]
+    assert process_all(logic, [over], start=5) == []
     logic.tick(START_US + 1_300 * 10**6)
     (again,) = acknowledged(logic)
-    (end,) = feed(logic, [msgspec.json.decode(again.value or b"")], start=6)
+    (end,) = process_all(logic, [msgspec.json.decode(again.value or b"")], start=6)
     assert (end.alert_id, end.seq, end.state, end.change) == (
         late.alert_id,
         late.seq + 1,
@@ -362,14 +370,14 @@ def test_an_incident_that_hits_no_run_is_over() -> None:
 
 def test_evidence_is_bounded() -> None:
     """The oldest twenty steps; more are counted in the findings."""
-    alerts = feed(
+    alerts = process_all(
         AlertPartition(0), [finding(number, step_ids=[f"{number:016x}"]) for number in range(50)]
     )
     assert len(alerts[-1].step_ids) == MAX_STEP_IDS
     assert alerts[-1].findings == 50
 
 
-def test_the_floor_waits_for_the_alert() -> None:
+def test_the_safe_offset_waits_for_the_alert() -> None:
     """A finding is done when its alert is acknowledged, whatever came after it."""
     logic = AlertPartition(0)
     for offset, item in enumerate([finding(1), finding(2), finding(2)]):
@@ -384,7 +392,7 @@ def test_the_floor_waits_for_the_alert() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"finding_id": 3}', b"\xff"])
 def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
-    """And holds the floor until it is there."""
+    """And keeps the safe offset back until it is there."""
     logic = AlertPartition(0)
     logic.process(Rec(0, START_US // 1000, b"shop", value, ()))
     (output,) = logic.drain()
@@ -404,13 +412,13 @@ def test_resolved_alerts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None
             finding(number, trace_id=f"{number:032x}"),
             finding(-number, "resolved", trace_id=f"{number:032x}"),
         ]
-    feed(logic, items)
+    process_all(logic, items)
     assert len(logic._alerts) <= 101
-    assert feed(logic, [finding(9_999, trace_id="f" * 32)], start=len(items))[0].seq == 2
+    assert process_all(logic, [finding(9_999, trace_id="f" * 32)], start=len(items))[0].seq == 2
 
 
 def make_findings(rng: random.Random) -> list[dict[str, Any]]:
-    """Interleaved troubles with repeats, reopenings, acknowledgements and silences."""
+    """Interleaved problems with repeats, reopenings, acknowledgements and silences."""
     items: list[dict[str, Any]] = []
     for number in range(400):
         trace_id = f"{rng.randrange(1, 12):032x}"
@@ -439,16 +447,16 @@ def make_findings(rng: random.Random) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_crashes_anywhere_give_the_same_alerts(seed: int) -> None:
-    """Restored from its own topic at any point: the same alerts, by id and seq, saying the same."""
+    """Restored from its own topic at any point: the same alerts, equal by id and seq."""
     rng = random.Random(seed)
     items = make_findings(rng)
-    calm = {(a.alert_id, a.seq): a for a in feed(AlertPartition(0), items)}
+    calm = {(a.alert_id, a.seq): a for a in process_all(AlertPartition(0), items)}
     topic: list[AlertStruct] = []
-    floor, crashes = 0, 0
-    while floor < len(items):
+    safe, crashes = 0, 0
+    while safe < len(items):
         logic = AlertPartition(0)
-        logic.restore(topic, floor)
-        floor = live(logic, items, floor, topic, rng)
+        logic.restore(topic, safe)
+        safe = live(logic, items, safe, topic, rng)
         crashes += 1
     assert crashes > 3
     assert {(a.alert_id, a.seq) for a in topic} == set(calm)
@@ -462,7 +470,7 @@ def live(
     topic: list[AlertStruct],
     rng: random.Random,
 ) -> int:
-    """A process's life: outputs are acknowledged in order, late, and some of what is in flight at the end arrives."""
+    """A process's life: outputs are acknowledged late and in order, some in flight still arrive."""
     flight: list[Output] = []
     for offset in range(start, min(len(items), start + rng.randrange(1, 120))):
         logic.process(record(offset, items[offset]))
@@ -471,41 +479,46 @@ def live(
             output = flight.pop(0)
             topic.append(_decode(output.value or b""))
             logic.acknowledged(output)
-    floor = logic.offsets.safe
+    safe = logic.offsets.safe
     topic += [_decode(output.value or b"") for output in flight[: rng.randrange(len(flight) + 1)]]
-    return floor
+    return safe
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_zombie_beside_its_successor_says_nothing_new(seed: int) -> None:
-    """Both read the same log: what the zombie still publishes its successor publishes too, under the same id and seq."""
+def test_a_zombie_and_its_successor_publish_the_same(seed: int) -> None:
+    """Both read the same log, so both publish the same records under the same id and seq."""
     rng = random.Random(seed)
     items = make_findings(rng)
     zombie, topic = AlertPartition(0), list[AlertStruct]()
     cut = rng.randrange(100, 300)
-    floor = live(zombie, items[:cut], 0, topic, rng)
-    heir = AlertPartition(0)
-    heir.restore(topic, floor)
-    topic += feed(zombie, items[zombie.offsets.position : cut + 40], start=zombie.offsets.position)
-    topic += feed(heir, items[floor:], start=floor)
-    said: dict[tuple[str, int], set[bytes]] = defaultdict(set)
+    safe = live(zombie, items[:cut], 0, topic, rng)
+    successor = AlertPartition(0)
+    successor.restore(topic, safe)
+    topic += process_all(
+        zombie, items[zombie.offsets.position : cut + 40], start=zombie.offsets.position
+    )
+    topic += process_all(successor, items[safe:], start=safe)
+    published: dict[tuple[str, int], set[bytes]] = defaultdict(set)
     for alert in topic:
-        said[alert.alert_id, alert.seq].add(msgspec.json.encode(alert))
-    assert {key: len(forms) for key, forms in said.items() if len(forms) > 1} == {}
-    assert set(said) == {(a.alert_id, a.seq) for a in feed(AlertPartition(0), items)}
+        published[alert.alert_id, alert.seq].add(msgspec.json.encode(alert))
+    assert {key: len(forms) for key, forms in published.items() if len(forms) > 1} == {}
+    assert set(published) == {(a.alert_id, a.seq) for a in process_all(AlertPartition(0), items)}
 
 
 def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
-    """Into the alert, its incident and their later records, the newest; records of workers that knew none are read."""
+    """The newest quote goes into the alert, its incident and later records; old ones lack it."""
     lifecycle = AlertLifecycle(incident_runs=2)
-    items = [finding(n, trace_id=f"{n:032x}", subject="lookup", quoted=f"said {n}") for n in (1, 2)]
+    items = [
+        finding(n, trace_id=f"{n:032x}", subject="lookup", quoted=f"quote {n}") for n in (1, 2)
+    ]
     items += [
-        finding(3, trace_id=f"{1:032x}", subject="lookup", quoted="said 3"),
+        finding(3, trace_id=f"{1:032x}", subject="lookup", quoted="quote 3"),
         finding(4, subject="other"),
     ]
-    told = feed(AlertPartition(0, lifecycle=lifecycle), items)
-    assert [(alert.message, alert.quoted) for alert in told] == [
-        ("message 1", "said 1"), ("message 2", "said 2"), ("2 runs: message 2", "said 2"), ("message 3", "said 3"),
+    alerts = process_all(AlertPartition(0, lifecycle=lifecycle), items)
+    assert [(alert.message, alert.quoted) for alert in alerts] == [
+        ("message 1", "quote 1"), ("message 2", "quote 2"),
+        ("2 runs: message 2", "quote 2"), ("message 3", "quote 3"),
         ("message 4", ""),
     ]  # fmt: skip
 
@@ -515,8 +528,8 @@ def test_a_note_opens_no_alert_and_changes_none() -> None:
     items = [
         finding(n, severity="note", trace_id=f"{n:032x}", subject="lookup") for n in range(1, 5)
     ]
-    assert feed(AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=2)), items) == []
-    alerts = feed(
+    assert process_all(AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=2)), items) == []
+    alerts = process_all(
         AlertPartition(0),
         [finding(1), finding(2, severity="note"), finding(3, "resolved", severity="note")],
     )
@@ -528,7 +541,7 @@ def test_what_later_steps_contradict_is_resolved_as_withdrawn() -> None:
     over = finding(
         2, "resolved", withdrawn=True, message="withdrawn: it was called again", time_s=1
     )
-    first, second, third = feed(AlertPartition(0), [finding(1), over, finding(3, time_s=2)])
+    first, second, third = process_all(AlertPartition(0), [finding(1), over, finding(3, time_s=2)])
     assert (first.withdrawn, second.withdrawn, third.withdrawn) == (False, True, False)
     assert (second.state, second.message, second.detail) == (
         "resolved",

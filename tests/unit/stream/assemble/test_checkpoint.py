@@ -1,4 +1,4 @@
-"""The checkpoint protocol under every interleaving of growth, sending, acknowledgement, close and crash."""
+"""The checkpoint protocol for every order of growth, sending, acknowledgement, close and crash."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Kafka:
 
 
 class Worker:
-    """A worker with one run, from one crash to the next. It does what the stage does, with names for outputs."""
+    """A worker with one run, between two crashes, as the stage behaves, with named outputs."""
 
     def __init__(self, kafka: Kafka, kind: type[RunCheckpoint]) -> None:
         self.kafka = kafka
@@ -60,7 +60,7 @@ class Worker:
         self.merged_through = self.checkpoint.merged_through
         self.outputs_under_way: list[str] = []
         self.states_under_way: list[State] = []
-        # An open run is published again after a restart. A closed one is not: its state is kept as it is.
+        # An open run is published again after a restart. A closed one is not: its state stays.
         self.unpublished = set() if self.is_closed else self.everything()
         for name in state.deferred if state is not None else ():
             self.send(name)
@@ -193,7 +193,7 @@ class CheckpointMachine(RuleBasedStateMachine):
 
     @rule(outputs=st.integers(0, 8), states=st.integers(0, 2))
     def crash(self, outputs: int, states: int) -> None:
-        """The worker dies; Kafka has some of what was under way, without an acknowledgement. Another one takes over."""
+        """The worker crashes; Kafka has some of what was in flight. Another one takes over."""
         self.kafka.delivered.update(self.worker.outputs_under_way[:outputs])
         self.kafka.states += self.worker.states_under_way[:states]
         self.worker = Worker(self.kafka, self.kind)
@@ -207,7 +207,7 @@ class CheckpointMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_a_state_record_contains_was_delivered(self) -> None:
-        """A restart from it publishes the trajectory of an open run again, but neither a closed one's nor findings."""
+        """A restart republishes an open run's trajectory, not a closed one's, and no findings."""
         newest = self.kafka.newest
         if newest is None:
             return
@@ -296,7 +296,7 @@ class ForgetsGrowth(RunCheckpoint):
 
 
 class SendsUnnamed(RunCheckpoint):
-    """Rule 3 broken: what was found while the state record was under way is sent with what that names."""
+    """Rule 3 broken: findings made while the state record was in flight are sent with it."""
 
     def written(self, offsets: OffsetTracker) -> tuple[Output, ...]:
         self._in_state = len(self.deferred)

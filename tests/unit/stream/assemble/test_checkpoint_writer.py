@@ -1,4 +1,4 @@
-"""Which offsets a run needs and when its state is written: nothing is kept for ever, nothing is lost at a crash."""
+"""Which offsets a run needs and when its state is written: bounded, and crash-safe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start_and_fillers(count: int = 30) -> list[Rec]:
 
 
 def test_a_run_that_closes_by_time_after_its_checkpoint_is_written_as_closed_and_removed() -> None:
-    """A run whose every record is checkpointed still gets its closed state: else it stays in memory, and reopens at a restart."""
+    """A run with all records checkpointed still gets a closed state, or a restart reopens it."""
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits(replay_records=5))
     for record in start_and_fillers():
@@ -95,7 +95,7 @@ def acknowledge_until_state(logic: Any) -> Any:
 
 
 def test_everything_is_removed_in_the_end() -> None:
-    """After the last run has closed nothing is open, no offset is needed, and no timer is left that leads anywhere."""
+    """After the last run has closed nothing is open, no offset is needed, no timer is left."""
     kafka = Kafka()
     process = Process(kafka, random.Random(1), AssembleLimits(replay_records=4))
     for record in start_and_fillers(200):
@@ -127,7 +127,7 @@ def monstrous(number: int, **more: Any) -> dict[str, Any]:
 
 
 def test_the_state_of_the_largest_run_fits_into_a_record() -> None:
-    """Whatever its steps are called: a state that Kafka refuses would stop the worker for ever. Sums stay exact."""
+    """State stays below Kafka's limit for any step names: a refused one would stop the worker."""
     kafka = Kafka()
     rules = RuleBook((policy({"rule": "step_duration", "limit": "1us"}),), make_detector)
     process = Process(kafka, random.Random(0), AssembleLimits(), rules)
@@ -169,7 +169,7 @@ def test_findings_about_one_run_are_bounded_and_counted() -> None:
 
 @pytest.mark.parametrize("restart_at", [100, 300, 700, 1_200])
 def test_a_restart_drops_the_same_texts(restart_at: int) -> None:
-    """Which steps lose their names depends on the log alone, or their usage would count under two agents."""
+    """Which steps lose their names depends on the log alone, or usage would count twice."""
     outcomes = []
     for crash in (False, True):
         bench = Bench()

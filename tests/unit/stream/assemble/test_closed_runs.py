@@ -1,4 +1,4 @@
-"""Closed runs: their states for the late horizon, their names for twice as long, never more than a bound."""
+"""Closed runs: states for the late horizon, names for twice as long, both bounded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_no_more_states_than_the_bound() -> None:
 
 
 def test_a_run_put_again_counts_from_then() -> None:
-    """A late step renews what is kept of its run: it is the newest, and the bound takes others first."""
+    """A late step renews its run's entry: it is the newest, and the bound evicts others first."""
     closed = ClosedRuns(HOUR_US, 2)
     closed.put("a", 1_000, 1, b"old")
     closed.put("b", 1_001, 2, b"")

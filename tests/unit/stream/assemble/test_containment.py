@@ -1,4 +1,4 @@
-"""What raises in a detector, a state record, an acknowledgement or a timer stops nothing but itself."""
+"""An error in a detector, a state record, an acknowledgement or a timer stops nothing else."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_whatever_a_tool_returns_runs_close(shape: str, text: str) -> None:
     assert settled(process).kafka.final()[BAD]["closed"]
 
 
-# -- runs that are given up ----------------------------------------------------------------------------------------------
+# -- runs that are given up
 
 
 def test_an_absurd_usage_closes_or_is_given_up_and_others_go_on() -> None:
@@ -262,7 +262,7 @@ def test_a_state_that_cannot_be_restored_is_left_out() -> None:
 
 
 def test_a_rule_whose_detector_is_no_longer_installed_is_left_out_of_a_restored_run() -> None:
-    """Its package may have been removed while the run was open; the run goes on with its other rules."""
+    """Its package may be removed while a run is open; the run goes on with its other rules."""
     process = world()
     process.batch(run_of(BAD, 0)[:1])
     state = _state_of(process.logic.runs[BAD])

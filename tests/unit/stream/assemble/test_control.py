@@ -1,4 +1,4 @@
-"""What the worker makes of control steps: a stopped run, an approved budget, a command that is not acknowledged."""
+"""Control steps in the worker: stopped runs, approved budgets, unacknowledged commands."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class World:
         self.send(2, phase, at_s, step_id=step_id, kind="control", name=name, status=status)
 
     def until(self, at_s: float) -> None:
-        """Let time pass, a second at a time: after a jump, timers would wait for producers to catch up."""
+        """Let time pass by seconds: after a jump, timers would wait for producers to catch up."""
         while self.at_s < at_s:
             self.at_s = min(at_s, self.at_s + 1)
             self.logic.tick(START_US + round(self.at_s * 1e6))

@@ -1,4 +1,4 @@
-"""Findings as they leave the stage: named by the log, raised once, resolved when their run ends, ordered only on demand."""
+"""Findings of the stage: ids from the log, raised once, resolved when their run ends."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_note_is_sent_and_needs_no_end() -> None:
 
 
 def test_a_model_call_without_usage_is_unpriced_and_reported() -> None:
-    """A stream whose client asks for no usage: the run's cost is unknown, for people and for baselines, and is told once."""
+    """A stream without usage: the run's cost is unknown, in baselines too; reported once."""
     bench = Bench(policy({"rule": "unpriced_model"}))
     bench.send(root("start", 0.0), 0.0)
     for number in range(2, 5):

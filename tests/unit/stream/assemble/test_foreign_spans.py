@@ -1,4 +1,4 @@
-"""Runs that were made of spans: roots in other processes, usage told twice, sessions named by one
+"""Runs that were made of spans: roots in other processes, duplicate usage, sessions named by one
 step alone.
 
 Whatever the order of the records, and over crashes.
@@ -31,7 +31,7 @@ def step(number: int, parent: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def call(number: int, parent: int, **more: Any) -> dict[str, Any]:
-    """A model call as a span of an instrumentation tells it."""
+    """A model call as an instrumentation's span reports it."""
     fields = {"usage": USAGE, "cost_usd": "0.5", "usage_may_repeat": True} | more
     return step(number, parent, kind="llm_call", model="m", **fields)
 
@@ -53,15 +53,15 @@ def final(items: list[dict[str, Any]], seed: int, crash_rate: float = 0.0) -> di
         if "minute" in record and record["revision"] >= newest.get(key, record)["revision"]:
             newest[key] = record
     (found,) = kafka.final().values()
-    told = sum(nanos_from_usd(record.get("cost_usd", "0")) for record in newest.values())
-    assert told == nanos_from_usd(found.get("cost_usd", "0"))
+    reported = sum(nanos_from_usd(record.get("cost_usd", "0")) for record in newest.values())
+    assert reported == nanos_from_usd(found.get("cost_usd", "0"))
     return found
 
 
 NESTED = [
     step(1),
     call(2, 1),  # the outer instrumentation
-    call(3, 2),  # the inner one tells the same call
+    call(3, 2),  # the inner one is the same call
     call(4, 1),  # another call
     step(5, 1, kind="other"),
     call(6, 5),
@@ -73,7 +73,7 @@ NESTED = [
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_call_told_twice_counts_at_the_innermost(seed: int) -> None:
+def test_a_call_reported_twice_counts_at_the_innermost(seed: int) -> None:
     """Parent and child come in different requests, in any order; some come after a restart."""
     found = final(NESTED, seed, crash_rate=0.2 if seed % 2 else 0.0)
     assert found["input_tokens"] == 4 * 100
@@ -88,7 +88,7 @@ def test_calls_of_the_sdk_are_each_their_own() -> None:
 
 
 def test_an_outer_call_alone_counts() -> None:
-    """The inner span tells no usage, or never comes."""
+    """The inner span has no usage, or never comes."""
     inner = call(3, 2, usage=None, cost_usd=None, usage_may_repeat=False)
     assert final([step(1), call(2, 1), inner], 1)["input_tokens"] == 100
 
@@ -117,7 +117,7 @@ def remote(number: int, parent: int, **more: Any) -> dict[str, Any]:
 
 
 def closing(records: list[tuple[float, dict[str, Any]]], until_s: float) -> Kafka:
-    """Feed records at their times and let log time pass."""
+    """Process records at their times and let log time pass."""
     kafka = Kafka()
     process = Process(kafka, random.Random(1), AssembleLimits())
     waiting = sorted(records, key=lambda record: record[0])

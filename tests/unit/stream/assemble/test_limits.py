@@ -1,4 +1,4 @@
-"""What a worker holds is bounded: each limit is a setting, is kept, and shows in the metrics when it is reached."""
+"""A worker's memory is bounded: each limit is a setting, is kept, and shows in the metrics."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Worker:
 
 @pytest.mark.parametrize("parent", ["", "f" * 16])
 def test_steps_per_run(parent: str) -> None:
-    """``max_steps_per_run``: the rest is counted and not kept, roots beyond the first too; the root always finds room."""
+    """``max_steps_per_run``: further steps are counted, not kept; the root is always kept."""
     worker = Worker(max_steps_per_run=5)
     worker.process(
         *(
@@ -124,7 +124,7 @@ def test_open_runs() -> None:
 
 
 def test_bytes_in_memory() -> None:
-    """``max_held_bytes``: the idlest open runs are closed, in time the states of closed ones forgotten; both are counted."""
+    """``max_held_bytes``: the idlest open runs close, states of closed runs go; both counted."""
     worker = Worker(max_held_bytes=100_000)
     worker.process(
         *(
@@ -184,7 +184,7 @@ def test_replay_length() -> None:
 
 
 def test_replay_length_with_very_many_runs() -> None:
-    """Beyond a thousand open runs one record in sixteen leads to a checkpoint at most, however short the replay is to be."""
+    """Beyond 1,000 open runs at most one record in sixteen leads to a checkpoint."""
     worker = Worker(replay_records=50)
     runs = [f"{number:032x}" for number in range(1, 2_001)]
     worker.process(
@@ -207,7 +207,7 @@ def test_replay_length_with_very_many_runs() -> None:
 
 
 def test_dead_letter_rate() -> None:
-    """``dead_letter_limit``: an alert, a count and a gauge; what is refused goes on to the dead letter."""
+    """``dead_letter_limit``: alert, count and gauge; refused records still are dead letters."""
     worker = Worker(dead_letter_limit=10)
     worker.process(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10)))
     assert worker.metric("dead_letter_fuse") == 0
@@ -273,7 +273,7 @@ async def test_a_shell_without_a_fuse_works() -> None:
 
 
 def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run leaves a note behind for when it would have been stuck: forgotten before there are many of them."""
+    """A run leaves a timer entry for when it would be stuck; the entries are bounded."""
     monkeypatch.setattr(timers, "SPARE", 50)
     worker = Worker()
     for number in range(400):
@@ -292,7 +292,7 @@ def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyP
 def test_runs_that_end_are_closed_before_a_million_others_are_woken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Very many runs become stuck at once: in one turn only so many are woken, and one that has ended does not wait."""
+    """When very many runs become stuck at once, one turn wakes a bounded number of them."""
     monkeypatch.setattr(timers, "WAKE_UPS_A_TURN", 5)
     process = Process(Kafka(), random.Random(3), AssembleLimits())
     starts = [event(trace, "a" * 16, "", "start", START_US) for trace in TRACES[:60]]
@@ -315,7 +315,7 @@ def test_runs_that_end_are_closed_before_a_million_others_are_woken(
 
 
 def test_a_run_that_begins_after_a_backlog_closes_in_its_time() -> None:
-    """To have caught up is a jump of the clock: runs that ended before wait for late producers, new ones do not."""
+    """Having caught up is a jump of the clock: earlier ended runs wait for late producers."""
     process = Process(Kafka(), random.Random(3), AssembleLimits())
     old, new = TRACES[:2]
     process.batch([record_of(0, event(old, "a" * 16, "", "end", START_US))])

@@ -1,4 +1,4 @@
-"""What runs take is counted as they come, grow and go: the sums are what a walk over all of them would find."""
+"""Memory of runs is counted incrementally: the sums equal those of a walk over all runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_is_counted_is_what_is_in_memory(seed: int, monkeypatch: pytest.Mon
 
 
 def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
-    """Whatever the order in which runs were opened; a run that has spoken since is not one of them."""
+    """In any order of opening; a run with a record since then is not one of them."""
     process = Process(Kafka(), random.Random(1), AssembleLimits())
     order = [*range(1, 41), *random.Random(5).sample(range(1, 41), 25)]
     for offset, number in enumerate(order):
@@ -81,7 +81,7 @@ def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
 
 
 def test_a_batch_closes_by_force_no_more_runs_than_it_opens() -> None:
-    """Where very many are open, a turn has only the batch's own share to do, and no run waits for more."""
+    """With very many open, a turn does the batch's own share only, and no run waits for more."""
     process = Process(Kafka(), random.Random(1), AssembleLimits(max_open_runs=100))
     closed = []
     for first in range(0, 1_000, 50):

@@ -36,7 +36,7 @@ def reported(outputs: list[Output]) -> set[int]:
 
 
 def test_progress_keeps_behind_what_waits_to_be_published() -> None:
-    """A growing run's usage may wait for an interval: what was appended within it is not reported yet. To all, now and then."""
+    """Usage may wait for an interval: progress reports no time within it. To all, periodically."""
     reporter, logic = ProgressReporter(3, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=False)
     outputs = reporter.due(logic)
@@ -48,7 +48,7 @@ def test_progress_keeps_behind_what_waits_to_be_published() -> None:
     assert len(reporter.due(logic)) == 3
 
 
-def test_nothing_is_told_while_timers_wait() -> None:
+def test_nothing_is_reported_while_timers_wait() -> None:
     """After a jump of the clock, timers publish late: progress waits for them."""
     reporter, logic = ProgressReporter(1, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=True)
@@ -59,7 +59,7 @@ def test_nothing_is_told_while_timers_wait() -> None:
 
 
 def test_the_slowest_partition_decides() -> None:
-    """Nothing is known before all have reported; what an old owner tells again moves nothing back."""
+    """Nothing is known before all have reported; repeats of an old owner move nothing back."""
     watermark = Watermark(2)
     assert not watermark.advance(0, 50)
     assert watermark.advance(1, 30)

@@ -1,4 +1,4 @@
-"""When runs are published: growing ones within a budget and in turn, beginnings, ends and usage whatever that is."""
+"""When runs are published: growth in turn within a budget; begins, ends and usage at once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def published(kafka: Kafka, name: str) -> Counter[str]:
     return Counter(value["trace_id"] for value in kafka.values(name))
 
 
-def feed(process: Process, at: int, items: list[dict[str, Any]]) -> None:
+def process_all(process: Process, at: int, items: list[dict[str, Any]]) -> None:
     """All appended in the same moment."""
     records = [record_of(at * OFFSETS_A_SECOND + number, item) for number, item in enumerate(items)]
     for record in records:
@@ -59,17 +59,17 @@ def feed(process: Process, at: int, items: list[dict[str, Any]]) -> None:
 
 
 def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
-    """Two thousand runs grow each second: beginnings, usage and ends come at once, growth as the budget allows, in turn."""
+    """2,000 runs grow each second: begins, usage and ends go at once, growth within the budget."""
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits(usage_interval_us=2 * SECOND_US))
-    feed(process, 0, [event(trace, "1" * 16, "", "start", START_US) for trace in RUNS])
+    process_all(process, 0, [event(trace, "1" * 16, "", "start", START_US) for trace in RUNS])
     assert set(published(kafka, "trajectories").values()) == {1}
     for second in (1, 2, 3, 4):
         steps = [
             event(trace, f"{second + 1:016x}", "1" * 16, "end", START_US, cost_usd="0.1")
             for trace in RUNS
         ]
-        feed(process, second, steps)
+        process_all(process, second, steps)
     growth = published(kafka, "trajectories")
     earned = 4 * (EACH_SECOND + OFFSETS_A_SECOND // RECORDS_EACH)
     assert (
@@ -82,16 +82,18 @@ def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
         published_usage[value["trace_id"]] = value["cost_usd"]
     assert set(published_usage) == set(RUNS)
     assert set(published_usage.values()) <= {"0.2", "0.3", "0.4"}  # at most two seconds behind
-    feed(process, 5, [event(trace, "1" * 16, "", "end", START_US) for trace in RUNS])
+    process_all(process, 5, [event(trace, "1" * 16, "", "end", START_US) for trace in RUNS])
     process.settle(START_US + 30 * SECOND_US)
     assert {value["closed"] for value in kafka.final().values()} == {True}
 
 
-def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_it(
+def test_the_usage_of_very_many_runs_is_published_less_often_and_progress_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four times as many runs as are published_usage in time: each is published_usage every fourth interval, and windows hear of no time before
-    all that was used until then is out."""
+    """With four times the runs, each one's usage is published every fourth interval.
+
+    Progress reports no time before all usage until then is published.
+    """
     assert usage_every_us(SECOND_US, RUNS_AT_FULL_RATE) == SECOND_US
     assert usage_every_us(SECOND_US, 3 * RUNS_AT_FULL_RATE) == 3 * SECOND_US
     assert usage_every_us(SECOND_US, 10**9) == LONGEST_USAGE_US
@@ -104,7 +106,7 @@ def test_the_usage_of_very_many_runs_is_told_less_often_and_progress_waits_for_i
             event(trace, f"{second + 1:016x}", "1" * 16, "end", START_US, cost_usd="0.1")
             for trace in RUNS
         ]
-        feed(process, second, steps)
+        process_all(process, second, steps)
         used_at[START_US + second * SECOND_US] = 0.1 * (second + 1)
         published_usage = {
             value["trace_id"]: float(value["cost_usd"]) for value in kafka.values("usage")

@@ -1,4 +1,4 @@
-"""The assemble stage, without a broker: the same trajectories whatever the order, the duplicates and the crashes."""
+"""The assemble stage without a broker: equal trajectories in any order, with any crashes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check(kafka: Kafka, truth: dict[str, Truth]) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_run_is_whole_without_crashes(seed: int) -> None:
-    """Late, duplicate and out-of-order records make the trajectories that were sent, and the floor reaches the end."""
+    """Late, duplicate and unordered records: same trajectories; the safe offset advances."""
     log, truth = make_log(seed)
     kafka, _ = play(log, seed)
     check(kafka, truth)
@@ -65,7 +65,7 @@ def test_every_run_is_whole_without_crashes(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
-    """State is the log plus one record per run: after crashes anywhere the same trajectories, and findings by id."""
+    """State is the log plus one record per run: crashes leave trajectories and findings equal."""
     log, truth = make_log(seed, runs=150)
     calm, _ = play(log, seed)
     kafka, crashes = play(log, seed + 1_000, crash_rate=0.08)
@@ -78,8 +78,8 @@ def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_long_open_runs_do_not_pin_the_floor(seed: int) -> None:
-    """Runs that hold the floor back are checkpointed: replay stays bounded, and crashes still lose nothing."""
+def test_long_open_runs_do_not_pin_the_safe_offset(seed: int) -> None:
+    """Runs that keep the safe offset back are checkpointed: replay is bounded, without loss."""
     log, truth = make_log(seed, runs=80, concurrent=40)
     limits = AssembleLimits(replay_records=60)
     kafka, crashes = play(log, seed, crash_rate=0.15, limits=limits)
@@ -115,7 +115,7 @@ def _trace(value: bytes | None) -> bytes:
     return str(msgspec.json.decode(value or b"")["trace_id"]).encode()
 
 
-def test_a_state_is_never_sent_before_the_outputs_it_covers() -> None:
+def test_a_state_is_never_sent_before_the_outputs_it_contains() -> None:
     """A crash between the two would leave a state that knows what was never published."""
     log, _ = make_log(3)
     kafka = Kafka()
@@ -136,7 +136,7 @@ def test_a_state_is_never_sent_before_the_outputs_it_covers() -> None:
 
 
 def test_late_steps_make_a_new_revision_of_the_closed_run() -> None:
-    """A step within the horizon joins the right trajectory, never a fragment; the run stays closed."""
+    """A step within the horizon joins its trajectory, never a fragment; the run stays closed."""
     trace, root, child = "a" * 32, "1" * 16, "2" * 16
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits())
@@ -149,7 +149,7 @@ def test_late_steps_make_a_new_revision_of_the_closed_run() -> None:
     )
     process.settle(at)
     assert kafka.final()[trace]["closed"]
-    assert not process.logic.runs, "a closed run whose state is written is put away"
+    assert not process.logic.runs, "a closed run whose state is written is no longer in memory"
     late = record_of(2, event(trace, child, root, "end", at + 5, at + 9))
     late.timestamp = at // 1000 + 60_000
     process.batch([late])
@@ -163,7 +163,7 @@ def test_late_steps_make_a_new_revision_of_the_closed_run() -> None:
     )
 
 
-def test_a_run_that_has_ended_says_so_before_it_is_closed() -> None:
+def test_a_run_that_has_ended_is_published_so_before_it_is_closed() -> None:
     """Its root's end is published at once with the final status; an open step keeps it running."""
     trace, root, child = "c" * 32, "1" * 16, "2" * 16
     kafka = Kafka()
@@ -210,7 +210,7 @@ def test_a_step_after_the_horizon_changes_no_trajectory() -> None:
     assert kafka.committed == 2
 
 
-def test_rejected_records_hold_the_floor_until_their_copy_is_acknowledged() -> None:
+def test_rejected_records_keep_the_safe_offset_until_their_copy_is_acknowledged() -> None:
     """Poison goes to the dead letter, and an offset is not passed before it has arrived there."""
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits())

@@ -1,4 +1,4 @@
-"""The state record: what a run is after a restart, and how a worker reads what another one wrote."""
+"""The state record: a run after a restart, and records that another worker wrote."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_run_is_the_same_after_a_restart_at_any_record(seed: int) -> None:
 
 
 def test_everything_that_is_no_sum_of_steps_survives() -> None:
-    """Counts, findings, detectors' notes and times are in the record; open steps, totals and the root are found again."""
+    """Counts, findings, detectors' notes and times; open steps, totals and root are derived."""
     policy = Policy.model_validate({"name": "p", "rules": [{"rule": "run_steps", "limit": 3}]})
     book = RuleBook((policy,), make_detector)
     run = Run("a" * 32, START_US, book.rules_for("default", "", "tester", "", ""))
@@ -118,7 +118,7 @@ def test_a_record_is_the_same_bytes_when_encoded_again() -> None:
     assert encode(decode_state(record_bytes)) == record_bytes
 
 
-def test_a_record_of_another_version_says_what_to_do() -> None:
+def test_the_error_on_a_record_of_another_version_names_the_remedy() -> None:
     """A worker that meets a newer one's state must stop, not guess."""
     with pytest.raises(
         UnknownStateVersion, match=f"state version {STATE_VERSION + 1}.*reads .* to {STATE_VERSION}"
@@ -137,7 +137,7 @@ def test_what_is_no_state_record_is_refused(record: bytes) -> None:
 
 
 def test_a_record_with_fewer_fields_is_read() -> None:
-    """Fields are only added at the end, with defaults: a record of an older worker of the same version lacks them."""
+    """Fields are only added at the end, with defaults: records of older workers lack them."""
     run = Run("a" * 32, START_US, BOOK.rules_for("default", "", "tester", "", ""))
     merge(run, event("a" * 32, "1" * 16, "", "start", START_US))
     fields = msgspec.msgpack.decode(encode_state(run, 1)[1:])
@@ -153,7 +153,7 @@ def test_a_record_with_fewer_fields_is_read() -> None:
     )
 
 
-def test_the_newer_of_two_states_is_known_whoever_wrote_last() -> None:
+def test_the_newer_of_two_states_is_known_in_any_order_of_writing() -> None:
     """A zombie's record may come last and know less."""
     run = Run("a" * 32, START_US, BOOK.rules_for("default", "", "tester", "", ""))
     merge(run, event("a" * 32, "1" * 16, "", "start", START_US))

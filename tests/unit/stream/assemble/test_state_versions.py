@@ -1,4 +1,4 @@
-"""State records as earlier versions wrote them: bytes that were kept, read by the worker of today."""
+"""State records as earlier versions wrote them: stored bytes, read by today's worker."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def restored(version: int, kind: str) -> Run:
 
 
 def test_the_newest_version_and_the_one_before_it_are_kept() -> None:
-    """Who makes another version keeps bytes of it here, and may drop what lies before the one before it."""
+    """A new version keeps its bytes here; those before the previous version may go."""
     assert VERSIONS[-1] == STATE_VERSION
     assert VERSIONS[0] <= STATE_VERSION - 1
     assert [base64.b64decode(golden(version)["open"])[0] for version in VERSIONS] == list(VERSIONS)
@@ -63,7 +63,7 @@ def test_what_version_2_adds_is_absent_in_version_1() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_open_run_goes_on(version: int) -> None:
-    """Steps, costs to the nano-dollar, what is open, whose it is, and the rules that it began with."""
+    """Steps, costs to the nano-dollar, open steps, owner, and the rules that it began with."""
     run = restored(version, "open")
     got = trajectory(run)
     assert (

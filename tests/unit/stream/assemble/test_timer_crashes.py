@@ -1,4 +1,4 @@
-"""What time alone has found survives every crash: a replay sees the records, but not the silence between them."""
+"""Findings of timers survive every crash: a replay has the records, but not the silence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def story() -> list[Action]:
 
 
 def play(seed: int, crash_after: int | None, rng: random.Random) -> Kafka:
-    """Live through the story, crashing after one of its moments; what was appended is then replayed in one batch."""
+    """Play the story with a crash after one of its moments; then replay the log in one batch."""
     kafka = Kafka()
     limits = AssembleLimits(replay_records=10_000)
     rules = RuleBook(POLICIES, make_detector)
@@ -99,7 +99,7 @@ def test_the_story_without_a_crash() -> None:
 def test_what_was_reported_is_resolved_whenever_the_crash_comes(
     crash_after: int, seed: int
 ) -> None:
-    """A problem that was published once is known to every later owner of the run, and ends with it."""
+    """A problem that was published once is known to later owners of the run, and ends with it."""
     kafka = play(seed, crash_after, random.Random(seed))
     assert {
         pair for pair, counts in problems(kafka).items() if counts[0] and not counts[1]
@@ -121,7 +121,7 @@ SPENT = (policy({"rule": "run_cost", "limit_usd": "1", "warn_usd": "0.5"}),)
 
 
 def spend_late(seed: int, crash_after: int | None) -> Kafka:
-    """A run passes its warning, closes, and passes its limit with a late step; a replay sees all of it before the close."""
+    """A run warns, closes, and passes its limit late; replays see all before the close."""
     kafka, rng = Kafka(), random.Random(seed)
     limits = AssembleLimits(replay_records=10_000)
     rules = RuleBook(SPENT, make_detector)
@@ -162,7 +162,7 @@ def spend_late(seed: int, crash_after: int | None) -> Kafka:
 @pytest.mark.parametrize("crash_after", [None, *range(4, 26)])
 @pytest.mark.parametrize("seed", range(8))
 def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, seed: int) -> None:
-    """Closed once with one level passed and once with two: the alert that the second opened ends with it."""
+    """Closed once with one level passed and once with two: the second's alert ends with it."""
     kafka = spend_late(seed, crash_after)
     fleet = AlertPartition(0)
     alerts: dict[str, Any] = {}

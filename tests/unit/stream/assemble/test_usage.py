@@ -1,4 +1,4 @@
-"""Usage records: running totals whose newest values always add up to the steps, whosever the run turns out to be."""
+"""Usage records: running totals whose newest values sum to the steps, for any owner of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Key = tuple[str, str, int]
 
 
 def newest(kafka: Kafka) -> dict[Key, dict[str, Any]]:
-    """As a reader keeps them: the highest revision of each agent, version and minute; empty ones count for nothing."""
+    """As a reader keeps them: the highest revision by agent, version and minute; empty are zero."""
     found: dict[Key, dict[str, Any]] = {}
     for value in kafka.values("usage"):
         if "kind" in value:
@@ -63,7 +63,7 @@ def root(phase: str = "end", agent: str = "boss") -> dict[str, Any]:
 
 
 def play(batches: list[list[dict[str, Any]]], *, restart_after: int | None = None) -> Kafka:
-    """Feed batch by batch, everything acknowledged between them; perhaps with a crash after one of them."""
+    """Process batch by batch, all acknowledged between them; optionally crash after one."""
     kafka, offset = Kafka(), 0
     limits = AssembleLimits(replay_records=0)
     process = Process(kafka, random.Random(0), limits)
@@ -104,7 +104,7 @@ def test_steps_count_for_their_own_agent_version_and_minute() -> None:
 def test_steps_without_an_agent_count_once_for_their_run_whenever_the_root_comes(
     order: tuple[int, ...],
 ) -> None:
-    """What was published while the run seemed another's is taken back: a total must not count a step twice."""
+    """Usage under a previous owner is withdrawn: a total must not count a step twice."""
     items = [root(), step(5, ""), step(7, "helper"), step(9, "", minute=1)]
     kafka = play([[items[index]] for index in order])
     assert summed(kafka) == {

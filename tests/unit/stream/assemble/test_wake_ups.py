@@ -41,7 +41,7 @@ def test_no_wake_up_comes_late(case: DetectorCase) -> None:
 
 @pytest.mark.parametrize("case", RULES, ids=lambda case: case.alert)
 def test_no_wake_up_comes_late_under_a_policy(case: Case) -> None:
-    """The same of every rule that is about a run while it goes on, through records and through time."""
+    """The same for every rule about a running run, through records and through time."""
     bench = case.bench()
     for at_s, item in case.breaks:
         bench.send(item, at_s)
@@ -76,7 +76,7 @@ def test_a_run_is_not_woken_while_nothing_can_be_due(monkeypatch: pytest.MonkeyP
 
 
 def test_a_limit_makes_wake_ups_as_rare_as_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step may be due the limit after its start, so a run that goes on is woken once in a limit's time at most."""
+    """A step is due one limit after its start, so a run is woken at most once in that time."""
     bench = Bench(policy({"rule": "step_duration", "limit": "10s"}))
     wake_ups = WakeUps(bench, monkeypatch)
     bench.send(root("start", 0), 0)

@@ -1,4 +1,4 @@
-"""What is normal: learnt exactly, whatever order runs come in and however often; robust; never from the run it judges."""
+"""Baselines: exact in any order and with repeats, robust, never learnt from the evaluated run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def learn(runs: list[RunSummaryStruct]) -> Learner:
 
 
 def published(learner: Learner, now_us: int = NOON_US) -> dict[Owner, FleetBaselineStruct]:
-    """What a learner would say now of everybody, whatever it has said before."""
+    """A learner's present baselines of all owners, whatever it has published before."""
     day = now_us // DAY_US
     return {
         owner: history.baseline(owner, now_us, day)
@@ -140,7 +140,7 @@ class TestDays:
         assert weights == {DAY - 7: 0.5, DAY: 1.0}
 
     def test_a_bad_day_is_not_learnt_as_normal(self) -> None:
-        """After two ordinary weeks, a day on which everything costs ten times as much and runs come twice as often
+        """After two ordinary weeks, a day with tenfold costs and twice as many runs
         leaves a run at five times the usual cost far above what is normal."""
         runs = [
             run(100 * day + n, 0.1 + 0.001 * n, NOON_US - (14 - day) * DAY_US)
@@ -153,7 +153,7 @@ class TestDays:
         assert values[SHARES.index(0.8)] / 1e9 < 0.13
 
     def test_a_slow_drift_is_followed(self) -> None:
-        """Costs that grow by two per cent a day are never more than a third above what is thought normal."""
+        """Costs that grow by 2 % a day are never more than a third above the baseline."""
         learner = Learner()
         for day in range(60):
             usd, at_us = 0.1 * 1.02**day, NOON_US + day * DAY_US
@@ -175,7 +175,7 @@ class TestLearner:
     def test_order_and_repeats_change_nothing(
         self, seen: list[tuple[int, int, int]], rng: random.Random
     ) -> None:
-        """Each run counts once, at its highest revision, in whatever order its records come and however often."""
+        """Each run counts once, at its highest revision, in any order and with any repeats."""
         newest = {(number, revision): micros for number, revision, micros in seen}
         items = [
             run(n, micros / 1e6, revision=2 * r + 1, steps=r) for (n, r), micros in newest.items()
@@ -188,7 +188,7 @@ class TestLearner:
     @settings(max_examples=30, deadline=None)
     @given(st.integers(0, 10**6), st.integers(1, 5))
     def test_a_restart_anywhere_changes_nothing(self, seed: int, crashes: int) -> None:
-        """What is settled is read from the fleet topic, what is pending from the usage topic: each run counts once.
+        """Settled runs come from the fleet topic, pending ones from usage: each run counts once.
 
         A crash may lose any of the last writes; what was written of them knows what it contains.
         """
@@ -204,7 +204,7 @@ class TestLearner:
         assert published(world.learner) == published(learn([item for _, item in log]))
 
     def test_only_whole_runs_with_known_costs_are_learnt(self) -> None:
-        """A run that was stopped or lost its end did not use what it would have; an unpriced step hides the cost."""
+        """A stopped or lost run is incomplete; a step without a price makes the cost unknown."""
         runs = [
             run(1),
             run(2, status="stopped"),
@@ -253,7 +253,7 @@ class TestLearner:
 
 class TestPublishing:
     def test_learning_is_shown_and_a_settled_baseline_is_left_alone(self) -> None:
-        """Each run more is worth a record until there are enough; then only what moves it, and not every moment."""
+        """Each run leads to a record until there are enough; then a change does, rate-limited."""
         learner, now_us, shown = Learner(), NOON_US, []
         for number in range(200):
             now_us += PUBLISH_EVERY_US
@@ -278,7 +278,7 @@ class TestPublishing:
         assert later == [100, 100, 100]
 
     def test_the_version_before_stays_known_for_runs_that_began_under_it(self) -> None:
-        """A worker that starts anew can still judge a run by what was known when it began."""
+        """A restarted worker can evaluate a run by what was known when it began."""
         learner, book = Learner(), Baselines()
         for number in range(40):
             learner.closed(run(number), NOON_US)
@@ -308,7 +308,7 @@ class TestPin:
             book.apply(history.baseline(owners[name], NOON_US, DAY))
         return book
 
-    def test_a_new_task_is_judged_by_its_agent_and_a_new_agent_by_its_project(self) -> None:
+    def test_a_new_task_uses_its_agents_baseline_and_a_new_agent_its_projects(self) -> None:
         """The narrowest with enough runs; the widest there is where none has enough."""
         for runs_of, wanted, whose in (
             ({"task": 30, "agent": 60, "project": 90}, 30, "support/refund"),
@@ -321,8 +321,8 @@ class TestPin:
             assert found is not None
             assert found.whose == whose
 
-    def test_a_baseline_made_after_a_run_began_does_not_judge_it(self) -> None:
-        """So that no run is ever part of what it is judged by."""
+    def test_a_baseline_made_after_a_run_began_does_not_apply_to_it(self) -> None:
+        """So that no run is ever part of its own baseline."""
         book = self.book(task=40)
         assert book.pin(OWNER, NOON_US - 1, 30) is None
         assert book.pin(OWNER, NOON_US, 30) is not None
@@ -332,7 +332,7 @@ class TestPin:
         assert self.book(task=40).pin(OWNER, NOON_US, 0) is None
 
     def test_records_may_come_in_any_order_and_again(self) -> None:
-        """The newest version that precedes a run judges it, however the topic was read."""
+        """The newest version that precedes a run applies, however the topic was read."""
         versions = [
             learn([run(n) for n in range(30 + k)])
             .histories[OWNER]
@@ -356,7 +356,7 @@ class TestPin:
 
 
 @dataclass
-class Held:
+class Stored:
     """A record of the fleet topic."""
 
     name: bytes
@@ -378,14 +378,14 @@ class TestRecords:
         key = baseline_key(OWNER)
         book = Baselines()
         records = [
-            Held(key, value),
-            Held(key, b"{broken"),
-            Held(b"shop|window|x|y", value),
-            Held(b"!fuse|baseline|x", value),
+            Stored(key, value),
+            Stored(key, b"{broken"),
+            Stored(b"shop|window|x|y", value),
+            Stored(b"!fuse|baseline|x", value),
         ]
         assert apply_baselines(book, records) == 1
         assert book.pin(OWNER, NOON_US, 30) is not None
-        assert apply_baselines(book, [Held(key, None)]) == 1
+        assert apply_baselines(book, [Stored(key, None)]) == 1
         assert book.pin(OWNER, NOON_US, 30) is None
 
     @given(*[st.text(max_size=8) for _ in range(4)])
@@ -402,7 +402,7 @@ LATENESS_US = 300 * SECOND_US
 
 
 def revised_log(rng: random.Random) -> list[tuple[int, RunSummaryStruct]]:
-    """Runs that close half a minute apart, and what a late step makes of some of them within four minutes."""
+    """Runs that close every 30 s; late steps change some of them within four minutes."""
     log: list[tuple[int, RunSummaryStruct]] = []
     for number in range(60):
         at_us = NOON_US + number * 30 * SECOND_US
@@ -416,7 +416,7 @@ def revised_log(rng: random.Random) -> list[tuple[int, RunSummaryStruct]]:
 
 
 class World:
-    """A learner between crashes: what of its writes the fleet topic has, and how far they are known to be complete."""
+    """A learner between crashes: which writes the fleet topic has, and up to where completely."""
 
     def __init__(self) -> None:
         self.learner = Learner()
@@ -425,7 +425,7 @@ class World:
         self.dies = False
 
     def seal(self, until: int, rng: random.Random) -> None:
-        """Settle; now and then the process dies with only some of it written, and without its checkpoint."""
+        """Settle; at times the process crashes with some of it written, without a checkpoint."""
         records = self.learner.settle(until)
         self.dies = rng.random() < 0.2
         written = rng.sample(records, rng.randrange(len(records) + 1)) if self.dies else records

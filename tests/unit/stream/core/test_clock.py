@@ -1,4 +1,4 @@
-"""The clock of a partition: log time, so that no run is blamed for an hour in which nothing was read."""
+"""The clock of a partition is log time: no run times out because nothing was read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_it_moves_with_the_log() -> None:
 
 
 def test_it_never_goes_back() -> None:
-    """Append times of one partition may step back when its leader changes; deadlines must not be checked twice."""
+    """Append times may step back when the leader changes; deadlines are not checked twice."""
     clock = PartitionClock()
     clock.advance(10 * SECOND_US, watching=True)
     clock.advance(9 * SECOND_US, watching=True)
@@ -44,7 +44,7 @@ def test_a_step_of_exactly_the_limit_is_no_jump() -> None:
 
 
 def test_a_jump_while_nothing_is_open_needs_no_grace() -> None:
-    """An idle partition's first record is no reason to wait: there is no timer that the jump could trip."""
+    """An idle partition's first record starts no wait: there is no timer the jump could fire."""
     clock = PartitionClock(now_us=SECOND_US)
     clock.advance(3_600 * SECOND_US, watching=False)
     assert clock.timers_may_fire
@@ -60,7 +60,7 @@ def test_a_jump_during_the_grace_begins_a_new_one() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 100 * SECOND_US), st.booleans())))
 def test_time_is_the_highest_seen(steps: list[tuple[int, bool]]) -> None:
-    """Whatever comes in whatever order, it is the highest time seen, and the grace begins at none beyond it."""
+    """In any order of records it is the highest time seen; the grace never begins beyond it."""
     clock = PartitionClock()
     for time_us, watching in steps:
         clock.advance(time_us, watching=watching)

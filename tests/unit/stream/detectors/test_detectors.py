@@ -1,4 +1,4 @@
-"""Every detector by the same rules: it fires when it should and only then, once, readably, and the same after any restart."""
+"""Every detector by the same rules: fires only when it should, once, and equally after restarts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ids(bench: Bench) -> list[str]:
 
 
 def test_every_rule_has_cases() -> None:
-    """A new rule about one run comes with a run that breaks it and one that does not; other families have their own tests."""
+    """A new rule about one run has a run that breaks it and one that does not."""
     # Modules with tests of their own need no case here.
     own = tuple(path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py"))
     tested_elsewhere = ("content.", "stop_ignored", *own)
@@ -58,21 +58,28 @@ def test_every_rule_has_cases() -> None:
 
 
 @each
-def test_it_fires_once_and_says_what_a_tired_person_understands(case: Case) -> None:
-    """Severity, subject, evidence that exists, a value beside its threshold, one sentence."""
+def test_it_fires_once_with_a_complete_and_readable_finding(case: Case) -> None:
+    """Severity, subject, evidence that exists, a value with its threshold, one sentence."""
     bench = play(case, case.bench(), case.breaks)
     found = bench.findings()
     assert len(found) == case.firing
-    said = found[-1]
-    assert (said["alert"], said["rule"], said["policy"]) == (case.alert, case.rule["rule"], "p")
-    assert (said.get("severity", "warning"), said.get("unit", "")) == (case.severity, case.unit)
-    assert re.fullmatch(case.subject.replace("*", ".*"), said.get("subject", ""))
-    assert re.fullmatch(case.message, said["message"])
-    assert sorted(said.get("step_ids", [])) == [
+    finding = found[-1]
+    assert (finding["alert"], finding["rule"], finding["policy"]) == (
+        case.alert,
+        case.rule["rule"],
+        "p",
+    )
+    assert (finding.get("severity", "warning"), finding.get("unit", "")) == (
+        case.severity,
+        case.unit,
+    )
+    assert re.fullmatch(case.subject.replace("*", ".*"), finding.get("subject", ""))
+    assert re.fullmatch(case.message, finding["message"])
+    assert sorted(finding.get("step_ids", [])) == [
         f"{number:016x}" if number > 1 else ROOT for number in case.evidence
     ]
     if case.unit and case.rule["rule"] != "unpriced_model":
-        assert said["value"] >= said["threshold"] > 0
+        assert finding["value"] >= finding["threshold"] > 0
 
 
 @each
@@ -83,18 +90,18 @@ def test_it_does_not_fire_when_it_comes_close(case: Case) -> None:
 
 
 @each
-def test_it_is_off_when_the_policy_says_so(case: Case) -> None:
+def test_it_is_off_when_the_policy_disables_it(case: Case) -> None:
     """``enabled: false`` turns a rule off."""
     assert play(case, case.bench(enabled=False), case.breaks).values("findings") == []
 
 
 @each
 def test_the_policy_gives_name_and_severity(case: Case) -> None:
-    """What people call it and how grave it is are theirs to say."""
+    """The alert's name and severity can be set in the policy."""
     bench = play(case, case.bench(alert="our-name", severity="critical"), case.breaks)
-    told = {(value["alert"], value.get("severity", "warning")) for value in bench.findings()}
-    assert told - {("our-name", "warning")} == {("our-name", "critical")}
-    assert len(told) == 1 or case.rule.get("warn_usd"), (
+    alerts = {(value["alert"], value.get("severity", "warning")) for value in bench.findings()}
+    assert alerts - {("our-name", "warning")} == {("our-name", "critical")}
+    assert len(alerts) == 1 or case.rule.get("warn_usd"), (
         "only what warn_usd asked for is a warning whatever the severity"
     )
 
@@ -120,7 +127,7 @@ def test_a_restart_between_any_two_records_changes_nothing(case: Case) -> None:
 
 @each
 def test_a_restart_after_it_has_fired_does_not_fire_again(case: Case) -> None:
-    """What was said about a run is in its state too."""
+    """Findings already made about a run are in its state too."""
     bench = play(case, case.bench(), case.breaks)
     bench.swap()
     bench.wait(bench.now_s + 30)
@@ -155,10 +162,10 @@ def test_all_in_one_batch_finds_the_same(case: Case) -> None:
     "case", [case for case in CASES if case.wait_s], ids=lambda case: case.alert
 )
 class TestTimers:
-    """Judged by time alone, without any further record."""
+    """Evaluated by time alone, without any further record."""
 
     def test_not_before_its_time(self, case: Case) -> None:
-        """A limit that has not passed says nothing, however often it is asked."""
+        """A limit that has not passed gives no finding, however often it is asked."""
         bench = case.bench()
         for at_s, item in case.breaks:
             bench.send(item, at_s)
@@ -180,8 +187,8 @@ class TestTimers:
         bench.wait(bench.now_s + 2 * case.wait_s)
         assert len(bench.findings()) == found
 
-    def test_a_gap_in_which_nobody_watched_is_nobodys_fault(self, case: Case) -> None:
-        """After an outage producers are given time: what arrives then is judged by what it says."""
+    def test_a_gap_without_processing_raises_nothing(self, case: Case) -> None:
+        """After an outage producers get time: what arrives then is evaluated by its contents."""
         bench = case.bench()
         for at_s, item in case.breaks:
             bench.send(item, at_s)
@@ -202,8 +209,8 @@ class TestTimers:
 
 
 @each
-def test_what_is_skipped_would_have_said_nothing(case: Case) -> None:
-    """A step that a detector says does not concern it is no news to it, in a run without findings."""
+def test_skipped_steps_would_have_given_no_finding(case: Case) -> None:
+    """A step that a detector skips changes nothing in a run without findings."""
     for sent in (case.breaks, case.calm):
         bench = case.bench()
         for at_s, item in sent:
@@ -237,7 +244,7 @@ def test_what_is_kept_of_a_long_run_is_bounded(case: Case) -> None:
 
 
 def test_a_step_of_a_long_run_costs_no_more_than_one_of_a_short_run() -> None:
-    """Also when every rule was broken long ago: the lines of Python that run for a step do not grow."""
+    """Also when every rule was broken long ago: the executed lines of a step do not grow."""
     rules = [
         case.rule for case in CASES if case.rule["rule"] not in ("run_duration", "step_duration")
     ]
@@ -278,7 +285,7 @@ def test_a_step_of_a_long_run_costs_no_more_than_one_of_a_short_run() -> None:
     }
 
 
-def test_a_detector_says_nothing_by_default() -> None:
+def test_a_detector_finds_nothing_by_default() -> None:
     """The base of all of them is silent."""
     detectors = [make_detector(Applied(rule)) for rule in default_rules("run")]
     bench = Bench()

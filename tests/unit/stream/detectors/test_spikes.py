@@ -1,4 +1,4 @@
-"""Spikes: a run is judged as it goes by what others used in all; silent until enough is known; the same after any restart."""
+"""Spikes: a running run against others' totals; none before enough is known; restart-safe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stream_bench import PRICES, Bench, policy, root, sentence_of,
 Sent = tuple[float, dict[str, Any]]
 
 COSTS = (0.05, 0.07, 0.10, 0.14, 0.15, 0.20, 0.30, 0.40, 0.50)
-"""Dollars that runs of the bench's agent cost, at each of ``SHARES``: the median is $0.10, p80 $0.15, p99 $0.40."""
+"""Dollars of the bench agent's runs, at each of ``SHARES``: median 0.10, p80 0.15, p99 0.40."""
 
 
 def baseline(runs: int = 40, as_of_s: float = -60.0, **more: Any) -> FleetBaselineStruct:
@@ -103,21 +103,22 @@ def play(bench: Bench, *sent: Sent) -> Bench:
     return bench
 
 
-def said(bench: Bench) -> list[tuple[str, str]]:
+def levels(bench: Bench) -> list[tuple[str, str]]:
     """Severity and message of each finding, a set in effect."""
     return sorted((f.get("severity", "warning"), f["finding_id"]) for f in bench.findings())
 
 
-DEAR = (BEGIN, think(2, "0.1"), think(3, "0.1"), think(4, "0.101"))
-VERY_DEAR = (BEGIN, think(2, "0.2"), think(3, "0.2"), think(4, "0.7"))
+COSTLY = (BEGIN, think(2, "0.1"), think(3, "0.1"), think(4, "0.101"))
+VERY_COSTLY = (BEGIN, think(2, "0.2"), think(3, "0.2"), think(4, "0.7"))
 
 
 class TestCost:
-    def test_it_is_told_while_the_run_goes_with_what_is_normal_beside_it(self) -> None:
-        """Value, threshold, baseline, its sample size, how the run stands among others, and where the money went."""
-        (found,) = play(SpikeBench(COST), *DEAR).findings()
+    def test_it_is_raised_while_the_run_goes_with_its_baseline(self) -> None:
+        """Value, threshold, baseline with sample size, rank among others, and what cost most."""
+        (found,) = play(SpikeBench(COST), *COSTLY).findings()
         assert sentence_of(found) == (
-            "$0.301 so far, 3.0 x the median $0.10, more than 95 % of runs in all (40 runs of tester); still running, step 4"
+            "$0.301 so far, 3.0 x the median $0.10, more than 95 % of runs in all "
+            "(40 runs of tester); still running, step 4"
         )
         assert (found["value"], found["threshold"]) == (pytest.approx(0.301), pytest.approx(0.3))
         assert (found["baseline"], found["baseline_runs"]) == (pytest.approx(0.1), 40)
@@ -125,8 +126,8 @@ class TestCost:
         assert found.get("severity", "warning") == "warning"
 
     def test_ten_times_the_median_beyond_nearly_all_runs_is_an_error(self) -> None:
-        """What was a warning is told again, louder, once."""
-        warned, louder = play(SpikeBench(COST), *VERY_DEAR, think(5, "0.9"), END).findings()
+        """What was a warning is raised again, once, with a higher severity."""
+        warned, louder = play(SpikeBench(COST), *VERY_COSTLY, think(5, "0.9"), END).findings()
         assert (warned.get("severity", "warning"), louder["severity"]) == ("warning", "error")
         assert "p99 is $0.40" in louder["message"]
 
@@ -144,7 +145,7 @@ class TestCost:
     )
     def test_every_condition_must_hold(self, rule: dict[str, Any], fires: bool) -> None:
         """The factor, the share of runs, enough runs, an amount that is worth a word."""
-        assert bool(play(SpikeBench(COST | rule), *DEAR).findings()) is fires
+        assert bool(play(SpikeBench(COST | rule), *COSTLY).findings()) is fires
 
     @pytest.mark.parametrize(
         "known",
@@ -156,34 +157,34 @@ class TestCost:
             baseline(project="x"),
         ],
     )
-    def test_what_is_not_known_is_not_judged(self, known: FleetBaselineStruct) -> None:
-        """Too few runs, costs unknown, learnt after the run began, another agent's, another project's."""
-        assert play(SpikeBench(COST, known=known), *VERY_DEAR).findings() == []
+    def test_without_a_valid_baseline_nothing_is_raised(self, known: FleetBaselineStruct) -> None:
+        """Few runs, costs unknown, learnt after the begin, another agent's or project's."""
+        assert play(SpikeBench(COST, known=known), *VERY_COSTLY).findings() == []
 
     def test_it_is_on_without_any_policy_and_stops_nothing(self) -> None:
         """Once a baseline has learnt."""
         bench = SpikeBench(COST)
         bench.rules = Bench().rules
         bench.logic = bench._new_logic()
-        (found,) = play(bench, *DEAR).findings(alert="run-cost-spike")
+        (found,) = play(bench, *COSTLY).findings(alert="run-cost-spike")
         assert (found.get("action", ""), found.get("policy", "")) == ("", "")
 
     def test_the_order_of_records_does_not_matter_nor_do_repeats(self) -> None:
-        """All levels that the sum passes are told, whichever step came first."""
-        wanted = said(play(SpikeBench(COST), *VERY_DEAR))
+        """All levels that the sum passes are raised, whichever step came first."""
+        wanted = levels(play(SpikeBench(COST), *VERY_COSTLY))
         assert len(wanted) == 2
-        for order in itertools.permutations(item for _, item in VERY_DEAR):
+        for order in itertools.permutations(item for _, item in VERY_COSTLY):
             sent = [(0.1 * place, item) for place, item in enumerate(order)]
-            assert said(play(SpikeBench(COST), *sent)) == wanted
+            assert levels(play(SpikeBench(COST), *sent)) == wanted
             assert (
-                said(play(SpikeBench(COST), *(seen for seen in sent for _ in range(2)))) == wanted
+                levels(play(SpikeBench(COST), *(seen for seen in sent for _ in range(2)))) == wanted
             )
 
     def test_a_restart_anywhere_changes_nothing_though_the_baseline_has_moved(self) -> None:
-        """A run is judged to its end by what was normal when it began."""
-        for place in range(len(VERY_DEAR) + 1):
+        """A run is evaluated to its end by the baseline of its begin."""
+        for place in range(len(VERY_COSTLY) + 1):
             bench = SpikeBench(COST)
-            for at_s, item in VERY_DEAR[:place]:
+            for at_s, item in VERY_COSTLY[:place]:
                 bench.send(item, at_s)
             bench.swap()
             later = baseline(
@@ -191,12 +192,14 @@ class TestCost:
             )
             if place:
                 bench.baselines.apply(later)
-            assert said(play(bench, *VERY_DEAR[place:])) == said(play(SpikeBench(COST), *VERY_DEAR))
+            assert levels(play(bench, *VERY_COSTLY[place:])) == levels(
+                play(SpikeBench(COST), *VERY_COSTLY)
+            )
 
-    def test_it_is_written_to_the_state_before_it_is_told(self) -> None:
-        """A replay may not know the baseline any more: what was told must be known by the run's state, so that it ends."""
+    def test_it_is_written_to_the_state_before_it_is_sent(self) -> None:
+        """A replay may lack the baseline: the run's state has the finding, to resolve it."""
         bench = SpikeBench(COST)
-        for offset, (_, item) in enumerate(DEAR):
+        for offset, (_, item) in enumerate(COSTLY):
             bench.process(item, 0.1 * offset)
         bench.logic.flush()
         sent: list[Output] = []
@@ -214,13 +217,13 @@ class TestCost:
         assert state.normal.runs == 40
 
     def test_it_ends_with_its_run(self) -> None:
-        """A cost that was spent stays spent; the trouble is over when the run is."""
-        bench = play(SpikeBench(COST), *DEAR, END)
+        """A cost that was spent stays spent; the alert ends when the run does."""
+        bench = play(SpikeBench(COST), *COSTLY, END)
         bench.wait(30)
         assert [f["alert"] for f in bench.findings("resolved")] == ["run-cost-spike"]
 
-    def test_a_late_step_that_makes_a_closed_run_dear_is_told_and_ends_at_once(self) -> None:
-        """Told first, then resolved: no alert stays open."""
+    def test_a_late_step_that_makes_a_closed_run_expensive_raises_and_resolves(self) -> None:
+        """Raised first, then resolved: no alert stays open."""
         bench = play(SpikeBench(COST), BEGIN, think(2, "0.1"), END)
         bench.wait(30)
         at_s, late = think(3, "0.5")
@@ -232,7 +235,7 @@ class TestCost:
         ]
 
     def test_the_root_decides_whose_run_it_is(self) -> None:
-        """Steps of another agent came first; the run is judged by what is normal for its root's agent."""
+        """Steps of another agent came first; the baseline of its root's agent applies."""
         other = baseline(agent="helper", values={name: [1.0] * len(SHARES) for name in AMOUNTS})
         bench = SpikeBench(COST)
         bench.baselines.apply(other)
@@ -271,7 +274,7 @@ class TestCause:
             "100 % of it went into 6 x search_docs;"
         )
 
-    def test_else_the_model_and_else_the_dearest_step(self) -> None:
+    def test_else_the_model_and_else_the_most_expensive_step(self) -> None:
         """No tools were called; or one step alone did it."""
         assert self.detail(*(think(n, "0.11") for n in range(2, 5))).startswith(
             "100 % of it went into 3 x m;"
@@ -287,7 +290,7 @@ class TestCause:
             for n in range(2, 14, 2)
             for event in (think(n, "0.03"), search(n + 1, f"query {n % 4}"))
         ]
-        told = set()
+        details = set()
         for seed in range(6):
             mixed = [item for _, item in sent]
             random.Random(seed).shuffle(mixed)
@@ -295,13 +298,13 @@ class TestCause:
             for item in (BEGIN[1], *mixed):
                 bench.process(item, 0.0)
             bench.process(think(30, "0.2")[1], 0.1)
-            told.add(play(bench).findings()[-1]["detail"])
-        assert len(told) == 1
+            details.add(play(bench).findings()[-1]["detail"])
+        assert len(details) == 1
 
 
 class TestOthers:
     def test_tokens(self) -> None:
-        """The same judgement over tokens."""
+        """The same evaluation over tokens."""
         rule = {"rule": "run_tokens_spike", "at_least": 1_000}
         calls = [
             think(n, "0", usage={"input_tokens": 9_000, "output_tokens": 1_100})
@@ -314,7 +317,7 @@ class TestOthers:
         assert found["unit"] == "tokens"
 
     def test_steps(self) -> None:
-        """The same judgement over ended steps."""
+        """The same evaluation over ended steps."""
         (found,) = play(
             SpikeBench({"rule": "run_steps_spike"}),
             BEGIN,
@@ -322,8 +325,8 @@ class TestOthers:
         ).findings()
         assert (found["value"], found["threshold"], found["baseline"]) == (31, 30, 10)
 
-    def test_a_run_that_takes_too_long_is_told_by_timer(self) -> None:
-        """Median 2 s, p99 8 s: after 10 s, which is worth a word at least, without any further record; then at 20 s."""
+    def test_a_run_that_takes_too_long_is_reported_by_timer(self) -> None:
+        """Median 2 s, p99 8 s: raised after 10 s without any further record; then at 20 s."""
         bench = play(SpikeBench({"rule": "run_duration_spike"}), BEGIN)
         bench.wait(9.9)
         assert bench.findings() == []
@@ -333,7 +336,7 @@ class TestOthers:
         bench.wait(60)
         assert [f.get("severity", "warning") for f in bench.findings()] == ["warning", "error"]
 
-    def test_a_duration_is_told_by_the_root_where_nobody_watched(self) -> None:
+    def test_a_duration_is_reported_by_the_root_where_no_timer_ran(self) -> None:
         """Old records, read late."""
         bench = SpikeBench(
             {"rule": "run_duration_spike"}, limits=AssembleLimits(max_run_age_us=10**15)

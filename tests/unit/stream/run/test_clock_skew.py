@@ -1,4 +1,4 @@
-"""Hosts whose clocks differ: a run's duration is its root's own, and the steps that differ are counted."""
+"""Hosts whose clocks differ: a run's duration is its root's own; differing steps are counted."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ class Log:
         end_s: float | None = None,
         **more: Any,
     ) -> None:
-        """An event whose host's clock says ``event_s``, appended at ``append_s``; both in seconds from the run's begin."""
+        """An event with host time ``event_s``, appended at ``append_s``; seconds from the begin."""
         fields = {
             "step_id": ROOT if number == 0 else f"{number:016x}",
             "parent_step_id": more.pop("parent", "" if number == 0 else ROOT),
             "phase": phase, "kind": "agent" if number == 0 else "tool_call", "name": "x",
             "start_time": NOW_US + round(event_s * SECOND),
-            "end_time": ... if phase == "start" else NOW_US + round((event_s if end_s is None else end_s) * SECOND),
+    "end_time": ...
+                if phase == "start"
+                else NOW_US + round((event_s if end_s is None else end_s) * SECOND),
         } | more  # fmt: skip
         append_us = NOW_US + round(append_s * SECOND)
         accepted = accept_value(value(**fields), timestamp_us=append_us)
@@ -67,7 +69,7 @@ def two_hosts(ahead_s: float) -> Run:
 
 @pytest.mark.parametrize("ahead_s", [3_600, -3_600, 90, -90])
 def test_a_clock_that_differs_changes_no_duration(ahead_s: float) -> None:
-    """One hour ahead or behind: the run took two seconds, for trajectories, summaries, windows and baselines."""
+    """One hour off: the run took 2 s, in trajectories, summaries, windows and baselines."""
     run, same = two_hosts(ahead_s), two_hosts(0)
     seen, summary = trajectory(run), run_summary(run)
     assert (seen.duration_us, summary.duration_us) == (2 * SECOND, 2 * SECOND)
@@ -97,7 +99,7 @@ def test_a_task_that_waited_in_a_queue_is_no_skew() -> None:
 
 
 def test_a_run_sent_long_after_it_happened_keeps_its_times() -> None:
-    """Recordings come within a second; what lies minutes apart in them stays minutes apart, and is no skew."""
+    """Recordings arrive within a second; steps minutes apart in them stay so, without skew."""
     log = Log()
     log.add(1, "end", -3_000, 0.1, end_s=-1_000)
     assert trajectory(log.run).duration_us == 2_000 * SECOND
@@ -107,7 +109,7 @@ def test_a_run_sent_long_after_it_happened_keeps_its_times() -> None:
 
 
 def test_an_open_run_is_no_longer_than_the_log() -> None:
-    """As long as the root is open, a step from a clock ahead adds nothing beyond what has passed."""
+    """While the root is open, a step from a clock ahead adds nothing beyond log time."""
     log = Log()
     log.add(0, "start", 0, 0)
     log.add(1, "end", 3_600, 5, end_s=3_601)

@@ -1,4 +1,4 @@
-"""Which rules apply to a run: defaults, policies that match, and what a run keeps when they change."""
+"""Which rules apply to a run: defaults, matching policies, and what it keeps after changes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_runs_of_one_owner_share_their_detectors() -> None:
 def test_a_run_keeps_its_rules_through_a_restart_and_a_change_of_policies(
     rule: dict[str, Any],
 ) -> None:
-    """Compared with what was in force when it began: the text in its state gives the same rules in any other book."""
+    """What was in force at its begin: the text in its state gives the same rules in any book."""
     rules = book({"name": "p", "mode": "enforce", "rules": [rule]}).rules_for(*OWNER)
     again = book({"name": "else", "rules": []}).restored(rules.pinned)
     assert again.applied == rules.applied
@@ -143,7 +143,7 @@ def test_a_policy_without_rules_is_no_rule() -> None:
 
 
 def test_many_owners_do_not_grow_without_end() -> None:
-    """Every version and task is another owner; what is remembered of them is bounded, the sets are shared."""
+    """Every version and task is another owner; the memory is bounded, the sets are shared."""
     rules = book({"name": "p", "rules": [COST]})
     sets = {id(rules.rules_for("shop", "prod", "a", str(number), "")) for number in range(25_000)}
     assert len(sets) == 1

@@ -1,4 +1,4 @@
-"""Failed brokers: a client that can still read must not take missing records for silent producers.choice."""
+"""Failed brokers: a client that can still read must not take missing records for silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents in force: the newest readable record of each key, and whether runs are to be judged anew."""
+"""The documents in force: each key's newest readable record, and when rules are reevaluated."""
 
 from __future__ import annotations
 

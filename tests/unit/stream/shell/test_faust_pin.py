@@ -1,4 +1,4 @@
-"""The private parts of faust-streaming and aiokafka that the worker overrides or relies on are the ones that were read.
+"""faust-streaming's and aiokafka's private parts that the worker overrides are those reviewed.
 
 An upgrade that changes one of them fails here, with what to check again before the hash is renewed
 (``python -m tests.unit.stream.shell.test_faust_pin`` prints the table's hashes as installed).
@@ -44,17 +44,18 @@ OVERRIDDEN = (
     Pinned(
         driver.AIOKafkaConsumerThread._create_worker_consumer,
         "c179c0bdb9755c3a",
-        "BatchConsumerThread._create_worker_consumer only shortens fetch_max_wait_ms after the call",
+        "BatchConsumerThread._create_worker_consumer only shortens fetch_max_wait_ms after it",
     ),
     Pinned(
         driver.AIOKafkaConsumerThread._commit,
         "78c931ecfa8dde44",
-        "BatchConsumerThread._commit replaces it: commits safe offsets with metadata, crashes on no Kafka error",
+        "BatchConsumerThread._commit replaces it: commits safe offsets with metadata, "
+        "crashes on no Kafka error",
     ),
     Pinned(
         driver.AIOKafkaConsumerThread._fetch_records,
         "9e7369fc572de4d0",
-        "fetches nothing while the flow is stopped; BatchConsumerThread only changes what records look like",
+        "fetches nothing while the flow is stopped; BatchConsumerThread only changes the records",
     ),
     Pinned(
         driver.Consumer._to_message,
@@ -97,12 +98,14 @@ OVERRIDDEN = (
     Pinned(
         transport.ThreadDelegateConsumer._getmany,
         "8dbffeccb0e3267f",
-        "BatchConsumer asks it for fewer partitions, but never for none, which aiokafka takes for all",
+        "BatchConsumer asks it for fewer partitions, but never for none, "
+        "which aiokafka takes for all",
     ),
     Pinned(
         transport.Consumer._drain_messages,
         "8f35dd7a11144daa",
-        "BatchConsumer._drain_messages replaces it with chunks; check what else a new version of the original does",
+        "BatchConsumer._drain_messages replaces it with chunks; "
+        "check what else a new version of the original does",
     ),
 )
 
@@ -173,7 +176,8 @@ RELIED_ON = (
     Pinned(
         Fetcher._get_actions_per_node,
         "fd175a69d8d4f9b9",
-        "makes requests that wait for _fetch_max_wait_ms, and none to a broker that has one: shorten_waits sets it before",
+        "makes requests that wait for _fetch_max_wait_ms, and none to a broker that has one: "
+        "shorten_waits sets it before",
     ),
     Pinned(
         Fetcher._fetch_requests_routine,
@@ -219,7 +223,7 @@ def fingerprint(what: Callable[..., Any]) -> str:
 
 
 def test_the_versions_are_the_ones_that_were_read() -> None:
-    """Private methods have no promise of compatibility: each new version is read before it is allowed."""
+    """Private methods have no promise of compatibility: each new version is reviewed first."""
     assert version("faust-streaming") == FAUST, (
         f"read stream/shell/transport.py against the new faust-streaming, then allow {FAUST}"
     )
@@ -234,7 +238,8 @@ def test_the_versions_are_the_ones_that_were_read() -> None:
 def test_private_methods_are_the_ones_that_were_read(pinned: Pinned) -> None:
     """What is overridden or relied on is what the worker was written against."""
     assert fingerprint(pinned.what) == pinned.hash, (
-        f"{pinned.what.__module__}.{pinned.what.__qualname__} has changed. Check: {pinned.recheck}. "
+        f"{pinned.what.__module__}.{pinned.what.__qualname__} has changed. "
+        f"Check: {pinned.recheck}. "
         f"Then set its hash to {fingerprint(pinned.what)}"
     )
 
@@ -256,7 +261,7 @@ def test_every_override_is_pinned(ours: type) -> None:
 
 
 async def test_the_attributes_that_are_read_exist() -> None:
-    """Where the fetcher stands and when it last heard from the broker are read from private places."""
+    """The fetcher's position and the broker's last answer are read from private fields."""
     subscription = SubscriptionState()
     partition = TopicPartition("steps", 0)
     subscription.subscribe({"steps"})
@@ -272,7 +277,7 @@ async def test_the_attributes_that_are_read_exist() -> None:
 
 
 async def test_the_fetch_wait_can_still_be_set_before_the_start() -> None:
-    """aiokafka's default wait, as faust sets it, is 1.5 s: deadlines would be judged by a clock that stands as long."""
+    """aiokafka's default wait under faust, 1.5 s, would delay the clock of deadlines as much."""
     consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", fetch_max_wait_ms=1_500)
     assert consumer._fetch_max_wait_ms == 1_500
     assert consumer._subscription is not None

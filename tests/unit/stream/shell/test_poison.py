@@ -1,4 +1,4 @@
-"""Records that processing fails on: tried, skipped, halted at, and gone on from, without a broker."""
+"""Records that processing fails on: tried, skipped, halted at, resumed; without a broker."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_record_is_tried_three_times_and_skipped() -> None:
 
 
 def test_too_many_in_a_short_time_halt_the_partition() -> None:
-    """The sixth stays: nothing from it on is processed, skipped or committed, however often the worker starts."""
+    """The sixth stays: nothing from it on is processed or committed, in any number of starts."""
     kafka = Kafka()
     bad = set(range(3, 15))
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_too_many_in_a_short_time_halt_the_partition() -> None:
 
 
 def test_as_many_over_a_long_time_do_not() -> None:
-    """Log time counts: a record every few minutes is bad luck, not a bug that fails on everything."""
+    """Log time counts: a record every few minutes is no bug that fails on everything."""
     kafka = Kafka()
     shell, logic = kafka.work(
         log(20, seconds=SKIP_WINDOW_US // 1_000_000 // MAX_SKIPS + 1), set(range(3, 15)), starts=60
@@ -141,7 +141,7 @@ def test_as_many_over_a_long_time_do_not() -> None:
 
 
 def test_a_mended_worker_goes_on_by_itself() -> None:
-    """It processes what it had halted at, ends the alert, and does the same when that is read again."""
+    """It processes the halted record, ends the alert, and does the same when it is read again."""
     kafka = Kafka()
     kafka.work(log(), set(range(3, 15)), starts=60)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What is being processed when a worker ends without a word, and what comes of it at the next start."""
+"""What was being processed when a worker was killed, and what the next start does with it."""
 
 from __future__ import annotations
 
@@ -169,8 +169,12 @@ async def test_what_lies_in_the_dead_letter_is_not_sent_again() -> None:
         dead_letter(Rec(offset, AT_MS, b"k", b"v", ()), "steps", 0, "r", "d")
         for offset in (2, 3, 4)
     ]
-    logic.drain = lambda: [letters.pop(0) for _ in range(len(letters))]  # type: ignore[method-assign]
-    logic.acknowledged = lambda output: acknowledged.append(output.through)  # type: ignore[method-assign]
+    logic.drain = (  # type: ignore[method-assign]
+        lambda: [letters.pop(0) for _ in range(len(letters))]
+    )
+    logic.acknowledged = (  # type: ignore[method-assign]
+        lambda output: acknowledged.append(output.through)
+    )
     shell.pump()
     assert [output.through for output, _ in world.sent] == [2, 4]
     assert acknowledged == [3]

@@ -1,4 +1,4 @@
-"""The shell around the pure logic: what a rebalance leaves behind does nothing more, and nothing is fed before it is ready."""
+"""The shell around the logic: stages stop at a rebalance, and process nothing before ready."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_it_waits_while_too_much_is_under_way() -> None:
 
 
 async def test_a_gap_is_checked() -> None:
-    """A log has gaps of its own: retention, the marks of transactions. Nothing is wrong with those."""
+    """A log has gaps of its own: retention and transaction markers. They are no error."""
     world = World()
     logic = await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)
@@ -145,7 +145,7 @@ async def test_a_gap_is_checked() -> None:
 
 
 async def test_records_that_never_came_stop_the_worker() -> None:
-    """Passed over once they would be lost for ever; nothing after them is processed or committed."""
+    """Skipped once they would be lost for ever; nothing after them is processed or committed."""
     world = World()
     logic = await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)

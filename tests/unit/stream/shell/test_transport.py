@@ -1,4 +1,4 @@
-"""Chunks of records: what a rebalance interrupts is read again, and only safe offsets are committed."""
+"""Chunks of records: interrupted ones are read again; only safe offsets are committed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_a_batch_travels_in_chunks_in_order() -> None:
 
 
 async def test_chunks_that_were_read_are_skipped() -> None:
-    """After a seek some of what is fetched was handed over before; a chunk that reaches further is not lost."""
+    """After a seek some fetched records are old; a chunk that reaches further is not lost."""
     flow = Flow()
     await flow.hand_over(batch(0, 100))
     await flow.hand_over(batch(0, 50))
@@ -124,7 +124,7 @@ async def test_chunks_that_were_read_are_skipped() -> None:
 
 
 async def test_a_rebalance_while_a_message_waits_loses_nothing() -> None:
-    """A message that waits out a rebalance must not mark as read what its stage will drop: it is read again."""
+    """A message that waits out a rebalance and is dropped must not count as read."""
     flow = Flow()
     flow.gate.clear()
     waiting = asyncio.create_task(flow.hand_over(batch(5_000, 3 * CHUNK_RECORDS)))
@@ -181,7 +181,7 @@ def test_a_full_topic_waits_for_itself_alone() -> None:
 
 
 async def test_no_partition_waits_for_the_silence_of_another() -> None:
-    """A request that leaves out a partition with unread records comes back soon: until then nothing else is asked for."""
+    """A request without a partition that has unread records returns soon and is repeated."""
     steps, findings = TopicPartition("steps", 0), TopicPartition("findings", 0)
     subscriptions = SubscriptionState()
     subscriptions.subscribe({"steps", "findings"})
@@ -289,7 +289,7 @@ class Committing(BatchConsumer):
 
 
 async def test_what_was_not_committed_is_tried_again() -> None:
-    """faust notes an offset as committed although the commit failed; then it would never be committed."""
+    """faust notes an offset as committed although the commit failed; it must be retried."""
     consumer = Committing([False, True])
     assert not await consumer._commit_offsets({STEPS: 42})
     assert consumer._should_commit(STEPS, 42)

@@ -1,4 +1,4 @@
-"""What judges windows: fires on what it is for, ends when that is over, and says nothing before it knows what is usual."""
+"""Window detectors: fire on their problem, end with it, and need a baseline to compare with."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Past:
         return Group("shop", "", "a", [self.series], now_us - 10 * MINUTE_US)
 
 
-def judge(
+def evaluate(
     rule: Any, past: Past, now_us: int, book: VersionBook | None = None
 ) -> list[WindowObservation]:
     return list(
@@ -67,7 +67,7 @@ def judge(
     )
 
 
-# -- objectives ------------------------------------------------------------------------------------------------------
+# -- objectives
 
 ERRORS = ErrorSlo(rule="error_slo", objective=0.99)
 
@@ -86,32 +86,34 @@ ERRORS = ErrorSlo(rule="error_slo", objective=0.99)
 def test_error_budgets_burn_at_the_rates_of_the_workbook(
     failed_share: float, minutes: int, expected: list[str]
 ) -> None:
-    """14.4 times in an hour, 6 times in six, once in three days, each with a shorter window that must burn too."""
+    """14.4 times in 1 h, 6 times in 6 h, once in 3 days, each with a shorter window as well."""
     past = Past()
     for minute in range(minutes):
         past.runs(
             T0 + minute * MINUTE_US, round(100 * (1 - failed_share)), round(100 * failed_share)
         )
-    assert [trouble.level for trouble in judge(ERRORS, past, T0 + minutes * MINUTE_US)] == expected
+    assert [
+        observation.level for observation in evaluate(ERRORS, past, T0 + minutes * MINUTE_US)
+    ] == expected
 
 
 def test_a_burn_that_is_over_is_no_longer_seen() -> None:
-    """The short window ends an alert soon after the failures end, long before the long window has forgotten them."""
+    """The short window ends an alert soon after the failures end, before the long window does."""
     past = Past()
     for minute in range(120):
         past.runs(T0 + minute * MINUTE_US, 5, 5 if minute < 60 else 0)
-    assert judge(ERRORS, past, T0 + 61 * MINUTE_US)[0].severity == "critical"
-    assert [t.level for t in judge(ERRORS, past, T0 + 66 * MINUTE_US)] == ["6 h 0 m"]
-    assert judge(ERRORS, past, T0 + 95 * MINUTE_US) == []
+    assert evaluate(ERRORS, past, T0 + 61 * MINUTE_US)[0].severity == "critical"
+    assert [t.level for t in evaluate(ERRORS, past, T0 + 66 * MINUTE_US)] == ["6 h 0 m"]
+    assert evaluate(ERRORS, past, T0 + 95 * MINUTE_US) == []
 
 
 def test_two_failures_are_bad_luck() -> None:
-    """Few runs say nothing, whatever rate their failures make."""
+    """Few runs raise nothing, whatever rate their failures make."""
     past = Past()
     past.runs(T0 + HOUR_US - MINUTE_US, 17, 2)
-    assert judge(ERRORS, past, T0 + HOUR_US) == []
+    assert evaluate(ERRORS, past, T0 + HOUR_US) == []
     past.runs(T0 + HOUR_US - MINUTE_US, 0, 1)
-    assert judge(ERRORS, past, T0 + HOUR_US) != []
+    assert evaluate(ERRORS, past, T0 + HOUR_US) != []
 
 
 def test_an_objective_that_is_low_still_notices_that_everything_fails() -> None:
@@ -119,8 +121,8 @@ def test_an_objective_that_is_low_still_notices_that_everything_fails() -> None:
     past = Past()
     for minute in range(60):
         past.runs(T0 + minute * MINUTE_US, 1, 9)
-    troubles = judge(ErrorSlo(rule="error_slo", objective=0.9), past, T0 + HOUR_US)
-    assert [trouble.severity for trouble in troubles] == ["critical"]
+    observations = evaluate(ErrorSlo(rule="error_slo", objective=0.9), past, T0 + HOUR_US)
+    assert [observation.severity for observation in observations] == ["critical"]
 
 
 def test_latency_objectives_count_slow_runs() -> None:
@@ -129,19 +131,19 @@ def test_latency_objectives_count_slow_runs() -> None:
     past = Past()
     for minute in range(60):
         past.runs(T0 + minute * MINUTE_US, 8, took_us=50_000_000)
-    assert judge(rule, past, T0 + HOUR_US) == []
+    assert evaluate(rule, past, T0 + HOUR_US) == []
     for minute in range(60):
         past.runs(T0 + minute * MINUTE_US, 2, took_us=90_000_000)
-    (trouble,) = judge(rule, past, T0 + HOUR_US)
-    assert "120 of 600 runs took longer than 1 m 0 s in the last 1 h 0 m" in trouble.message
-    assert trouble.baseline_runs == 600
+    (observation,) = evaluate(rule, past, T0 + HOUR_US)
+    assert "120 of 600 runs took longer than 1 m 0 s in the last 1 h 0 m" in observation.message
+    assert observation.baseline_runs == 600
 
 
-# -- failures without an objective ---------------------------------------------------------------------------------------
+# -- failures without an objective
 
 
 def test_a_drop_in_success_needs_a_past() -> None:
-    """Half of all runs failing is news where 2 % did, and none where nothing is known or half always did."""
+    """Half of all runs failing is raised where 2 % did; not where unknown, or half always did."""
     rule = SuccessDrop(rule="success_drop")
     now_us = T0 + 3 * DAY_US
     for failed_before, expected in ((2, 1), (50, 0), (None, 0)):
@@ -150,7 +152,7 @@ def test_a_drop_in_success_needs_a_past() -> None:
             for hour in range(60):
                 past.runs(T0 + hour * HOUR_US, 100 - failed_before, failed_before)
         past.runs(now_us - 10 * MINUTE_US, 20, 20)
-        assert len(judge(rule, past, now_us)) == expected
+        assert len(evaluate(rule, past, now_us)) == expected
 
 
 def test_chance_of_failures_adds_up() -> None:
@@ -161,7 +163,7 @@ def test_chance_of_failures_adds_up() -> None:
     assert chance_of(10, 30, 50, 2_000) < chance_of(10, 30, 1, 40)
 
 
-# -- silence ---------------------------------------------------------------------------------------------------------------
+# -- silence
 
 
 def office_hours(days: Iterable[int]) -> Past:
@@ -190,7 +192,7 @@ def test_silence_is_what_is_silent_unusually(
     """Nights, weekends and the first week are no silence."""
     past = office_hours(range(known_days))
     now_us = MONDAY_US + day * DAY_US + hour * HOUR_US
-    assert bool(judge(Silence(rule="silence"), past, now_us)) == expected
+    assert bool(evaluate(Silence(rule="silence"), past, now_us)) == expected
 
 
 def test_silence_ends_with_the_first_step() -> None:
@@ -198,10 +200,10 @@ def test_silence_ends_with_the_first_step() -> None:
     past = office_hours(range(28))
     now_us = MONDAY_US + 28 * DAY_US + 11 * HOUR_US
     past.spent(now_us - 2 * MINUTE_US, 0.01, 1)
-    assert judge(Silence(rule="silence"), past, now_us) == []
+    assert evaluate(Silence(rule="silence"), past, now_us) == []
 
 
-# -- versions ----------------------------------------------------------------------------------------------------------------
+# -- versions
 
 
 def summary(version: str, status: str, usd: float, at_us: int) -> RunSummaryStruct:
@@ -214,10 +216,10 @@ def summary(version: str, status: str, usd: float, at_us: int) -> RunSummaryStru
 def compared(
     seed: int, failing: tuple[float, float], cost: tuple[float, float], runs: int = 400
 ) -> set[str]:
-    """What was ever said while the runs of a new version came in, one by one, after those of an old one."""
+    """Every level raised while runs of a new version came in one by one after an old one's."""
     rng, book = random.Random(seed), VersionBook()
     detector = make_window_detector(VersionWorse(rule="version_worse"), book)
-    said: set[str] = set()
+    raised: set[str] = set()
     group = Group("shop", "", "a", [])
     for place, version in enumerate(("v1", "v2")):
         for number in range(runs):
@@ -231,14 +233,15 @@ def compared(
                 )
             )
             if place:
-                said.update(
-                    trouble.level for trouble in detector.evaluate(group, T0 + DAY_US + number)
+                raised.update(
+                    observation.level
+                    for observation in detector.evaluate(group, T0 + DAY_US + number)
                 )
-    return said
+    return raised
 
 
 def test_a_new_version_that_is_no_worse_is_rarely_accused() -> None:
-    """Looking after every run: over 150 rollouts in which nothing changed at most a few are called worse."""
+    """Checked after every run: over 150 equal rollouts at most a few are called worse."""
     accused = sum(bool(compared(seed, (0.1, 0.1), (0.2, 0.2), 200)) for seed in range(150))
     assert accused <= 4  # one in a hundred is promised
 
@@ -249,13 +252,13 @@ def test_a_new_version_that_is_worse_is_found() -> None:
     assert sum("cost" in compared(seed, (0.05, 0.05), (0.2, 0.4)) for seed in range(20)) >= 19
 
 
-def test_a_better_version_is_no_trouble() -> None:
+def test_a_better_version_raises_nothing() -> None:
     """Less is not worse."""
     assert compared(1, (0.3, 0.02), (0.5, 0.1)) == set()
 
 
 def test_the_ratio_is_that_of_the_paper() -> None:
-    """Against the integral that it stands for: the likelihood ratio averaged over normal true differences."""
+    """Against the integral it stands for: likelihood ratio averaged over normal differences."""
     difference, variance, prior = 0.1, 0.0016, 0.01
     step, total = 0.0005, 0.0
     for number in range(-2_000, 2_001):
@@ -277,7 +280,7 @@ def test_versions_survive_a_checkpoint() -> None:
     assert other.newest("shop", "", "a") == book.newest("shop", "", "a")
 
 
-# -- spikes ------------------------------------------------------------------------------------------------------------------
+# -- spikes
 
 
 def usual(hour: int, rng: random.Random) -> tuple[float, int]:
@@ -301,21 +304,21 @@ def learnt(hours: int, seed: int = 1) -> tuple[SpikeModel, random.Random]:
 
 
 def test_a_spike_stands_out_of_the_cycle() -> None:
-    """Five times the usual of that hour; no ordinary hour of three weeks does, the first Monday after a weekend neither."""
+    """Five times the usual of that hour; no ordinary hour of three weeks, no first Monday."""
     model, rng = learnt(0)
-    said = []
+    raised = []
     for hour in range(21 * 24):
         value, count = usual(hour, rng)
         at_us = MONDAY_US + hour * HOUR_US
-        said.append(model.is_spike(at_us, value, count))
+        raised.append(model.is_spike(at_us, value, count))
         if hour > 14 * 24 and hour % 7 == 0:
             assert model.is_spike(at_us, 5 * value, count)
             assert model.is_spike(at_us, 5 * value, 5 * count)
         model.learn(at_us, value, count)
-    assert sum(said) == 0
+    assert sum(raised) == 0
 
 
-def test_cold_start_says_nothing() -> None:
+def test_cold_start_raises_nothing() -> None:
     """Before three days nothing is a spike."""
     model, _ = learnt(71)
     assert not model.is_spike(MONDAY_US + 71 * HOUR_US, 1e9, 100)
@@ -323,8 +326,8 @@ def test_cold_start_says_nothing() -> None:
     assert model.is_spike(MONDAY_US + 72 * HOUR_US, 1e9, 100)
 
 
-def test_the_first_week_is_judged_with_more_caution() -> None:
-    """Four times the usual is told once a week is known; before that it must be more, as chance made what is usual."""
+def test_the_first_week_has_a_higher_threshold() -> None:
+    """Four times the usual is raised once a week is known; before that it must be more."""
     for days, expected in ((4, False), (16, True)):
         model, rng = learnt(days * 24)
         value, count = usual(days * 24, rng)
@@ -333,7 +336,7 @@ def test_the_first_week_is_judged_with_more_caution() -> None:
 
 
 def test_a_bad_day_is_not_learnt_as_normal() -> None:
-    """Ten hours at ten times the usual: the same hour of the next day is judged as before."""
+    """Ten hours at ten times the usual: the same hour of the next day is evaluated as before."""
     model, rng = learnt(15 * 24)
     for hour in range(15 * 24, 15 * 24 + 10):
         value, count = usual(hour, rng)
@@ -345,19 +348,19 @@ def test_a_bad_day_is_not_learnt_as_normal() -> None:
 
 
 def test_a_level_that_stays_becomes_normal() -> None:
-    """Four times the cost for good is told for a day at most."""
+    """Four times the cost for good is raised for a day at most."""
     model, rng = learnt(15 * 24)
-    said = []
+    raised = []
     for hour in range(15 * 24, 18 * 24):
         value, count = usual(hour, rng)
-        said.append(model.is_spike(MONDAY_US + hour * HOUR_US, 4 * value, count))
+        raised.append(model.is_spike(MONDAY_US + hour * HOUR_US, 4 * value, count))
         model.learn(MONDAY_US + hour * HOUR_US, 4 * value, count)
-    assert said[0]
-    assert not any(said[24:])
+    assert raised[0]
+    assert not any(raised[24:])
 
 
-def test_a_spike_is_told_while_its_hour_lasts() -> None:
-    """And stays told while the next hour goes on like it, but not an hour after it is over."""
+def test_a_spike_is_raised_while_its_hour_lasts() -> None:
+    """And while the next hour goes on like it, but not an hour after it is over."""
     rng, past = random.Random(3), Past()
     detector = make_window_detector(SpendSpike(rule="spend_spike"), VersionBook())
     start = MONDAY_US + 14 * DAY_US
@@ -389,22 +392,22 @@ def test_a_spike_is_told_while_its_hour_lasts() -> None:
     assert not seen(start + 100 * MINUTE_US)
 
 
-# -- the judge -----------------------------------------------------------------------------------------------------------------
+# -- the evaluation of windows
 
 
-def told(items: Sequence[Item], *documents: Item) -> list[tuple[str, str, str, str]]:
+def lifecycle(items: Sequence[Item], *documents: Item) -> list[tuple[str, str, str, str]]:
     """State, alert, severity and subject of the findings, in order."""
     kafka, _ = play(records(items), 0, window_rules=rules(*documents))
     return [(f["state"], f["alert"], f["severity"], f.get("subject", "")) for f in kafka.findings]
 
 
 def test_a_budget_warns_breaks_and_ends_with_its_window() -> None:
-    """80 % is a warning, more than all of it an error; the next day begins anew. Per user, in their time zone."""
+    """80 % is a warning, more than all an error; the next day begins anew, per user and zone."""
     day = {"rule": "spend", "alert": "day", "limit_usd": 10}
     items = [progress(0)]
     for hour, usd in ((1, 5), (2, 3.5), (3, 2), (25, 0), (30, 9)):
         items += [used(f"t{hour}", hour * 60, 2, int(usd * 1e9)), progress(hour * 60 + 5)]
-    assert [entry for entry in told(items, {"rules": [day]}) if entry[1] == "day"] == [
+    assert [entry for entry in lifecycle(items, {"rules": [day]}) if entry[1] == "day"] == [
         ("firing", "day", "warning", "project shop, 2023-11-15"),
         ("firing", "day", "error", "project shop, 2023-11-15"),
         ("resolved", "day", "info", "project shop, 2023-11-15"),
@@ -433,23 +436,23 @@ def test_a_budget_is_exact_when_totals_grow_and_owners_change() -> None:
     """Running totals replace each other: growing from 1 to 3 dollars spends three, not six."""
     rule = {"rule": "spend", "alert": "agent", "per": "agent", "limit_usd": 3, "warn_at": None}
     items = [used("t", 0, revision, revision * 500_000_000) for revision in (2, 4, 6)]
-    assert told(items, {"rules": [rule]}) == []
+    assert lifecycle(items, {"rules": [rule]}) == []
     items.append(used("t", 0, 8, 3_000_000_001))
-    assert [entry[0] for entry in told(items, {"rules": [rule]})] == ["firing"]
+    assert [entry[0] for entry in lifecycle(items, {"rules": [rule]})] == ["firing"]
     items[-1] = used("t", 0, 8, 3_000_000_000, task="known now")
-    assert told(items, {"rules": [rule]}) == []
+    assert lifecycle(items, {"rules": [rule]}) == []
 
 
 def test_policies_apply_to_whom_they_match() -> None:
     """Another project's budget is not this one's."""
     rule = {"rule": "spend", "alert": "x", "limit_usd": "0.000001"}
     items = [used("t", 0, 2, 5_000)]
-    assert told(items, {"rules": [rule], "match": {"project": "other"}}) == []
-    assert len(told(items, {"rules": [rule], "match": {"project": "sh*", "task": ""}})) == 1
+    assert lifecycle(items, {"rules": [rule], "match": {"project": "other"}}) == []
+    assert len(lifecycle(items, {"rules": [rule], "match": {"project": "sh*", "task": ""}})) == 1
 
 
 def test_objectives_fire_and_end_through_the_stage() -> None:
-    """From closed runs to findings: one trouble, told once, ended when it was not seen for five minutes."""
+    """From closed runs to findings: one problem, raised once, ended when unseen for 5 minutes."""
     slo = {"rule": "error_slo", "alert": "slo", "objective": 0.99}
     items = [progress(0)]
     for minute in range(180):
@@ -457,11 +460,11 @@ def test_objectives_fire_and_end_through_the_stage() -> None:
         items += [closed_run(f"t{minute}-{n}", minute, 3, status) for n in range(4)] + [
             progress(minute + 1)
         ]
-    found = [entry[::2] for entry in told(items, {"rules": [slo]}) if entry[1] == "slo"]
+    found = [entry[::2] for entry in lifecycle(items, {"rules": [slo]}) if entry[1] == "slo"]
     assert found == [("firing", "critical"), ("resolved", "info")]
 
 
-def test_without_a_policy_a_quiet_start_says_nothing() -> None:
+def test_without_a_policy_a_quiet_start_raises_nothing() -> None:
     """Rules that are always on need to learn first: three days of an ordinary agent are no news."""
     rng = random.Random(5)
     items = [progress(0)]
@@ -471,7 +474,7 @@ def test_without_a_policy_a_quiet_start_says_nothing() -> None:
             closed_run(f"t{minute}", minute, 3),
         ]
         items.append(progress(minute + 10))
-    assert told(items) == []
+    assert lifecycle(items) == []
     assert {type(rule).__name__ for rule in default_rules("window")} == {
         "SpendSpike",
         "SuccessDrop",
@@ -481,7 +484,7 @@ def test_without_a_policy_a_quiet_start_says_nothing() -> None:
 
 
 def test_a_rule_that_is_gone_ends_what_it_found() -> None:
-    """Nobody is left with an alert that nothing judges any more."""
+    """No alert stays open that no rule evaluates any more."""
     from tests.support.usage_world import Kafka, Process
 
     slo = {"rule": "error_slo", "alert": "slo", "objective": 0.99}

@@ -1,4 +1,4 @@
-"""Windows: totals that are exact whatever happens to the worker and to the order of records, sealed once."""
+"""Windows: exact totals in any order of records and despite crashes, sealed once."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ POLICY: Item = {
 def make_items(
     seed: int, minutes: int = 150
 ) -> tuple[list[Item], dict[tuple[str, ...], int], dict[int, int]]:
-    """A log of growing runs with duplicates, in random order within the lateness; the true cost by owner and minute, and
-    closed runs by minute."""
+    """A log of growing runs with duplicates, in random order within the lateness.
+
+    Returned with the true cost by owner and minute, and closed runs by minute.
+    """
     rng = random.Random(seed)
     timed: list[tuple[float, Item]] = []
     truth: dict[tuple[str, ...], int] = defaultdict(int)
@@ -106,7 +108,7 @@ def check(kafka: Kafka, truth: dict[tuple[str, ...], int], runs: dict[int, int])
 
 @pytest.mark.parametrize("seed", range(2))
 def test_sealed_windows_are_the_sums_of_what_was_used(seed: int) -> None:
-    """Duplicates, lower revisions, changed owners and any order within the lateness make the same totals."""
+    """Duplicates, lower revisions, changed owners, any order within the lateness: equal totals."""
     items, truth, runs = make_items(seed)
     kafka, _ = play(records(items), seed, window_rules=rules(POLICY), partitions=2)
     check(kafka, truth, runs)
@@ -116,7 +118,7 @@ def test_sealed_windows_are_the_sums_of_what_was_used(seed: int) -> None:
 @pytest.mark.parametrize("zombies", [False, True], ids=["crashes", "zombies"])
 @pytest.mark.parametrize("seed", range(10))
 def test_windows_and_findings_are_the_same_after_crashes(seed: int, zombies: bool) -> None:
-    """Any crash point, also between the parts of a seal: the same windows, the same findings with the same ids."""
+    """Any crash point, also within a seal: the same windows, the same findings and ids."""
     items, truth, runs = make_items(seed)
     log = records(items)
     calm, _ = play(log, seed, window_rules=rules(POLICY), partitions=2)
@@ -164,7 +166,7 @@ def test_what_comes_after_sealing_is_counted_and_changes_nothing() -> None:
 
 
 def test_a_partition_that_is_behind_makes_nothing_late() -> None:
-    """Windows go by the slowest partition of steps, so a worker that catches up finds its windows open."""
+    """Windows follow the slowest partition of steps, so a late worker finds them open."""
     items = [progress(0, 0), progress(0, 1), progress(300, 0), used("x", 5, 2, 7), progress(300, 1)]
     kafka, _ = play(records(items), 0, partitions=2)
     assert sum(kafka.sealed().values()) == 7
@@ -199,8 +201,8 @@ def test_an_hour_replaces_its_parts() -> None:
     ]
 
 
-def test_too_much_held_is_sealed_early_and_counted() -> None:
-    """When partitions of steps stop telling progress, what is held stays bounded."""
+def test_too_much_pending_is_sealed_early_and_counted() -> None:
+    """When partitions of steps stop reporting progress, memory stays bounded."""
     process = Process(Kafka(), random.Random(0), limits=UsageLimits(max_held=50))
     for record in records([used(f"{n}", n // 4, 2, 1) for n in range(400)]):
         process.logic.process(record)
@@ -225,7 +227,7 @@ def test_owners_are_bounded() -> None:
 
 
 def test_what_is_no_usage_record_is_dead_lettered() -> None:
-    """Bytes that nobody can read stop nothing."""
+    """Bytes that do not decode stop nothing."""
     process = Process(Kafka(), random.Random(0))
     log = records([used("x", 0, 2, 5), {"kind": "of tomorrow"}, progress(80)])
     log[0].value = b"{"
@@ -235,8 +237,8 @@ def test_what_is_no_usage_record_is_dead_lettered() -> None:
     assert process.logic.counters.usage_unknown == 1
 
 
-def test_lines_are_what_the_contracts_say() -> None:
-    """The windows read records of all kinds by one struct: its fields are the contracts' own, with their meanings."""
+def test_lines_match_the_contracts() -> None:
+    """Windows read records of all kinds by one struct, whose fields are the contracts' own."""
     named = set(Usage.model_fields) | set(RunSummary.model_fields) | set(Progress.model_fields)
     assert set(UsageLine.__struct_fields__) <= named
     usage, summary = (

@@ -1,4 +1,4 @@
-"""Every detector that reads contents, held to the behaviour suite that people get too."""
+"""Every detector that reads contents passes the behaviour suite that users get too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_rule_about_contents_has_a_case() -> None:
 
 @each
 def test_it_finds_what_it_should_and_nothing_else(tested: DetectorCase) -> None:
-    """It fires where it should, with evidence and a sentence, and leaves a run that comes close in peace."""
+    """It fires where it should, with evidence and a sentence, and not on a similar run."""
     check_findings(tested)
 
 
@@ -46,7 +46,7 @@ def test_restarts_change_nothing(tested: DetectorCase) -> None:
 
 @each
 def test_it_knows_no_clock(tested: DetectorCase) -> None:
-    """The same log says the same at any time."""
+    """The same log gives the same findings at any time."""
     check_time(tested)
 
 
@@ -75,6 +75,8 @@ def test_what_it_keeps_is_bounded(tested: DetectorCase) -> None:
         (2, "repetition", []),
     ],
 )
-def test_made_runs_are_judged_as_before(number: int, rule: str, known: list[str]) -> None:
-    """Recovered from or ignored; wasteful, or bulk work, housekeeping and polling. The known ones are still judged wrongly."""
+def test_made_runs_give_the_same_findings_as_before(
+    number: int, rule: str, known: list[str]
+) -> None:
+    """Errors handled or ignored; waste or bulk work. The known ones are still mistakes."""
     assert set(judged(number, rule)[1]) <= set(known)

@@ -1,4 +1,4 @@
-"""Which outputs tell of a failure: by form, by opening, by words where they are a sentence; and which only look like it."""
+"""Which outputs report a failure: by form, opening or words; and which are only similar."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def failed(output: str, label: str = "book", given: str = '{"id": "x1"}') -> boo
     ],
 )
 def test_failures(output: str) -> None:
-    """Said in any of the usual ways."""
+    """Failures in any of the usual wordings."""
     assert failed(output)
 
 
@@ -120,7 +120,7 @@ def test_ordinary_answers(output: str) -> None:
     assert not failed(output)
 
 
-def test_nothing_found_is_an_answer_of_a_tool_that_looks() -> None:
+def test_nothing_found_is_an_answer_of_a_search_tool() -> None:
     """A search without results has done what it was asked."""
     assert not failed("No results found for query 'x'", "web_search", '{"query": "x"}')
     assert not failed(
@@ -132,13 +132,13 @@ def test_nothing_found_is_an_answer_of_a_tool_that_looks() -> None:
 
 
 def test_words_are_answered_in_words() -> None:
-    """A call that was put in words is answered in words, which may speak of anything; a plain error is still one."""
-    asked = json.dumps({"question": "what did the user say about the cancelled order of May"})
-    assert not failed("They said that it was not delivered", "ask_user", asked)
-    assert failed("Error: nobody answered", "ask_user", asked)
+    """A call in words is answered in words about anything; a plain error is still one."""
+    asked = json.dumps({"question": "what did the user write about the cancelled order of May"})
+    assert not failed("They wrote that it was not delivered", "ask_user", asked)
+    assert failed("Error: the user did not answer", "ask_user", asked)
 
 
-def test_both_ends_are_looked_at() -> None:
+def test_both_ends_are_checked() -> None:
     """The first and the last 4,096 characters; JSON that is cut is not read as such."""
     assert contents("x" * HEAD + "y" + "z" * HEAD).output == "x" * HEAD + "\n" + "z" * HEAD
     assert contents("x" * 2 * HEAD).output == "x" * 2 * HEAD
@@ -160,7 +160,7 @@ def test_arguments_come_out_of_their_wrappers() -> None:
     "made", [*SEEN, *KEPT, *SECOND, *THIRD, *FOURTH], ids=lambda made: f"{made.kind}: {made.tool}"
 )
 def test_failures_of_other_forms(made: Made) -> None:
-    """Behind preambles, at ends, in the middle, as rejected edits, pages and time-outs; what is quoted is the error."""
+    """After preambles, at ends, mid-text, as edits, pages, time-outs; the quote is the error."""
     found = failure_in(contents(made.said, made.given), made.tool)
     assert (found is not None) is bool(made.error or made.kind == "as data")
     assert found is None or made.error in found.message
@@ -191,7 +191,7 @@ def test_failures_of_the_kept_lists(name: str, recall: float, precision: float) 
     ],
 )
 def test_forms_cost_what_the_text_is_long(line: str) -> None:
-    """The text that a detector sees whole; a pattern that looks again at what it has seen would take minutes."""
+    """The text that a detector reads whole; a backtracking pattern would take minutes on it."""
     runtime_error(f"panic Error\n{line}\nError {line}")
     assert not is_log(line)
     assert not ends_well(line)
@@ -225,8 +225,8 @@ def test_a_code_that_is_no_number_is_none(digits: str) -> None:
         "e: ",
     ],
 )
-def test_long_text_of_one_kind_is_judged(filler: str) -> None:
-    """Whatever it is made of: no pattern takes more than a moment on the 8,192 characters that are read."""
+def test_long_text_of_one_kind_is_evaluated(filler: str) -> None:
+    """No pattern takes more than a moment on any text of the 8,192 characters that are read."""
     for tool in ("bash", "read_file", "book"):
         failure_in(
             contents(filler * (200_000 // len(filler)), json.dumps({"command": filler * 50_000})),

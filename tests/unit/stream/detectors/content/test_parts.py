@@ -1,4 +1,4 @@
-"""The parts of detectors that read contents: schemas of tools, forms of secrets, sketches; and the switch for all of them."""
+"""Parts of detectors that read contents: tool schemas, secrets, sketches; and their switch."""
 
 from __future__ import annotations
 
@@ -49,12 +49,16 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-ARGUMENTS = st.dictionaries(st.sampled_from([*SCHEMA["properties"], "citty"]), VALUES, max_size=4)  # type: ignore[misc]
+ARGUMENTS = st.dictionaries(
+    st.sampled_from([*SCHEMA["properties"], "citty"]),  # type: ignore[misc]
+    VALUES,
+    max_size=4,
+)
 
 
 @settings(max_examples=400, deadline=None)
 @given(ARGUMENTS)
-def test_schemas_are_judged_as_the_standard_s_own_library_judges_them(
+def test_schemas_accept_what_the_standard_s_own_library_accepts(
     arguments: dict[str, Any],
 ) -> None:
     """For what tools declare, right is right and wrong is wrong."""
@@ -64,7 +68,7 @@ def test_schemas_are_judged_as_the_standard_s_own_library_judges_them(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
         ({"city": 3}, "'city' must be string, not integer 3"),
         ({}, "'city' is missing"),
@@ -78,9 +82,9 @@ def test_schemas_are_judged_as_the_standard_s_own_library_judges_them(
         ({"city": "Rome", "tags": ["a", 1]}, "'tags[1]' must be string, not integer 1"),
     ],
 )
-def test_what_is_wrong_is_said_in_words(arguments: dict[str, Any], said: str) -> None:
+def test_each_error_has_a_sentence(arguments: dict[str, Any], error: str) -> None:
     """With the parameter's name, what it must be and what it was."""
-    assert ToolSchema(SCHEMA).errors(arguments) == [said]
+    assert ToolSchema(SCHEMA).errors(arguments) == [error]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_a_table_of_parameters_is_a_schema() -> None:
 
 
 def test_a_schema_cannot_make_much_work() -> None:
-    """Schemas come from outside: references go nowhere but into themselves, and checks are counted."""
+    """Schemas are untrusted: references stay inside them, and checks are counted."""
     loop: dict[str, Any] = {"anyOf": [{"$ref": "#"}, {"$ref": "#"}, {"$ref": "#"}]}
     schema = ToolSchema(loop)
     assert isinstance(schema.errors({"a": 1}), list)
@@ -132,7 +136,7 @@ def test_a_schema_cannot_make_much_work() -> None:
     ],
 )
 def test_sensitive_forms(form: str, text: str) -> None:
-    """Known by shape and check digits; what is said of them does not repeat them."""
+    """Known by shape and check digits; the message does not repeat them."""
     found = list(found_in(text, text.encode(), FORMS[form]))
     assert len(found) == 1
     assert found[0].hint not in ("", text)
@@ -162,7 +166,7 @@ def test_ordinary_numbers_and_examples_are_no_secrets(form: str, text: str) -> N
     assert list(found_in(text, text.encode(), FORMS[form])) == []
 
 
-def test_sketches_tell_how_alike_two_inputs_are() -> None:
+def test_sketches_measure_how_similar_two_inputs_are() -> None:
     """Close to the share of words in common; nothing is alike to nothing."""
     one, other = [b"w%d" % n for n in range(20)], [b"w%d" % n for n in range(10, 30)]
     assert similarity(sketch(one), sketch(one)) == 1.0
@@ -171,14 +175,14 @@ def test_sketches_tell_how_alike_two_inputs_are() -> None:
 
 
 def test_words_come_in_the_order_of_the_text() -> None:
-    """A long query is judged by its first words: a set would give others in every process, and a replay other findings."""
+    """A long query is compared by its first words, in an order that no process changes."""
     names = [f"word{number}" for number in range(200)]
     assert content_words(" ".join(["the", *names, *names])) == [name.encode() for name in names]
 
 
 @given(st.text(alphabet="0123456789 -ab.", max_size=60))
 def test_the_sign_of_a_long_number_is_ten_digits_with_blanks_and_dashes_between(text: str) -> None:
-    """The cheap look at the bytes says what taking them out one by one does: no card is missed for it."""
+    """The cheap check of the bytes equals removing them one by one: no card is missed."""
     without = text.replace(" ", "").replace("-", "")
     longest = max(map(len, re.findall(r"\d+", without)), default=0)
     sign, _ = FORMS["card"][0]
@@ -192,7 +196,7 @@ def test_errors_are_the_same_without_what_varies() -> None:
 
 
 def test_a_setting_turns_all_of_them_off() -> None:
-    """No detector looks at contents then, whatever policies say."""
+    """No detector reads contents then, whatever policies contain."""
     for on in (True, False):
         bench = Bench(limits=AssembleLimits(max_run_age_us=10**15, content_detectors=on))
         bench.send(root("start", 0.0), 0.0)
@@ -215,7 +219,7 @@ def test_one_rule_can_be_turned_off() -> None:
     assert bench.findings() == []
 
 
-def test_patterns_and_schemas_are_judged_when_a_policy_is_applied() -> None:
+def test_patterns_and_schemas_are_checked_when_a_policy_is_applied() -> None:
     """What cannot be read is refused with a reason, not found out at the first run."""
     with pytest.raises(ValueError, match="cannot be read"):
         Forbidden(rule="forbidden", patterns=("(",))

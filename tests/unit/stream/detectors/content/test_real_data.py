@@ -1,4 +1,4 @@
-"""Detectors of contents over real runs: what is promised of them, and that order, duplicates and restarts change nothing."""
+"""Content detectors over real runs: promised accuracy; order, repeats, restarts change nothing."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ RULES = (
 
 @pytest.mark.parametrize("way", WAYS)
 def test_hidden_failures_are_found_in_every_wording(way: str) -> None:
-    """0.95 as they stand, 0.8 told otherwise, in precision and recall; what was not retried likewise."""
+    """Precision and recall 0.95 as they stand, 0.8 reworded; what was not retried likewise."""
     runs = real_runs("tau_bench")[:70]
 
-    def told(step: StepEvent) -> StepEvent:
+    def reworded(step: StepEvent) -> StepEvent:
         return step.model_copy(update={"output": WAYS[way](step.output)}) if fails(step) else step
 
     hidden, not_retried = Confusion(), Confusion()
     rules = only({"rule": "hidden_tool_error"}, {"rule": "failure_not_retried"})
-    for run, replayed in zip(runs, replay(runs, rules, told), strict=True):
+    for run, replayed in zip(runs, replay(runs, rules, reworded), strict=True):
         found, unminded, answered = (
             replayed.steps_found(HIDDEN),
             replayed.steps_found(NOT_RETRIED),
@@ -65,8 +65,8 @@ def test_hidden_failures_are_found_in_every_wording(way: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["rule"])
 def test_order_duplicates_and_restarts_change_nothing_on_real_runs(rule: dict[str, Any]) -> None:
-    """What is found in records as they happen is found in any order, with each record twice, and across restarts."""
-    judged = RULE.validate_python(rule)
+    """Findings are the same in any order, with each record twice, and across restarts."""
+    validated = RULE.validate_python(rule)
     every = [
         run for source in ("tau_bench", "trail_gaia") for run in real_runs(source) if len(run) <= 60
     ]
@@ -78,7 +78,7 @@ def test_order_duplicates_and_restarts_change_nothing_on_real_runs(rule: dict[st
     )
     found = 0
     for number, run in enumerate(runs):
-        case = DetectorCase("real", judged, make_detector, run, [])
+        case = DetectorCase("real", validated, make_detector, run, [])
         calm, shaken, mixed = World(case), World(case), World(case)
         live = lifecycle(run)
         calm.play(live, as_they_happen(live))
