@@ -38,9 +38,10 @@ class EngineSource(Protocol):
 class Engine:
     """The settings in force, and everything between a step and the transport.
 
-    What the program's threads need is imported with this package, before the first step. What only
-    the sender's thread needs is imported there, so that no step waits for it. Both imports happen
-    under ``forks.gate``.
+    Modules that the program's threads use are imported with this package, before the first step.
+    Modules that only the sender's thread uses are imported in that thread, so that no step waits
+    for them, and under ``forks.gate``: a fork during an import would leave the child with a locked
+    import.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.clock = clock
-        # Every step's record has these fields; a run may replace some (Run._scoped).
+        # These fields are in the record of every step; a run may override some (Run._scoped).
         self.labels = {
             "project": settings.project or "default",
             "environment": settings.environment,
@@ -143,7 +144,7 @@ class Engine:
         return KafkaTransport(self.settings)
 
     def _loaded_prices(self) -> PriceBook:
-        # The gate also serialises the sender's thread and the one of ``load_prices``.
+        # The gate is also the lock between the sender's thread and the thread of ``load_prices``.
         with gate.importing():
             if self._price_book is None:
                 from stepstream.schemas.prices import PriceBook

@@ -1,7 +1,7 @@
 """The methods that open steps (``run``, ``llm``, ``tool`` ...), the same on a tracer and a step.
 
-Each returns a ``Step`` for ``with``, which is a decorator too: ``@tool``, ``@tool("search")``,
-``@tool(capture_content=False)``.
+Each returns a ``Step``: a context manager, and also a decorator (``@tool``, ``@tool("search")``,
+``@tool(capture_content=False)``).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HasStepId(Protocol):
 
 
 class StepFields(TypedDict, total=False):
-    """What may be given when a step is opened."""
+    """Keyword arguments of the methods that open a step."""
 
     input: object
     tool: str
@@ -55,18 +55,18 @@ class StepFields(TypedDict, total=False):
     capture_content: bool
     """False: this step and the steps inside it send the sizes of inputs and outputs only."""
     reserve_usd: Decimal | float | str
-    """Reserved from the run's budget until the step ends. Default: the most that such a step has
-    cost in this run."""
+    """Reserved from the run's budget until the step ends. Default: the highest cost of a step of
+    this kind in the run so far."""
     reserve_tokens: int
     schema: object
-    """Of a tool: a pydantic model, a type or a JSON Schema that the input must fit, otherwise
-    ``ArgumentsRefused`` is raised."""
+    """For tools: a pydantic model, a type or a JSON Schema. An input that does not fit raises
+    ``ArgumentsRefused``."""
 
 
 class RunFields(TypedDict, total=False):
-    """What may be given when a run is opened.
+    """Keyword arguments of the methods that open a run.
 
-    The default of each is the configured value, or that of the run around it.
+    The default of each is the configured value or, inside another run, that run's value.
     """
 
     input: object
@@ -112,7 +112,7 @@ class StepOpener(Generic[StepT, RunT]):
 
     @opens(RunFields)
     def run(self, name: str = "", **fields: Unpack[RunFields]) -> RunT:
-        """Open a run: what an agent does for one task. Inside a run: the part of another agent.
+        """Open a run: what an agent does for one task. Inside a run: the steps of another agent.
 
         ``task`` is a type of task, such as ``refund``, never a prompt. ``name`` is the agent's
         name, unless ``agent`` is given.
@@ -152,7 +152,7 @@ class StepOpener(Generic[StepT, RunT]):
 
     @opens(StepFields)
     def tool(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
-        """Open a call of a tool, with the name by which the model calls it."""
+        """Open a tool call. ``name`` is the name by which the model calls the tool."""
         return _opened(lambda text: self._opening("tool_call", text, fields), name, fields)
 
     @overload
@@ -226,9 +226,10 @@ class StepOpener(Generic[StepT, RunT]):
 def _opened(
     opening: Callable[[str], SupportsDecoration], name: object, fields: Mapping[str, object]
 ) -> Any:
-    """The step with that name; for a function the decorated function.
+    """Return the opened step or, if ``name`` is a function, the decorated function.
 
-    With an input the call is one call of the function, so the function is only a wrong name.
+    With ``input`` among the fields a function is no decoration but a wrong name: a decorator
+    records the arguments as input.
     """
     if type(name) is str:
         return opening(name)

@@ -2,14 +2,15 @@
 
 The worker dead-letters what it rejects; the sink skips and counts the same records. The decision
 depends only on the record (key, partition, headers, value and Kafka timestamp) and never on the
-current time, so that a replay decides like the first reading.
+current time, so reading the record again gives the same decision.
 
 Three outcomes: ``Accepted``, with the names of clamps if values were repaired; ``Misrouted``, a
 valid step on the wrong partition, to be sent again; ``Rejected``, with a reason from ``REASONS``.
 
 Nearly every record takes the fast path: the decoder checks most rules, ``_needs_no_repair`` the
-others. What fails there is decoded as ``AnyStep`` and checked rule by rule, which also makes the
-texts that explain it. Both paths give the same answer (tests/unit/schemas/test_agreement.py).
+others. A record that fails one of them takes the slow path: it is decoded as ``AnyStep`` (the same
+fields with wider types) and checked rule by rule, which also produces the error texts. Both paths
+give the same result (tests/unit/schemas/test_agreement.py).
 """
 
 from __future__ import annotations
@@ -80,13 +81,14 @@ REASONS: Final[dict[str, str]] = {
 """Why a record is rejected: reasons (also in the dead letter) and their meaning."""
 
 UNKNOWN_SIZE: Final = 2**62
+"""Larger than every limit, so that each text is checked by itself."""
 
 
 class Accepted(msgspec.Struct, gc=False):
-    """A valid step; ``cost_nanos`` is the cost that it came with, or None.
+    """A valid step; ``cost_nanos`` is the cost in its record, None if it has none.
 
-    ``clamped`` has the names of repairs (keys of ``CLAMPS``), ``notes`` the field and old value of
-    each.
+    ``clamped`` has the names of repairs (keys of ``CLAMPS``), ``notes`` the field and the original
+    value of each.
     """
 
     step: Step
@@ -153,7 +155,7 @@ def accept(
 def accept_value(
     value: bytes | None, *, timestamp_us: int, limits: Limits = DEFAULT_LIMITS
 ) -> Accepted | Rejected:
-    """Check a value without key and partition, as gateways and files need it. Never raises."""
+    """Check a value without key and partition, for gateways and files. Never raises."""
     if not value:
         return Rejected("empty", "the value is empty")
     size_bytes = len(value)
@@ -250,7 +252,7 @@ def _check_and_repair(
     if late := _time_out_of_range(step, timestamp_us, limits):
         return Rejected("time_out_of_range", late)
     clamp(step, timestamp_us + limits.max_future_us, limits, clamped)
-    # In a record that is not longer than this no single text can be too long.
+    # If the record without its contents is shorter than the limit of one text, no text is too long.
     if size_bytes - len(step.input) - len(step.output) > limits.max_text_chars:
         clamp_texts(step, limits, clamped)
     clamp_contents(step, limits, clamped)

@@ -26,11 +26,12 @@ class PathStep(BaseModel):
 
 
 class Trajectory(BaseModel):
-    """A run, put back together from its steps.
+    """A run, put together from its step events.
 
-    Published again as it grows; the highest ``revision`` is the truth. It is 2 x the distinct
-    (step, phase) merged, + 1 once closed, so neither a replay nor a fragment can exceed the true
-    one.
+    Published again as the run grows; readers keep the highest ``revision``. The revision is twice
+    the number of distinct (step, phase) that are merged, plus 1 once the run is closed. A replay or
+    a worker that has only a part of the run therefore never publishes a higher revision than the
+    complete run has.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -135,13 +136,14 @@ class UsedAmounts(BaseModel):
 
 
 USED_AMOUNTS: Final[tuple[str, ...]] = tuple(UsedAmounts.model_fields)
-"""Their names, in the order in which windows sum them. The cost comes after them, in a form of its own."""
+"""The names of the counts, in the order in which windows sum them. The cost follows them, in
+nano-dollars."""
 
 
 class Usage(UsedAmounts):
-    """A run's running totals for one agent and one event minute.
+    """A run's totals so far of one agent, for the steps that ended in one minute.
 
-    Never deltas, so a replay changes nothing.
+    Totals and not differences, so a replay changes nothing.
 
     Readers keep the highest ``revision`` per (trace_id, agent, agent_version, minute). The usage
     topic also holds records with a ``kind``: ``RunSummary`` and ``Progress``.
@@ -197,12 +199,12 @@ class RunSummary(UsedAmounts):
 
 
 class Progress(BaseModel):
-    """How far a partition of steps is.
+    """How far a partition of the steps topic is processed.
 
-    What its records appended before ``time`` led to stands before this record.
+    All usage of records that were appended before ``time`` precedes this record on its partition.
 
-    The lowest of all partitions is the time that windows go by, so that a worker that is behind
-    makes nothing late.
+    The lowest ``time`` of all partitions is the watermark of the windows, so usage is not late only
+    because a worker is behind.
     """
 
     model_config = ConfigDict(extra="ignore")

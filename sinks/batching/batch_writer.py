@@ -1,6 +1,4 @@
-"""The work of a sink's threads: find where to resume a partition, and bring one batch into the
-store.
-"""
+"""The work of a sink's threads: find where to resume a partition, and insert one batch."""
 
 from __future__ import annotations
 
@@ -37,6 +35,7 @@ class BatchResult(Enum):
     """How the work on a batch ended."""
 
     STORED = "stored"
+    """Every row is inserted, or dead-lettered if it was refused."""
     STALE = "stale"
     """Its range was committed too long ago: the partition may have been given to another sink
     since.
@@ -44,6 +43,7 @@ class BatchResult(Enum):
     REFUSED = "refused"
     """The store does not accept it as a whole."""
     CANCELLED = "cancelled"
+    """The partition was taken away, or the sink stops."""
 
 
 @dataclass(slots=True)
@@ -60,9 +60,9 @@ class BatchOutcome:
 
 
 class BatchWriter:
-    """Jobs for all partitions.
+    """Opens partitions and stores batches, for all partitions of a sink.
 
-    Each runs in one thread from begin to end; there may be several at a time.
+    Each call runs in one thread of a pool; calls for different partitions run at the same time.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class BatchWriter:
         self._log = TopicLog(settings)
         self._dead_letters = DeadLetters(settings)
         self._kafka_outage = kafka_outage
-        self._passing: tuple[type[Exception], ...] = (
+        self._temporary: tuple[type[Exception], ...] = (
             *writer.passing,
             *KAFKA_ERRORS,
             OSError,
@@ -104,7 +104,7 @@ class BatchWriter:
                     partition.source = self._identified(partition)
                 position = self._position(partition)
                 partition.handler.open(partition.source, position)
-            except self._passing as error:
+            except self._temporary as error:
                 self._writer.reconnect()
                 outage = self._kafka_outage if isinstance(error, KAFKA_ERRORS) else self.outage
                 outage.failed(self._writer.explain(error))
@@ -134,9 +134,9 @@ class BatchWriter:
         return resume_position(None, None, stored, low=low, high=high)
 
     def store(self, partition: SinkPartition, batch: PendingBatch, source: Source) -> BatchOutcome:
-        """Bring the batch into the store.
+        """Insert the batch.
 
-        What may pass is retried for ever, with the same rows and the same token.
+        Temporary failures are retried without limit, with the same rows and the same token.
         """
         failures = 0
         outcome = BatchOutcome(BatchResult.CANCELLED)
@@ -149,7 +149,7 @@ class BatchWriter:
             except RowsRefused as refusal:
                 if self._settle_refusal(partition, batch, refusal, outcome):
                     return outcome
-            except self._passing as error:
+            except self._temporary as error:
                 self.outage.failed(self._writer.explain(error))
             failures += 1
             partition.cancelled.wait(DEFAULT_BACKOFF.pause_s(failures))
@@ -215,7 +215,7 @@ class BatchWriter:
                 refusal,
             )
             self._dead_letter(partition, batch, [Refused(record, STORE_REFUSED, str(refusal))])
-        except self._passing as error:
+        except self._temporary as error:
             self.outage.failed(self._writer.explain(error))
             return False
         outcome.dead_lettered += 1
@@ -225,7 +225,7 @@ class BatchWriter:
     def _is_partly_stored(
         self, partition: SinkPartition, batch: PendingBatch, refusal: RowsRefused
     ) -> bool:
-        # Splitting gives the parts other tokens, so what is stored already would be stored twice.
+        # A split batch gets other tokens, so rows that are stored already would be stored twice.
         name = partition.name
         if not self._writer.count_rows(name, partition.source, batch.first, batch.last):
             return False

@@ -1,5 +1,4 @@
-"""The batches of one partition: which records wait, when a batch is cut, which one is pending. No
-I/O.
+"""The batches of one partition: buffered records, when a batch is cut, the pending batch. No I/O.
 
 A partition has at most one pending batch. Its states:
 
@@ -28,8 +27,8 @@ OTHER_TOPICS_FACTOR: Final = 3.0
 """Batches of topics other than steps wait up to this many times longer."""
 
 READ_AHEAD: Final = 1.5
-"""Batches of a partition in memory before reading stops: the next one is complete when the store
-has finished one.
+"""Reading of a partition stops at this many batches in memory: enough for the next batch to be
+complete when the store has finished one.
 """
 
 OVERHEAD_BYTES: Final = 64
@@ -53,7 +52,7 @@ class BatchState(Enum):
 class BatchPolicy:
     """When a batch is cut: by rows, bytes or time.
 
-    Under load batches wait longer, so that there are fewer inserts.
+    If inserts are slow batches wait longer, so that there are fewer inserts.
     """
 
     rows: int = 20_000
@@ -62,21 +61,23 @@ class BatchPolicy:
     max_intervals: float = 4.0
     """A batch waits for at most this many intervals."""
     insert_factor: float = 12.0
-    """A batch waits for this many times the duration of the last insert, within those bounds."""
+    """A batch waits for this many times the duration of the last insert, but at least one interval
+    and at most ``max_intervals``.
+    """
     small_rows: int = 100
-    """Fewer steps than this wait for half of the maximum: with little traffic inserts may come more
-    often.
+    """A batch of fewer rows than this waits for at most half of ``max_intervals``: with little
+    traffic more frequent inserts are affordable.
     """
     catch_up_s: float = 5.0
-    """The maximum where more than a batch is still to be read: one large insert costs less than
-    several small ones.
+    """How long a batch waits while the partition's lag is larger than a batch: one large insert
+    costs less than several small ones.
     """
 
     def for_topic(self, name: str) -> BatchPolicy:
         """The policy of a topic, named without prefix.
 
-        Runs, alerts and the rest are few, and an insert costs the store about the same however few
-        rows it has. So where inserts are slow they wait longer than steps.
+        Topics other than steps have few records, and the cost of an insert hardly depends on its
+        number of rows. So their batches wait longer than those of steps if inserts are slow.
         """
         if name == "steps":
             return self
@@ -108,10 +109,11 @@ class PendingBatch:
     replay: bool = False
     """Whether the range was committed by a process before this one."""
     letters_tried: bool = False
-    """Whether its refused records may be in the dead letter already."""
+    """Whether its refused records may be in the dead-letter topic already."""
     blocks: RowBlocks[Any] | None = None
-    """Its rows, once built. A retry must send the very same ones."""
+    """Its rows, once built. A retry must send exactly the same rows."""
     stored_blocks: int = 0
+    """How many of ``blocks`` are inserted: a retry continues after them."""
 
     def token(self, topic_id: str, partition: int) -> str:
         """The deduplication token of its insert: the exact range, and what identifies the log.
@@ -126,8 +128,8 @@ class PendingBatch:
 
 @dataclass(slots=True)
 class PartitionBatcher:
-    """The records of one partition of a topic (its name without prefix) on their way into
-    batches.
+    """Buffers the records of one partition and cuts them into batches. ``name`` is the topic's name
+    without prefix.
     """
 
     name: str
@@ -282,7 +284,7 @@ class PartitionBatcher:
             self.batch.replay = False
 
     def stored(self, insert_s: float) -> None:
-        """The pending batch is in the store, or left out for good."""
+        """The pending batch is stored, or its only record is dead-lettered."""
         if self.batch is not None:
             self.position = self.batch.last + 1
         self.batch = None

@@ -1,7 +1,7 @@
 """The checkpoint protocol of one run: outputs acknowledged, then the state record, then the offset.
 
-A run's state record lists which of its records are merged. A worker that restarts from it takes
-those for duplicates, so nothing that they led to is sent again. Three rules follow, and every
+A run's state record contains the offset up to which its records are merged. A worker that restarts
+from it ignores those records, so their outputs are not sent again. Three rules follow, and every
 method here keeps them:
 
 1. A state record is sent only while no output of the run is unacknowledged. Otherwise a crash
@@ -17,9 +17,9 @@ method here keeps them:
     CLEAN, DIRTY    request()                     WAITING
     WAITING         start(), nothing pending      WRITING
     WRITING         request()                     WRITING_AGAIN
-    WRITING         written(), no growth since    CLEAN, no offset is needed
-    WRITING         written(), growth since       DIRTY, the offset after the record's is needed
-    WRITING_AGAIN   written()                     WAITING
+    WRITING         written(), none merged since  CLEAN, no offset is needed
+    WRITING         written(), some merged since  DIRTY, offsets after the state record's are needed
+    WRITING_AGAIN   written()                     WAITING, needed offsets as for WRITING
     any             fail()                        FAILED, no offset is needed
 """
 
@@ -32,22 +32,24 @@ from stepstream.stream.core.outputs import Output
 
 
 class CheckpointState(Enum):
-    """Where a run stands between growth and an acknowledged state record."""
+    """What is still to be done until an acknowledged state record contains the whole run."""
 
     CLEAN = "every merged record is in an acknowledged state record"
     DIRTY = "a merged record is in no acknowledged state record, and none is requested"
     WAITING = "a state record is to be written once every output is acknowledged"
     WRITING = "a state record is sent and not acknowledged"
     WRITING_AGAIN = "a state record is sent and not acknowledged, and another is to follow it"
-    FAILED = "the run's own bookkeeping raised: acknowledgements change nothing any more"
+    FAILED = "processing the run raised: acknowledgements are ignored"
 
 
 _NONE: tuple[Output, ...] = ()
 
 
 class RunCheckpoint:
-    """One run's checkpoint. An ``OffsetDependent``: ``needed_from`` is its first offset in no
-    acknowledged state record.
+    """One run's checkpoint.
+
+    It is an ``OffsetDependent``: ``needed_from``, its first offset that is in no acknowledged state
+    record, keeps the partition's safe offset back (-1: it needs none).
     """
 
     __slots__ = (
@@ -72,7 +74,7 @@ class RunCheckpoint:
         """Outputs sent and not acknowledged."""
         self.deferred: tuple[Output, ...] = _NONE
         """Outputs to be sent once a state record that names them is acknowledged."""
-        self._in_state = 0  # how many of ``deferred`` the state record under way names
+        self._in_state = 0  # how many of ``deferred`` the unacknowledged state record names
         self._writing_through = -1
 
     def merged(self, offset: int, offsets: OffsetTracker) -> bool:
@@ -139,7 +141,7 @@ class RunCheckpoint:
         return ready
 
     def fail(self, offsets: OffsetTracker) -> None:
-        """Give the checkpoint up; the caller sees to the records that no state record contains."""
+        """End the checkpoint. The caller dead-letters the records that no state record contains."""
         offsets.release(self)
         self.state = CheckpointState.FAILED
 

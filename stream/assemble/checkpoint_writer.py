@@ -1,4 +1,4 @@
-"""Writes the state records of one partition's runs, and keeps which offsets the runs need."""
+"""Writes the state records of one partition's runs, and tracks which offsets they need."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class CheckpointWriter:
         outbox: list[Output],
         drop_unencodable: Callable[[ActiveRun], bool],
     ) -> None:
-        """``drop_unencodable`` removes from a run what cannot be encoded; False where it found
-        nothing to remove.
+        """``drop_unencodable`` removes from a run what cannot be encoded, and returns whether there
+        was anything to remove.
         """
         self._partition = partition
         self._runs = runs
@@ -41,8 +41,9 @@ class CheckpointWriter:
         self._counters = counters
         self._outbox = outbox
         self._drop_unencodable = drop_unencodable
-        # Offset, append time and trace id of the first record that each run needs, oldest first. An
-        # entry whose run needs another offset by now is out of date.
+        # (offset, append time, trace id) of the first record that each run needs, oldest first.
+        # Entries are not removed when a checkpoint makes them obsolete: ``_needing`` returns None
+        # for those.
         self._needed: deque[tuple[int, int, str]] = deque()
 
     def merged(self, active: ActiveRun, offset: int, append_us: int) -> None:
@@ -51,7 +52,9 @@ class CheckpointWriter:
         if checkpoint.merged(offset, self._offsets):
             self._needed.append((offset, append_us, active.run.trace_id))
         if active.run.closed:
-            checkpoint.request()  # the state of a closed run is what a late record is merged into
+            # A closed run leaves memory, and a later record is merged into its stored state, which
+            # must therefore contain this one.
+            checkpoint.request()
 
     def write_if_ready(self, active: ActiveRun) -> None:
         """Send the run's state record if one is requested and everything that it contains is
@@ -59,8 +62,9 @@ class CheckpointWriter:
         """
         if not active.checkpoint.may_start:
             return
-        # A closed run is not published again after a restart, as an open one is: its state may only
-        # contain what was published. The end of the batch publishes it.
+        # An open run is published again after a restart, a closed one is not. So the state of a
+        # closed run may be written only after its newest revision was published, which ``flush``
+        # does at the end of the batch.
         if active.run.closed and active.publication.is_outdated:
             return
         self._write(active)
@@ -84,7 +88,7 @@ class CheckpointWriter:
                 partition=self._partition,
                 owner=active,
                 through=through,
-                urgent=bool(deferred),  # the findings that it names wait for it
+                urgent=bool(deferred),  # deferred findings are sent only after it
             )
         )
 
@@ -104,13 +108,14 @@ class CheckpointWriter:
         if not active.run.closed or checkpoint.state is not CheckpointState.CLEAN:
             return False
         if checkpoint.pending or active.publication.is_outdated:
-            checkpoint.request()  # what is still published now is checkpointed after it
+            checkpoint.request()  # again, after the outputs that are still to be acknowledged
             return False
         return True
 
     def request_overdue(self, now_us: int) -> Iterator[ActiveRun]:
-        """Request state records of the runs that have needed their records for too long, and return
-        those runs.
+        """Request state records of the runs that keep the safe offset back for too long, and yield
+        those runs: by more records than ``replay_length``, or by more time than
+        ``checkpoint_after_us``.
         """
         lowest = self._offsets.position - self._limits.replay_length(len(self._runs))
         earliest_us = now_us - self._limits.checkpoint_after_us

@@ -3,8 +3,8 @@ records out.
 
 Pure: no I/O and no clock of its own. The caller passes in records and ticks, sends what ``drain``
 returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
-that. Each record is admitted (which run is it of, and is it new), merged into its run and shown to
-detectors; at the end of a batch ``flush`` publishes what is due and fires timers.
+that. For each record: find its run and whether the record is new (``_admit``), merge it, and call
+the detectors. At the end of a batch ``flush`` publishes what is due and fires timers.
 ``stream/assemble/checkpoint.py`` describes the order in which outputs, state records and offsets
 are written.
 """
@@ -74,8 +74,8 @@ class AssemblePartition:
         self.runs: dict[str, ActiveRun] = {}
         self.closed = ClosedRuns(limits.late_horizon_us, limits.max_closed_runs)
         self.failed = FailedRuns(self.offsets)
-        # The run that is worked on after its records were merged: the watchdog blames its last
-        # record for a hang.
+        # The run that is being published or woken. If the process hangs meanwhile, the watchdog
+        # treats that run's last record as the cause.
         self._at_work: ActiveRun | None = None
         self._touched: dict[str, ActiveRun] = {}
         self._outbox: list[Output] = []
@@ -112,14 +112,15 @@ class AssemblePartition:
             try:
                 run = restore_run(state, self.rules)
             except Exception as error:
-                # The state contains its records, so none of them is read again: the run is as good
-                # as unknown.
+                # Only the state had its records, and they are not read again: the run is lost. A
+                # finding reports that.
                 self._send_pipeline_finding(
                     self._failures.run(state.trace_id, error, state.last_append_us)
                 )
                 continue
             active = self._touched[state.trace_id] = self._add(run, through=state.through)
-            # The state may contain growth that was not published yet, and windows count on it.
+            # The state may contain records whose trajectory and usage were not published: publish
+            # again, or the windows would miss that usage.
             active.publication.is_outdated = True
             for topic, key, value in state.announced:
                 self._send(active, Output(topic, key, value))
@@ -127,8 +128,8 @@ class AssemblePartition:
     # -- records -----------------------------------------------------------------------------------
 
     def process(self, record: Record) -> None:
-        """Process one record. Offsets must come in order; one below the position was processed
-        before.
+        """Process one record. Records must come in the order of their offsets; one below the
+        position was processed before and is ignored.
         """
         offset = record.offset
         if offset < self.offsets.position:
@@ -168,8 +169,10 @@ class AssemblePartition:
             self._detect(active, info, step)
 
     def _admit(self, step: Step, offset: int, append_us: int) -> ActiveRun | None:
-        """The run that the record is of; None where its state contains the record already, or it is
-        too late for one.
+        """Return the run that the record belongs to, opened or restored if necessary.
+
+        None if the record is to be ignored: the run's state contains it already (a replay), or it
+        came later than ``late_horizon`` after the run had closed.
         """
         trace_id = step.trace_id
         active = self.runs.get(trace_id)
@@ -196,8 +199,8 @@ class AssemblePartition:
         return self._add(run, through=-1)
 
     def _reopen(self, trace_id: str) -> ActiveRun:
-        """Restore a closed run that a late record is of. It stays closed; a new revision may
-        follow.
+        """Restore a closed run for a late record. It stays closed, but a new revision of its
+        trajectory is published.
         """
         state = decode_state(self.closed.take(trace_id))
         return self._add(restore_run(state, self.rules), through=state.through)
@@ -210,7 +213,9 @@ class AssemblePartition:
     def _merge(
         self, active: ActiveRun, step: Step, given_nanos: int | None, offset: int, append_us: int
     ) -> StepInfo | None:
-        """Merge the record into its run; None where that changes nothing of the run."""
+        """Merge the record into its run. None if that changes nothing (a duplicate, or a step
+        beyond ``max_steps_per_run``).
+        """
         run = active.run
         self._writer.merged(active, offset, append_us)
         self._touched[run.trace_id] = active
@@ -231,11 +236,14 @@ class AssemblePartition:
         return info
 
     def _adopt_root_rules(self, active: ActiveRun) -> None:
-        """Apply the rules for the root's owner: until the root is known, they are those for the
-        earliest step's.
+        """Replace the run's rules and baseline by those that match the root step.
+
+        Until the root arrives, the project, agent and task of the first step decide.
         """
         run = active.run
-        active.scheduled_us = None  # the new rules' deadlines count from the run's first record
+        # The new rules' deadlines count from the run's first record, so they may be due before what
+        # is scheduled.
+        active.scheduled_us = None
         run.rules = self.rules.rules_for(*run.identity[:5])
         run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
         if run.phases > 1:
@@ -246,16 +254,18 @@ class AssemblePartition:
             self._detection.run_began(active)
         self._detection.record_merged(active, info, step)
 
-    # -- records that no run takes -----------------------------------------------------------------
+    # -- records that are not merged ---------------------------------------------------------------
 
     def skip(self, record: Record, detail: str) -> None:
-        """Dead-letter a record that processing failed on again and again."""
+        """Dead-letter a record on which ``process`` raised at every attempt."""
         self.offsets.position = record.offset + 1
         self._reject(record, Rejected("poison", detail))
 
     def refuse(self, records: Iterable[Record], wanted: Iterable[UnreadRange]) -> None:
-        """Dead-letter the records of failed runs, which were read again for that; they are not
-        needed any more then.
+        """Dead-letter the records of failed runs.
+
+        ``records`` were read again for this purpose; ``wanted`` are the offset ranges that were
+        asked for. Afterwards these offsets no longer keep the safe offset back.
         """
         for record, why in self.failed.refused(records, wanted):
             self._reject(record, Rejected("poison", why))
@@ -274,7 +284,9 @@ class AssemblePartition:
         )
 
     def _send_copy(self, record: Record, output: Output) -> None:
-        """Send what stands for a record; the record is needed until that is acknowledged."""
+        """Send a copy of a record (dead-lettered or rerouted). The record's offset keeps the safe
+        offset back until the copy is acknowledged.
+        """
         output.owner = OffsetHold()
         self.offsets.hold(output.owner, record.offset)
         self._outbox.append(output)
@@ -282,13 +294,15 @@ class AssemblePartition:
     # -- time --------------------------------------------------------------------------------------
 
     def tick(self, time_us: int) -> None:
-        """A fetch came back at the high watermark at this wall time, and everything fetched before
-        has been fed.
+        """Advance the clock without a record.
+
+        At ``time_us`` (wall time) a fetch reached the end of the partition, and every record before
+        has been processed.
         """
         self.clock.advance(time_us, watching=bool(self.runs))
 
     def delay_timers(self) -> None:
-        """Brokers have failed, so records may be late: timers wait for producers to catch up."""
+        """Delay timers: brokers have failed, so producers have yet to send what they could not."""
         self.clock.delay_timers()
 
     def flush(self) -> None:
@@ -327,11 +341,12 @@ class AssemblePartition:
         self._at_work = None
 
     def _wake(self, active: ActiveRun, now_us: int) -> None:
-        """Something about the run is due."""
+        """Call the run's detectors whose time has come, close the run, publish: each if due."""
         if not active.run.closed:
             self._detection.time_passed(active)
         if active.checkpoint.deferred:
-            # Before more is sent: the state record that names them would have to wait for that too.
+            # Now, before more outputs are sent: a state record waits until every output of the run
+            # is acknowledged, so each new one would delay it and the deferred findings.
             self._writer.write_if_ready(active)
         self._closer.close_if_due(active, now_us)
         self._publish_if_due(active, now_us)
@@ -379,8 +394,8 @@ class AssemblePartition:
         self._memory.removed(active)
 
     def request_checkpoints(self) -> None:
-        """Write the state of every run as soon as it may be, as for runs that need their records
-        for long.
+        """Request a state record of every open run, each written once its outputs are
+        acknowledged.
         """
         for active in self.runs.values():
             active.checkpoint.request()
@@ -398,8 +413,8 @@ class AssemblePartition:
 
     def _publish_if_due(self, active: ActiveRun, now_us: int) -> None:
         if not active.publication.is_outdated:
-            # Only duplicates came. A closed run's state is written again, so that they are not
-            # needed any more.
+            # Only duplicates came. A closed run's state is written again, so that their offsets do
+            # not keep the safe offset back.
             self._writer.write_if_ready(active)
         self.publisher.publish_if_due(active, now_us)
 
@@ -412,10 +427,11 @@ class AssemblePartition:
             self._fail_run(active, error)
 
     def _fail_run(self, active: ActiveRun, error: Exception) -> None:
-        """Something besides merging records raised: close the run and have its records
+        """Close a run for which something other than merging a record raised, and have its records
         dead-lettered.
 
-        Those that no state contains must be read again for that, and are needed until then.
+        Records that no state record contains are read again for this. Until then their offsets keep
+        the safe offset back.
         """
         run, checkpoint = active.run, active.checkpoint
         if checkpoint.has_failed:
@@ -429,8 +445,8 @@ class AssemblePartition:
         active.publication.is_outdated = True
         self._closer.mark_closed(active, self.clock.now_us)
         self._memory.removed(active)
-        # Resolve its alerts and publish its end as far as that is possible: it may raise for the
-        # same reason.
+        # Resolve its alerts and publish its end if possible: this may raise for the same reason as
+        # the failure itself.
         with suppress(Exception):
             self._detection.resolve_all(active)
             self.publisher.publish_if_due(active, self.clock.now_us)
@@ -445,13 +461,13 @@ class AssemblePartition:
 
     @property
     def size_bytes(self) -> int:
-        """About the memory that runs take, open and closed."""
+        """The approximate memory of open and closed runs."""
         return self._memory.size_bytes + self.closed.size_bytes
 
     @property
     def offset_at_work(self) -> int:
-        """Offset of the record that is processed now: the last one of the run that is worked on,
-        else the last one fed.
+        """Offset of the record that a hang would be attributed to: the last one of the run that is
+        being published or woken, otherwise the last one passed to ``process``.
         """
         active = self._at_work
         return self.offsets.position - 1 if active is None else active.checkpoint.merged_through

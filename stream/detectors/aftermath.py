@@ -1,7 +1,4 @@
-"""What happened after the calls that failed.
-
-Retried, replaced, handed to a person, reported to the user, or nothing.
-"""
+"""What followed each failed call: a retry, an alternative, a hand-over, a mention, or nothing."""
 
 from __future__ import annotations
 
@@ -21,8 +18,8 @@ failed child."""
 
 MAX_FAILED: Final = 100
 MAX_GOOD: Final = 500
-"""Names of tools that failed, and of those that worked, which are compared; of what has more the
-first."""
+"""Limits on the tools of a run that are compared: those that failed, and those that succeeded. Of
+more only the first ones are."""
 
 _CALLS: Final = frozenset({"tool_call", "retrieval"})
 _PARTS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -67,12 +64,12 @@ _TO_A_PERSON: Final = re.compile(
     r"(?:create|open|file|raise|submit|log)_?\w{0,12}?_?(?:ticket|case|incident)\b",
     re.IGNORECASE,
 )
-_OWN_MIND: Final = word_list(
+_INTERNAL_TOOLS: Final = word_list(
     """
     answer calculate calculator final final_answer finish note plan reflect respond think
     """
 )
-"""Tools without a request to anything outside, and without an effect."""
+"""Tools with which an agent only thinks or answers: they ask nothing outside and change nothing."""
 
 
 class Failed(NamedTuple):
@@ -83,7 +80,7 @@ class Failed(NamedTuple):
     """The last of its calls that failed."""
     times: int
     how: str
-    """What made up for it, as the rest of a sentence; empty where nothing did."""
+    """What made up for it, as a clause ("it was called again"); "" if nothing did."""
     by: StepInfo | None
     """The step that made up for it."""
     answered: Answer | None
@@ -91,18 +88,20 @@ class Failed(NamedTuple):
 
 
 def label_of(step: StepInfo) -> str:
-    """What a step is called.
+    """The name under which calls of the same tool are grouped.
 
-    Steps of kind ``other`` without their number: ``Step 3`` is one of many.
+    For a step of kind ``other`` without its number: ``Step 3`` and ``Step 4`` are the same code.
     """
     return step.label if step.kind != "other" else _NUMBERS.sub("", step.label) or step.label
 
 
 def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) -> list[Failed]:
-    """The tools of a run that failed, their last failure before a time, and what became of it.
+    """Return each tool that failed, its last failure and what followed.
 
-    One pass over the steps.
+    With ``before_us`` only failures that had ended by then are considered.
     """
+    # One pass over the steps: ``good`` has the last success of each label, ``tried`` the successful
+    # retries and fallbacks by the id of the step that they replace.
     failed: dict[str, list[StepInfo]] = {}
     good: dict[str, StepInfo] = {}
     tried: dict[str, StepInfo] = {}
@@ -181,10 +180,7 @@ def _made_good(
 
 
 def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) -> str:
-    """How a later call makes good for a failed one, as the rest of a sentence.
-
-    Empty where it does not.
-    """
+    """How a later call makes up for a failed one, as a clause of the message; "" if it does not."""
     if label == failed_label:
         return "it was called again"
     if step.kind not in _CALLS:
@@ -197,10 +193,11 @@ def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) 
 
 
 def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
-    """Whether a call can do what another one failed to do.
-
-    The same input, or a tool for the same thing.
+    """Whether ``other`` is an alternative to a failed call: the same input, or a tool for the same
+    subject.
     """
+    # The low half of ``input_hash`` is the length of the input: inputs of up to four bytes ("{}")
+    # are equal by chance.
     if (
         failed.input_hash
         and failed.input_hash == other.input_hash
@@ -219,9 +216,9 @@ def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
 def _next_way(
     failed: StepInfo, good: dict[str, StepInfo], answers: Sequence[Answer]
 ) -> StepInfo | None:
-    """A call that asks elsewhere, made after a model saw the failure.
+    """The first reading call that was made after the model had seen the failure of a reading call.
 
-    What failed had only asked for something.
+    None if there is none.
     """
     seen_us = min(
         (answer[1] for answer in answers if answer[0] >= failed.end_us and answer[3] in ACTED),
@@ -235,7 +232,7 @@ def _next_way(
         if step.kind in _CALLS
         and step.start_us >= seen_us
         and not is_writing(label)
-        and label.lower() not in _OWN_MIND
+        and label.lower() not in _INTERNAL_TOOLS
     ]
     return min(later, key=lambda step: (step.start_us, step.step_id), default=None)
 
@@ -250,9 +247,9 @@ def _reports(label: str) -> bool:
 
 
 def _alters_a_file(*labels: str) -> bool:
-    """Whether all of these tools edit or write files and are named for nothing else.
+    """Whether the names of all these tools contain only words about editing files.
 
-    One does what another could not.
+    Such tools are alternatives to each other.
     """
     names = [_all_words(label) for label in labels]
     return all(

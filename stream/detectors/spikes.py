@@ -1,7 +1,4 @@
-"""A run uses far more than is normal for its agent and task.
-
-Compared, as it goes on, with the totals of other runs.
-"""
+"""A run, while it goes on, uses far more than the baseline of its agent and task."""
 
 from __future__ import annotations
 
@@ -89,8 +86,8 @@ class RunDurationSpike(SpikeRule):
 
 
 FAR: Final = 10.0
-"""Ten times the median, and beyond 99 % of runs: an error, whatever smaller factor warned of it
-before."""
+"""A value above this many times the median, and above 99 % of runs, is an error, even if the rule
+has already reported a warning."""
 
 FAR_LEVEL: Final = "far"
 
@@ -101,8 +98,8 @@ R_ = TypeVar("R_", bound=SpikeRule)
 class SpikeDetector(DetectorBase[R_]):
     """The base of spikes. It reports nothing about a run whose baseline has too few runs.
 
-    What it finds depends on the baseline too, which a replay may not know any more, so it is
-    written to the run's state before it is sent.
+    Its findings also depend on the baseline, which may be another one in a replay. They are
+    therefore deferred: written to the run's state before they are sent.
     """
 
     amount: int
@@ -115,7 +112,7 @@ class SpikeDetector(DetectorBase[R_]):
         self.wanted_runs = self.rule.min_runs
 
     def thresholds(self, normal: Normal) -> tuple[float, float]:
-        """What is a spike, and what is one by far."""
+        """The values above which a run is a warning and an error."""
         median = normal.median(self.amount)
         spike = max(self._at_least, self._factor * median, normal.at(self.amount, self._share))
         return spike, max(spike, FAR * median, normal.at(self.amount, 0.99))
@@ -173,17 +170,17 @@ class SpikeDetector(DetectorBase[R_]):
         return f"more than {100 * normal.share_below(self.amount, value):.0f} % of runs in all"
 
     def show(self, value: float) -> str:
-        """A value for people."""
+        """Format a value for the message."""
         return f"{value:,.0f} {self.unit}"
 
     def reported(self, value: float) -> float:
-        """A value in the finding's unit."""
+        """Convert a value to the finding's ``unit``."""
         return value
 
     def cause(
         self, run: Run, normal: Normal, evidence: StepInfo | None
     ) -> tuple[str, tuple[str, ...]]:
-        """What makes up the difference, and the steps that show it."""
+        """Return the likely cause as a sentence, "" if unknown, and the ids of its steps."""
         return "", (evidence.step_id,) if evidence is not None else ()
 
 
@@ -259,10 +256,7 @@ class RunStepsSpikeDetector(SpikeDetector[RunStepsSpike]):
 
 @detector_for(RunDurationSpike)
 class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
-    """The run takes far longer than usual.
-
-    Seen by timer while it is going, and by its root's end.
-    """
+    """The run takes far longer than usual: noticed by a timer, or when its root ends."""
 
     amount, unit = DURATION, "us"
 
@@ -271,7 +265,7 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
         self._at_least = self.rule.at_least
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Once the root has ended, its duration is the truth."""
+        """Evaluate the root's own duration once it has ended."""
         root = run.root
         return (
             self.evaluate(run, root.end_us - root.start_us)
@@ -303,8 +297,8 @@ class RunDurationSpikeDetector(SpikeDetector[RunDurationSpike]):
         if now_us < due_us:
             run.set_timer(self.name, due_us)
             return NOTHING
-        # The level is marked as reported only afterwards: the next call sets the timer of the next
-        # one.
+        # The level counts as reported only after this method has returned, so the timer of the
+        # second level cannot be computed yet: the next call does that.
         run.set_timer(self.name, now_us + 1)
         return self.evaluate(run, now_us - run.first_append_us)
 

@@ -1,6 +1,6 @@
-"""Time limits: of a run, of a step, of a step that hangs, of a run without records.
+"""Time limits: long runs, long steps, steps that hang, runs without records.
 
-Evaluated by timer, not by the next record.
+A timer evaluates them, so they are reported without a further record.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         self._limit_us = self.rule.limit
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
-        """The root may end out of order, so that any later record shows it."""
+        """True: records arrive out of order, so any step may be the first after the root's end."""
         return True
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Once the root has ended, its duration is the truth."""
+        """Report the root's own duration once it has ended."""
         root = run.root
         if (
             root is None
@@ -96,7 +96,7 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         return (self._observation(run, root.end_us - root.start_us),)
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
-        """Report an open run whose limit has passed, from the append time of its first record on."""
+        """Report an open run; its time counts from the append time of its first record."""
         if not run.live or run.root_ended or run.closed or self.has_fired(run):
             return NOTHING
         due_us = run.first_append_us + self._limit_us
@@ -193,11 +193,11 @@ class HungStepDetector(DetectorBase[HungStep]):
         self._after_us = self.rule.after
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
-        """A record can only resolve what time has found."""
+        """False: the rule fires by timer. Once it has, ``on_step`` is called to resolve it."""
         return False
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """A reported step that ends resolves its report."""
+        """Resolve the finding of a step that has ended."""
         if run.fired and step.ended and self.has_fired(run, step.step_id):
             message = (
                 f"{step.kind} {step.label} ended after "
@@ -211,12 +211,11 @@ class HungStepDetector(DetectorBase[HungStep]):
         return NOTHING
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
-        """Report the open leaves once nothing has happened for the time."""
+        """Report the innermost open steps once no record has arrived for ``after``."""
         if not run.live:
             return NOTHING
-        # One timer a run, set again where records have moved the deadline meanwhile: setting it
-        # with
-        # each record would cost more than one call in so long a time.
+        # One timer per run, set again here if records have moved the deadline meanwhile. Setting it
+        # with each record would cost more than this one extra call.
         due_us = run.last_append_us + self._after_us
         if now_us < due_us:
             run.set_timer(self.name, due_us)
@@ -268,11 +267,11 @@ class StuckRunDetector(DetectorBase[StuckRun]):
         self._after_us = self.rule.after
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
-        """A record can only resolve what time has found."""
+        """False: the rule fires by timer. Once it has, ``on_step`` is called to resolve it."""
         return False
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Any record ends the silence."""
+        """Resolve the finding with any record."""
         before = run.fired.get(f"{self.name}||") if run.fired else None
         if before is not None and not before.resolved:
             return (
@@ -283,7 +282,7 @@ class StuckRunDetector(DetectorBase[StuckRun]):
         return NOTHING
 
     def on_timer(self, run: Run, now_us: int) -> Observations:
-        """Report that nothing has happened for the time while the root is open."""
+        """Report an open root once no record has arrived for ``after``."""
         if not run.live or run.root_ended or self.has_fired(run):
             return NOTHING
         due_us = run.last_append_us + self._after_us
@@ -291,7 +290,7 @@ class StuckRunDetector(DetectorBase[StuckRun]):
             run.set_timer(self.name, due_us)
             return NOTHING
         if run.root is None:
-            run.set_timer(self.name, now_us + self._after_us)  # it may still come
+            run.set_timer(self.name, now_us + self._after_us)  # the root may still arrive
             return NOTHING
         silent_us = now_us - run.last_append_us
         return (
