@@ -56,7 +56,7 @@ class StepFields(TypedDict, total=False):
     """False: this step and the steps inside it send the sizes of inputs and outputs only."""
     reserve_usd: Decimal | float | str
     """Reserved from the run's budget until the step ends. Default: the highest cost of a step of
-    this kind in the run so far."""
+    this kind and name in the run so far."""
     reserve_tokens: int
     schema: object
     """For tools: a pydantic model, a type or a JSON Schema. An input that does not fit raises

@@ -334,16 +334,16 @@ class Settings(BaseModel):
     )
     max_held_bytes: int = _worker(
         1024 * MIB,
-        "Maximum memory for runs per partition. Above it the worker first drops its records of "
-        "closed runs, then closes the runs that have been idle longest.",
+        "Maximum memory for runs per partition. Above it the worker first forgets closed runs, so "
+        "that late steps no longer change them, then closes the runs that have been idle longest.",
         metavar="BYTES",
         gt=0,
     )
     replay_records: int = _worker(
         50_000,
-        "Maximum number of records to read again after a restart. An open run whose first record "
-        "lies further back than this is written to a checkpoint (with very many open runs: one "
-        "that lies further back than 16 records for each).",
+        "Maximum number of records to read again after a restart: an open run that needs an older "
+        "record is checkpointed. With more than a thousand open runs the maximum is at least 16 "
+        "for each further one.",
         metavar="INT",
         gt=0,
     )
