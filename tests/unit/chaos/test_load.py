@@ -20,7 +20,9 @@ Findings = Counter[tuple[str, str, str, str]]
 
 
 def played(plan: Plan, end_us: int) -> tuple[Findings, dict[str, int]]:
-    """Distinct findings, and the highest revision of each run, after the logic processed the plan."""
+    """Distinct findings, and the highest revision of each run, after the logic processed the
+    plan.
+    """
     rules = RuleBook(tuple(Policy.model_validate(policy) for policy in POLICIES), make_detector)
     limits = AssembleLimits(rootless_idle_us=ROOTLESS_IDLE_S * 1_000_000, replay_records=1_000)
     logic = AssemblePartition(0, 1, rules=rules, prices=PRICES, limits=limits)

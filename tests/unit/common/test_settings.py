@@ -1,4 +1,6 @@
-"""Settings come from flags, the environment, a file, a running ``up`` and defaults, in that order."""
+"""Settings come from flags, the environment, a file, a running ``up`` and defaults, in that
+order.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_the_first_source_that_names_a_setting_wins(home: Path) -> None:
 
 
 def test_the_file_is_looked_for_in_a_fixed_order(home: Path) -> None:
-    """The one given, the one that STEPSTREAM_SETTINGS names, the working directory's, the user's."""
+    """The one given, the one that STEPSTREAM_SETTINGS names, the working directory's, the
+    user's.
+    """
     places = [
         home / "given.toml",
         home / "named.toml",
@@ -215,7 +219,9 @@ def test_a_secret_given_twice_is_an_error(home: Path) -> None:
 
 
 def test_a_misspelt_secret_file_is_an_error(home: Path) -> None:
-    """Only secrets have a variable that ends in _FILE, besides settings that are files themselves."""
+    """Only secrets have a variable that ends in _FILE, besides settings that are files
+    themselves.
+    """
     with pytest.raises(SettingsError, match="did you mean STEPSTREAM_CLICKHOUSE_PASSWORD_FILE"):
         load(environ=environ(home, STEPSTREAM_CLICKHOUSE_PASWORD_FILE="/x"))
     assert (

@@ -190,7 +190,9 @@ def _alive(pid: int) -> bool:
 
 
 def test_an_amended_environment_is_a_new_start_at_once_and_no_restart() -> None:
-    """After an exit code with a remedy the process restarts at once with the changed environment."""
+    """After an exit code with a remedy the process restarts at once with the changed
+    environment.
+    """
     program = (
         "import os, sys, time; print('try', os.environ['TRY'], flush=True); "
         "time.sleep(60 if os.environ['TRY'] == '2' else 0); sys.exit(3)"

@@ -41,11 +41,11 @@ def test_committed_offsets_outlive_every_topic() -> None:
 @pytest.mark.parametrize("service", ["setup", "worker", "sink", "notify"])
 def test_our_processes_are_given_settings_that_exist(service: str, tmp_path: Path) -> None:
     """An unknown variable would keep a container from starting."""
-    held = {
+    given = {
         name: default(str(value))
         for name, value in COMPOSE["services"][service]["environment"].items()
     }
-    settings = load(environ={**held, "STEPSTREAM_STATE_DIR": str(tmp_path)})
+    settings = load(environ={**given, "STEPSTREAM_STATE_DIR": str(tmp_path)})
     assert settings.kafka_brokers == "kafka:19092"
     assert settings.clickhouse_url == "http://clickhouse:8123"
     assert login(settings, readonly=False) == ("stepstream", "set-CLICKHOUSE_PASSWORD")
@@ -57,18 +57,18 @@ def test_our_processes_are_given_settings_that_exist(service: str, tmp_path: Pat
 
 
 def test_ports_are_for_this_machine_alone() -> None:
-    """Kafka and ClickHouse listen without TLS: nobody outside is to reach them by accident."""
+    """Kafka and ClickHouse listen without TLS: they must not be reachable from outside."""
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert ports
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
 
 
 def test_no_password_has_a_default() -> None:
-    """A password that stands in the repository is none; whoever sets nothing is told what to set and how."""
+    """No password is in the repository; without one the error explains what to set and how."""
     values = {
         f"{service}.{name}": str(value)
-        for service, held in COMPOSE["services"].items()
-        for name, value in held.get("environment", {}).items()
+        for service, definition in COMPOSE["services"].items()
+        for name, value in definition.get("environment", {}).items()
         if "PASSWORD" in name
     }
     assert {name for name in values if name.startswith("clickhouse.")} == {
@@ -86,7 +86,7 @@ def test_no_password_has_a_default() -> None:
 
 
 def test_metrics_can_be_scraped_with_a_token_that_setup_makes() -> None:
-    """Other machines get metrics with credentials only; the volume that holds them is there, and writable for the image."""
+    """Other machines get metrics with credentials only, from a volume that the image can write."""
     script = COMPOSE["services"]["setup"]["entrypoint"][-1]
     assert "stepstream credentials add prometheus --scope read > /data/prometheus.token" in script
     assert "credentials" in COMPOSE["volumes"]
@@ -94,7 +94,7 @@ def test_metrics_can_be_scraped_with_a_token_that_setup_makes() -> None:
 
 
 def test_the_reader_of_the_server_reads_only() -> None:
-    """Its configuration is mounted, bounds its queries, and takes the password from where compose puts it."""
+    """Its configuration is mounted, bounds its queries, and takes the password from compose."""
     mounted = [
         str(volume).partition(":")[0] for volume in COMPOSE["services"]["clickhouse"]["volumes"]
     ]

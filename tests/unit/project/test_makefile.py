@@ -1,4 +1,4 @@
-"""``make setup`` names Python where Python is the trouble, and a wrong one leaves nothing that a right one trips over."""
+"""``make setup`` names a wrong Python, and leaves nothing of it that breaks the next setup."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ MAKE = shutil.which("make")
 pytestmark = pytest.mark.skipif(MAKE is None, reason="make is not installed")
 
 FAKE = """#!/bin/sh
-# A Python of version {version}: it answers the questions of the Makefile, and its venvs hold a copy of it.
+# A Python of version {version}: answers the Makefile's questions; its venvs get a copy of it.
 case "$1" in
   -V) echo "Python {version}" ;;
   -c) case "$2" in *version_info*) exit {too_old} ;; esac ;;
-  -m) if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; else echo "installed with {version}"; fi ;;
+  -m) if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
+      else echo "installed with {version}"; fi ;;
 esac
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with the Makefile, and three Pythons beside it."""
+    """A folder with the Makefile, and three Pythons next to it."""
     folder = tmp_path / "project"
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder / "Makefile")
@@ -40,7 +41,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def setup(project: Path, version: str) -> tuple[int, str]:
-    """``make setup`` with that Python; exit code and what it said."""
+    """``make setup`` with that Python; exit code and output."""
     python = project.parent / f"python{version}"
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHON"))
@@ -58,25 +59,28 @@ def setup(project: Path, version: str) -> tuple[int, str]:
 
 def test_a_python_that_is_too_old_is_named_and_leaves_nothing(project: Path) -> None:
     """One sentence with its version; the right one then works."""
-    code, told = setup(project, "3.10.4")
+    code, output = setup(project, "3.10.4")
     assert code != 0
-    assert "stepstream needs Python 3.11 or newer" in told
-    assert "is Python 3.10.4" in told
+    assert "stepstream needs Python 3.11 or newer" in output
+    assert "is Python 3.10.4" in output
     assert not (project / ".venv").exists()
     assert setup(project, "3.11.7")[0] == 0
 
 
 def test_a_python_that_is_not_there_is_named(project: Path) -> None:
     """A mistyped path."""
-    code, told = setup(project, "3.99")
+    code, output = setup(project, "3.99")
     assert code != 0
-    assert "python3.99 is" in told
-    assert "make PYTHON=/path/to/python3.11" in told
+    assert "python3.99 is" in output
+    assert "make PYTHON=/path/to/python3.11" in output
 
 
 @pytest.mark.parametrize("before", ["3.10.4", "3.12.1", "broken"])
 def test_a_venv_of_another_python_is_made_anew(project: Path, before: str) -> None:
-    """One that is too old, another one than asked for, or one whose Python is gone; the second time nothing is done."""
+    """One that is too old, of another version, or whose Python is gone.
+
+    A second run does nothing.
+    """
     bin_folder = project / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
     if before == "broken":
@@ -84,9 +88,9 @@ def test_a_venv_of_another_python_is_made_anew(project: Path, before: str) -> No
     else:
         shutil.copy(project.parent / f"python{before}", bin_folder / "python")
     (project / ".venv" / ".ready").touch()
-    code, told = setup(project, "3.11.7")
-    assert code == 0, told
-    assert "making .venv anew" in told
-    assert "installed with 3.11.7" in told
-    code, told = setup(project, "3.11.7")
-    assert (code, "installed" in told) == (0, False)
+    code, output = setup(project, "3.11.7")
+    assert code == 0, output
+    assert "making .venv anew" in output
+    assert "installed with 3.11.7" in output
+    code, output = setup(project, "3.11.7")
+    assert (code, "installed" in output) == (0, False)

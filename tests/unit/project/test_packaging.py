@@ -1,4 +1,4 @@
-"""What is published: one top-level name, every room with its data, and an SDK that installs light."""
+"""What is published: one top-level name, every room with its data, few dependencies."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_the_wheel_has_one_top_level_name(wheel: Path) -> None:
-    """Nothing called ``schemas`` or ``stream`` lands beside a user's own modules."""
+    """Nothing called ``schemas`` or ``stream`` is installed next to a user's own modules."""
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"stepstream"}
@@ -107,7 +107,7 @@ def test_the_wheel_holds_what_is_easily_lost(wheel: Path) -> None:
 
 
 def test_the_source_distribution_holds_every_file(built: Path) -> None:
-    """The rooms are real folders at the top, as in the repository, with licence and build settings, and no links."""
+    """The rooms are real folders at the top, with licence and build settings, and no links."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         members = archive.getmembers()
     names = {member.name.partition("/")[2] for member in members if member.isfile()}
@@ -128,10 +128,10 @@ def test_the_source_distribution_holds_every_file(built: Path) -> None:
 
 
 def test_the_base_install_is_the_sdk(wheel: Path) -> None:
-    """What runs beside an agent pulls in no engine: those come with extras, and ``all`` brings every one."""
+    """The SDK depends on no engine: those come with extras, and ``all`` has every one."""
     requires = metadata(wheel).get_all("Requires-Dist") or []
     base = [line for line in requires if "extra ==" not in line]
-    heavy = (
+    engines = (
         "faust",
         "clickhouse",
         "chdb",
@@ -142,7 +142,7 @@ def test_the_base_install_is_the_sdk(wheel: Path) -> None:
         "testcontainers",
         "pytest",
     )
-    assert [line for line in base if line.startswith(heavy)] == []
+    assert [line for line in base if line.startswith(engines)] == []
     brought = {
         extra: {line.partition(";")[0] for line in requires if f"extra == '{extra}'" in line}
         for extra in (*EXTRAS, "all")
@@ -152,7 +152,7 @@ def test_the_base_install_is_the_sdk(wheel: Path) -> None:
         assert brought[extra] <= brought["all"]
 
 
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+def test_the_wheel_has_its_metadata(wheel: Path) -> None:
     """Licence, Python version and description are in the metadata; the command is installed."""
     about = metadata(wheel)
     assert (about["Name"], about["License-Expression"], about["Requires-Python"]) == (
@@ -168,7 +168,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
 
 
 def test_the_installed_wheel_is_imported_from_where_it_lies(installed: Path) -> None:
-    """The rooms are ordinary packages there; what they read beside their code is found."""
+    """The rooms are ordinary packages there; their data files are found."""
     code = f"""
 import sys
 sys.path.insert(0, {str(installed)!r})

@@ -1,4 +1,4 @@
-"""The rooms keep to themselves: who may import what, and the habits that keep modules readable and logic pure."""
+"""The architecture's rules: which room may import which, pure logic, readable modules."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ SERVERS: Final = (
     "aiohttp.web",
 )
 WHOLE: Final = (FACE, *(name.partition(".")[0] for name in SERVERS))
-"""Packages of which a module may be imported by ``from PACKAGE import MODULE``, and it matters which."""
+"""Packages whose modules are imported by ``from PACKAGE import MODULE``."""
 
-# Imports that break the rules and are still to be removed: (file, room). The list only gets shorter.
+# Imports that break the rules and are still to be removed: (file, room). The list only gets
+# shorter.
 NOT_YET: Final[frozenset[tuple[str, str]]] = frozenset(
     {
         ("stream/baselines/learner.py", "stream/usage"),
@@ -34,7 +35,8 @@ NOT_YET: Final[frozenset[tuple[str, str]]] = frozenset(
 # Entry points read the environment when they are called, not when they are imported.
 LAZILY: Final = ("stepstream.common.settings",)
 
-# The engines of one room, which another has no business with; the SDK runs beside agents and stays light.
+# The engines of one room, which another has no business with; the SDK runs within agents and stays
+# small.
 ENGINES: Final = {
     "faust": {"stream"},
     "aiokafka": {"stream"},
@@ -46,7 +48,8 @@ ENGINES: Final = {
 STREAM_SHELL: Final = "stream/shell/"
 IMPURE: Final = {"faust", "aiokafka", "mode", "asyncio", "threading", "time", "datetime", "random"}
 INPUT_OUTPUT: Final = {
-    "asyncio", "confluent_kafka", "http", "logging", "pathlib", "random", "socket", "sqlite3", "ssl", "subprocess",
+    "asyncio", "confluent_kafka", "http", "logging", "pathlib", "random", "socket", "sqlite3",
+    "ssl", "subprocess",
     "tempfile", "threading", "time", "urllib",
 }  # fmt: skip
 # Loads what other packages define, once per process, and logs what cannot be loaded.
@@ -90,7 +93,7 @@ class Module:
 
 
 def _imports(tree: ast.Module) -> Iterator[Import]:
-    """Every import of a module; those in functions, under TYPE_CHECKING and under __main__ are not at once."""
+    """Every import of a module; those in functions, TYPE_CHECKING and __main__ are deferred."""
     later = {id(node) for block in ast.walk(tree) if _is_later(block) for node in ast.walk(block)}
     for node in ast.walk(tree):
         at_once = id(node) not in later
@@ -117,7 +120,7 @@ def calls(tree: ast.AST, *names: str) -> list[ast.Call]:
 
 
 def prints(module: Module) -> list[int]:
-    """Lines that write to standard output, apart from what a module does when it is run as a program."""
+    """Lines that write to standard output, except under ``__main__``."""
     body = [
         node
         for node in module.tree.body
@@ -171,7 +174,7 @@ def room_of(path: str) -> str:
 
 
 def _ours(module: Module) -> Iterator[tuple[Import, Module]]:
-    """The imports of modules of ours, each with what is imported; also those under TYPE_CHECKING."""
+    """The imports of the project's modules, also those under TYPE_CHECKING."""
     for i in module.imports:
         parts = i.name.split(".")
         for end in range(len(parts), 0, -1):
@@ -183,7 +186,7 @@ def _ours(module: Module) -> Iterator[tuple[Import, Module]]:
 
 
 def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The circles of a graph, each as its sorted members (Tarjan's strongly connected components)."""
+    """The circles of a graph, each as sorted members (Tarjan's strongly connected components)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     path: list[str] = []
@@ -211,7 +214,7 @@ def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_rooms_import_only_what_they_may() -> None:
-    """The rules of docs/architecture.md, imports under TYPE_CHECKING and within functions included."""
+    """The rules of docs/architecture.md, for imports in functions and TYPE_CHECKING as well."""
     wrong = set()
     for module in MODULES:
         room = room_of(module.name)
@@ -223,7 +226,7 @@ def test_rooms_import_only_what_they_may() -> None:
 
 
 def test_the_rules_themselves_have_no_circle() -> None:
-    """Rooms stand on floors: each imports rooms below it."""
+    """Rooms are layered: each imports rooms below it."""
     assert _circles(MAY_IMPORT) == []
 
 
@@ -255,7 +258,7 @@ def test_settings_are_read_when_a_program_runs() -> None:
 
 
 def test_engines_stay_in_their_rooms() -> None:
-    """The stream framework is the worker's, the ClickHouse clients are the sink's; none is imported for others' sake."""
+    """Only the worker imports the stream framework, only the sink the ClickHouse clients."""
     at_once = [
         (module, i) for module in MODULES for i in module.imports if i.at_once and i.top in ENGINES
     ]
@@ -290,20 +293,20 @@ def test_there_is_one_web_server() -> None:
 
 
 def test_imports_are_absolute_and_by_the_package_s_name() -> None:
-    """``from stepstream.schemas import ...``: neither relative nor by the folder at the top, which no user has."""
+    """``from stepstream.schemas import ...``: neither relative nor by the folder's name."""
     assert [
         f"{m.name}: {i.name}" for m in MODULES for i in m.imports if i.relative or i.top in ROOMS
     ] == []
 
 
-def test_modules_say_what_they_are_for() -> None:
-    """The first lines of a module say what it is for."""
+def test_modules_have_a_docstring() -> None:
+    """The first lines of a module describe its purpose."""
     written = [module for module in MODULES if module.path.read_text().strip()]
     assert [module.name for module in written if not ast.get_docstring(module.tree)] == []
 
 
 def test_only_programs_print() -> None:
-    """Libraries return and log; only the command line, the demo and programs write to standard output."""
+    """Only the command line, the demo and programs write to standard output."""
     libraries = [
         m for m in MODULES if not m.name.startswith(TALKERS) and m.path.name != "__main__.py"
     ]
@@ -325,7 +328,7 @@ def test_schemas_are_pure() -> None:
 
 
 def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
-    """Reassembly and detection are decided by records and times passed in, so that a replay decides alike."""
+    """Reassembly and detection depend on records and passed times only, so replays are equal."""
     logic = [
         module
         for module in MODULES
@@ -337,7 +340,7 @@ def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
 
 
 def test_every_folder_of_code_is_a_package() -> None:
-    """A folder without __init__.py would import here and be missing from a type checker's view or a distribution."""
+    """A folder without __init__.py imports here, but mypy and distributions leave it out."""
     assert (
         sorted({m.path.parent for m in MODULES if not (m.path.parent / "__init__.py").exists()})
         == []

@@ -1,4 +1,4 @@
-"""What tests share stands in tests/support: no test imports another test, and there is one way to wait."""
+"""Shared test code is in tests/support: no test imports another, and there is one way to wait."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ ALERT = Alert(
 
 
 def test_an_alert_is_two_lines() -> None:
-    """Time, severity, alert, whose, what and whether it goes on; below it the likely cause and the command."""
+    """Time, severity, alert, agent, message, whether it runs; below it the cause and commands."""
     assert alert_lines(ALERT, zone=UTC).plain.splitlines() == [
         "12:03:07 CRITICAL cost-spike support/refund: $1.84 so far, p99 is $0.31 (412 runs); still running",
         "         62 % of it is 11 x search_docs with the same query · stepstream trace 4bf92f35 · stepstream stop 4bf92f35",
@@ -43,8 +43,8 @@ def test_a_narrow_terminal_keeps_the_command_whole() -> None:
     assert all(line.isascii() for line in lines)
 
 
-def test_a_resolved_alert_says_so_and_no_longer_runs() -> None:
-    """Resolved is told in words, not only by colour."""
+def test_a_resolved_alert_is_marked_and_no_longer_runs() -> None:
+    """Resolved is written as a word, not only as a colour."""
     resolved = ALERT.model_copy(
         update={"state": "resolved", "message": "cost $2 so far", "run_steps": 9}
     )
@@ -53,8 +53,8 @@ def test_a_resolved_alert_says_so_and_no_longer_runs() -> None:
     assert "still running" not in line
 
 
-def test_history_tells_what_people_did_and_which_alert_it_is() -> None:
-    """Acknowledged and silenced alerts look handled, and the id is there for the next command, whole at any width."""
+def test_history_shows_what_people_did_and_the_id() -> None:
+    """Acknowledged and silenced alerts are marked; the id is complete at any width."""
     handled = {
         "alert_id": "7f3a1b2c-0000",
         "acknowledged_by": "ada",
@@ -73,8 +73,8 @@ def test_history_tells_what_people_did_and_which_alert_it_is() -> None:
     assert "acknowledged" not in alert_lines(over, zone=UTC, history=True).plain
 
 
-def test_history_tells_when_it_was_raised_and_how_grave_it_was() -> None:
-    """An alert that is over keeps its severity in a history, and says how long it lasted."""
+def test_history_shows_when_it_was_raised_and_its_severity() -> None:
+    """An alert that is over keeps its severity in a history, and shows how long it lasted."""
     late = {
         "state": "resolved",
         "resolved_at": ALERT.opened_at + 2_300_000,
@@ -86,7 +86,7 @@ def test_history_tells_when_it_was_raised_and_how_grave_it_was() -> None:
 
 
 def test_an_alert_about_no_run_names_its_project() -> None:
-    """Without an agent and a run there is still somebody to ask, and no command that would fail."""
+    """Without an agent and a run the project is shown, and no command that would fail."""
     bare = ALERT.model_copy(update={"agent": "", "task": "", "trace_id": "", "detail": ""})
     assert alert_lines(bare, zone=UTC).plain.splitlines() == [
         "12:03:07 CRITICAL cost-spike shop: $1.84 so far, p99 is $0.31 (412 runs); still running"
@@ -109,17 +109,17 @@ def test_an_incident_names_no_run_but_itself() -> None:
     assert lines[1].strip() == "stepstream alerts show a1"
 
 
-def test_notes_that_say_the_same_are_one_line() -> None:
+def test_equal_notes_are_one_line() -> None:
     """Where the first of them stands, with how many they are."""
     notes = [
         Note(
             ALERT.opened_at + n,
             "hidden-tool-error",
-            ("look failed", "look failed", "search failed")[n % 3],
+            ("find failed", "find failed", "search failed")[n % 3],
         )
         for n in range(6)
     ]
     assert [note_line(note, zone=UTC).plain for note in gathered(notes)] == [
-        "12:03:07 note hidden-tool-error (4 times): look failed",
+        "12:03:07 note hidden-tool-error (4 times): find failed",
         "12:03:07 note hidden-tool-error (2 times): search failed",
     ]

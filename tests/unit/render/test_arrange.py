@@ -49,7 +49,7 @@ def hidden(lines: list[Line]) -> int:
 def test_every_step_is_drawn_once_or_counted_as_hidden(
     shape: list[tuple[int, int, int]], limit: int, shuffle: random.Random
 ) -> None:
-    """Circles, orphans, self-parents, repeats, any order: no step is lost and none drawn twice, and the limit holds."""
+    """Circles, orphans, self-parents, repeats: every step is drawn once, within the limit."""
     steps = [step(number, parent, start_us=start) for number, parent, start in shape]
     distinct = len({one.step_id for one in steps})
     shuffle.shuffle(steps)
@@ -67,8 +67,8 @@ def test_siblings_stand_in_the_order_they_began() -> None:
     assert [line.more for line in lines] == [(), (True,), (True, False), (False,)]
 
 
-def test_odd_steps_say_what_is_odd_about_them() -> None:
-    """A step without its parent, a second root and a circle are shown apart, each with its reason."""
+def test_misplaced_steps_show_the_reason() -> None:
+    """A step without its parent, a second root and a circle are separate, each with its reason."""
     lines = arrange([step(1), step(2), step(3, 77), step(4, 5), step(5, 4)])
     notes = {line.step.step_id[-1]: line.note for line in lines if line.step}
     assert notes["1"] == ""
@@ -85,7 +85,7 @@ def test_an_ended_step_replaces_its_open_form() -> None:
 
 
 def test_what_matters_stays_when_there_is_too_much() -> None:
-    """Of thousands of steps the failed, the open, the dearest and an alert's evidence are drawn, with their ancestors."""
+    """Of many steps the failed, open, most expensive and alerted are drawn, with ancestors."""
     steps = [step(1), *(step(n, 1 + n % 7 if n > 8 else 1) for n in range(2, 5_000))]
     steps += [
         step(9_001, 4_000, status="error"),

@@ -33,7 +33,7 @@ def printed(table: Table, width: int = 400) -> str:
 
 
 def test_json_is_json_and_money_keeps_every_digit() -> None:
-    """A decimal is a string as on the wire, a time is UTC, what JSON cannot say is null; a program can read it all."""
+    """Decimals are strings as on the wire, times are UTC, values that JSON lacks are null."""
     assert json.loads(records_json(COLUMNS, [ROW])) == [
         {
             "agent": "support",
@@ -47,7 +47,7 @@ def test_json_is_json_and_money_keeps_every_digit() -> None:
 
 
 def test_csv_reads_back() -> None:
-    """Commas, quotes and line breaks in a value stay in it; nested values are JSON; NULL is empty."""
+    """Commas, quotes and line breaks are kept; nested values are JSON; NULL is empty."""
     text = records_csv(["a", "b", "c"], [('x,"y"\nz', [1, 2], None)])
     assert list(csv.reader(io.StringIO(text))) == [["a", "b", "c"], ['x,"y"\nz', "[1, 2]", ""]]
 
@@ -71,7 +71,7 @@ def test_values_of_an_answer_are_whole_and_markup_is_text() -> None:
 
 
 def test_what_does_not_fit_is_left_out_by_whole_columns_and_named() -> None:
-    """Prose is folded first; ids and numbers are whole or not there; the word below says which are missing."""
+    """Prose is folded first; ids and numbers are complete or left out and listed below."""
     columns = [
         Column("trace_id"), Column("name", leaves=1), Column("tokens", right=True, leaves=2),
         Column("why", prose=True, leaves=3),
@@ -97,12 +97,14 @@ def test_what_does_not_fit_is_left_out_by_whole_columns_and_named() -> None:
 
 
 def test_at_80_columns_runs_have_whole_ids_costs_and_states() -> None:
-    """The usual width of a terminal: the id can be pasted, the cost is a number, and what is missing is said."""
+    """At 80 columns the id can be pasted, the cost is a number, missing columns are listed."""
     start = 1_772_366_587_000_000
     runs = [
         RunRow(
-            trace_id="4bf92f3577b34da6a3ce929d0e0e4736", status="incomplete", start_us=start, end_us=start + 3_723_000_000,
-            agent="support-of-the-shop", task="refund-of-an-order", steps=1_234, error_steps=12, cost_nanos=1_234_567_800_000,
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736", status="incomplete", start_us=start,
+            end_us=start + 3_723_000_000,
+            agent="support-of-the-shop", task="refund-of-an-order", steps=1_234, error_steps=12,
+            cost_nanos=1_234_567_800_000,
             unpriced_steps=2,
         ),
     ]  # fmt: skip
@@ -116,14 +118,19 @@ def test_at_80_columns_runs_have_whole_ids_costs_and_states() -> None:
 
 
 def test_runs_are_listed_with_what_matters_and_the_zone() -> None:
-    """When (with the zone), which, whose, how, how long, how much; open time and unknown cost have a sign."""
+    """Time with zone, run, agent, status, duration, cost.
+
+    Open times and unknown costs are marked.
+    """
     start = 1_772_366_587_000_000
     runs = [
         RunRow(
-            trace_id="4bf92f3577b34da6a3ce929d0e0e4736", status="running", start_us=start, end_us=start, agent="support",
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736", status="running", start_us=start,
+            end_us=start, agent="support",
             task="refund", steps=12, error_steps=1, cost_nanos=12_300_000, unpriced_steps=2,
         ),
-        RunRow(trace_id="a" * 32, status="ok", start_us=start, end_us=start + 1_250_000, agent="buyer", steps=3),
+        RunRow(trace_id="a" * 32, status="ok", start_us=start, end_us=start + 1_250_000,
+        agent="buyer", steps=3),
     ]  # fmt: skip
     text = printed(
         listing(*runs_cells(runs, {"a" * 32: 2}, now_us=start + 3_000_000, zone=UTC), None)[0]

@@ -49,11 +49,13 @@ def step(
 
 
 PLAN = step(
-    2, 1, "llm_call", "plan", 0, 400, model="gpt-4o", cost_nanos=12_300_000, input_tokens=1_234, output_tokens=210,
-    cost_source="priced", input="refund order 7 please", output="look it up",
+    2, 1, "llm_call", "plan", 0, 400, model="gpt-4o", cost_nanos=12_300_000, input_tokens=1_234,
+    output_tokens=210,
+    cost_source="priced", input="refund order 7 please", output="find it",
 )  # fmt: skip
 FAILED = step(
-    4, 1, "tool_call", "refund_order", 700, 800, tool="refund_order", status="error", error_type="ShopError",
+    4, 1, "tool_call", "refund_order", 700, 800, tool="refund_order", status="error",
+    error_type="ShopError",
     error_message="the payment service\n is away \x1b[31m",
 )  # fmt: skip
 STEPS = [
@@ -77,14 +79,19 @@ STEPS = [
     ),
 ]
 RUN = RunRow(
-    trace_id=TRACE, status="running", start_us=T0, end_us=T0 + 1_400_000, project="shop", environment="demo", agent="support",
-    agent_version="v12", task="refund", steps=7, open_steps=2, error_steps=1, unpriced_steps=1, cost_nanos=12_300_000,
+    trace_id=TRACE, status="running", start_us=T0, end_us=T0 + 1_400_000, project="shop",
+    environment="demo", agent="support",
+    agent_version="v12", task="refund", steps=7, open_steps=2, error_steps=1, unpriced_steps=1,
+    cost_nanos=12_300_000,
     input_tokens=1_324, output_tokens=220,
 )  # fmt: skip
 ALERT = Alert(
-    alert_id="a1", seq=1, state="firing", severity="error", alert="tool-error-ignored", rule="tool_error_ignored",
-    project="shop", agent="support", task="refund", trace_id=TRACE, step_ids=[f"{4:016x}"], running=True,
-    message="refund_order failed and the run went on", opened_at=T0 + 1_000_000, updated_at=T0 + 1_000_000,
+    alert_id="a1", seq=1, state="firing", severity="error", alert="tool-error-ignored",
+    rule="tool_error_ignored",
+    project="shop", agent="support", task="refund", trace_id=TRACE, step_ids=[f"{4:016x}"],
+    running=True,
+    message="refund_order failed and the run went on", opened_at=T0 + 1_000_000,
+    updated_at=T0 + 1_000_000,
 )  # fmt: skip
 VIEW = View(width=80, now_us=T0 + 2_000_000, zone=UTC)
 
@@ -101,7 +108,9 @@ def picture(
 
 
 def test_a_trace_reads_without_colour() -> None:
-    """The golden picture: bars in their place in time, costs, tokens, failures with their reason, open steps, the alert."""
+    """The golden picture: bars by time, costs, tokens, failures with reason, open steps, the
+    alert.
+    """
     assert picture(VIEW, alerts=[ALERT]) == (
         """\
 support/refund  running  run 4bf92f3577b34da6a3ce929d0e0e4736
@@ -125,9 +134,9 @@ project shop · environment demo · version v12
 
 
 def test_plain_ascii_and_contents() -> None:
-    """An output that can say ASCII only gets ASCII only; contents stand below their step."""
+    """An ASCII-only output gets ASCII only; contents follow their step."""
     text = picture(View(width=80, now_us=T0 + 2_000_000, zone=UTC, contents=True, glyphs=ASCII))
-    assert "       in refund order 7 please\n       out look it up\n" in text
+    assert "       in refund order 7 please\n       out find it\n" in text
     assert "x  |-refund_order" in text
     assert ">  | `-ledger" in text
     assert "1.2k>210" in text
@@ -135,7 +144,7 @@ def test_plain_ascii_and_contents() -> None:
 
 
 def test_contents_in_full_are_folded_and_nothing_is_left_out() -> None:
-    """A long prompt with lines, tabs and control characters is read to its end; so is each document."""
+    """A long prompt with lines, tabs and control characters is shown whole; so is each document."""
     prompt = "line one\n\tline two " + "word " * 60 + "the end\x1b[31m"
     texts = ("policy-7 (0.82): Orders are refunded " + "within days " * 20 + "as a rule.",)
     steps = [step(1, 0, "llm_call", "plan", 0, 400, input=prompt, texts=texts, documents=1)]
@@ -143,13 +152,13 @@ def test_contents_in_full_are_folded_and_nothing_is_left_out() -> None:
         view = View(width=width, now_us=T0 + 2_000_000, zone=UTC, contents=True, full=True)
         lines = picture(view, steps=steps, run=run_from_steps(TRACE, steps)).splitlines()
         assert max(map(len, lines)) <= width
-        told = " ".join(line.strip() for line in lines)
-        assert "in line one line two word word" in told
-        assert told.count("word") == 60
+        text = " ".join(line.strip() for line in lines)
+        assert "in line one line two word word" in text
+        assert text.count("word") == 60
         assert (
-            "the end\N{REPLACEMENT CHARACTER}[31m doc policy-7 (0.82): Orders are refunded" in told
+            "the end\N{REPLACEMENT CHARACTER}[31m doc policy-7 (0.82): Orders are refunded" in text
         )
-        assert told.endswith("as a rule.")
+        assert text.endswith("as a rule.")
     short = picture(
         View(width=80, now_us=T0 + 2_000_000, contents=True),
         steps=steps,
@@ -169,7 +178,7 @@ def test_folded_text_is_whole_and_narrow(text: str, cells: int) -> None:
 
 
 def test_a_run_whose_own_row_is_behind_has_the_totals_of_its_steps() -> None:
-    """Its end is told at once: by the steps, where these have arrived; a row that knows more is left as it is."""
+    """The end is shown at once, from the steps if they arrived; a newer row is left as it is."""
     ended = [
         step(1, 0, "agent", "refund", 0, 900),
         step(2, 1, "llm_call", "plan", 10, 400, cost_nanos=5, input_tokens=7),
@@ -243,7 +252,10 @@ def test_colour_is_only_decoration() -> None:
 
 
 def test_rows_are_read_from_the_views_columns() -> None:
-    """Times with or without a zone, decimals, unknown costs and documents become what is drawn; other columns are ignored."""
+    """Times with or without a zone, decimals, unknown costs and documents are read.
+
+    Others ignored.
+    """
     from datetime import datetime
     from decimal import Decimal
 
@@ -294,6 +306,6 @@ def test_a_run_without_its_row_is_summed_up_from_its_steps() -> None:
     ("encoding", "glyphs"),
     [("utf-8", UNICODE), ("ascii", ASCII), ("latin-1", ASCII), (None, ASCII)],
 )
-def test_signs_are_those_that_the_output_can_say(encoding: str | None, glyphs: Any) -> None:
+def test_signs_are_those_that_the_output_can_encode(encoding: str | None, glyphs: Any) -> None:
     """A log in ASCII never meets an encoding error."""
     assert glyphs_for(encoding) is glyphs

@@ -18,8 +18,8 @@ from stepstream.render.values import (
 )
 
 
-def test_a_time_names_the_zone_that_held_then() -> None:
-    """Local time of a winter's run is winter time, whatever season it is looked at in."""
+def test_a_time_names_the_zone_in_force_then() -> None:
+    """Local time of a winter's run is winter time, whatever season it is read in."""
     berlin = ZoneInfo("Europe/Berlin")
     winter, summer = 1_772_366_587_000_000, 1_782_907_387_000_000
     assert (format_time(winter, berlin), zone_name(winter, berlin)) == (
@@ -34,7 +34,7 @@ def test_a_time_names_the_zone_that_held_then() -> None:
 
 
 def test_what_an_agent_wrote_cannot_steer_the_terminal() -> None:
-    """Escape sequences, bells and line breaks are gone from printed text; letters of every script stay."""
+    """Escape sequences, bells and line breaks are removed; letters of every script stay."""
     shown = one_line("a\x1b[2J\x07b\r\nc\u202ed 東京 é")
     assert "\x1b" not in shown
     assert "\x07" not in shown
@@ -45,7 +45,7 @@ def test_what_an_agent_wrote_cannot_steer_the_terminal() -> None:
 
 @given(st.text(max_size=60), st.integers(0, 40))
 def test_text_takes_the_cells_it_is_given(text: str, cells: int) -> None:
-    """A column's text is exactly as wide as the column, wide characters included: what follows stands straight."""
+    """A column's text is exactly as wide as the column, wide characters included."""
     line = one_line(text)
     assert cell_len(fit(line, cells)) == cells
     assert cell_len(clip(line, cells)) <= cells

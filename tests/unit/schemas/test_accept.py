@@ -1,4 +1,6 @@
-"""``accept`` alone decides what a valid step is: never raising, from the record alone, the same every time."""
+"""``accept`` alone decides what a valid step is: never raising, from the record alone, the
+same every time.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ used = TokenUsageStruct
 Verdict = Accepted | Misrouted | Rejected
 
 
-def judge(
+def validate(
     raw: bytes | None,
     *,
     key: bytes | None = TRACE_ID.encode(),
@@ -73,7 +75,7 @@ def judge(
 
 
 def record(raw: bytes | None, **others: Any) -> Callable[[], Verdict]:
-    return partial(judge, raw, **others)
+    return partial(validate, raw, **others)
 
 
 # For each reason, records that must be rejected with it.
@@ -116,7 +118,7 @@ REJECTED: dict[str, list[tuple[str, Callable[[], Verdict]]]] = {
         ("step_id as a number", record(value(step_id=7))),
         ("true for a number", record(value(start_time=True))),
         ("time in words", record(value(start_time="yesterday"))),
-        ("a time of day nobody's clock shows", record(value(start_time="2026-01-01T00:00:00"))),
+        ("a time of day without a zone", record(value(start_time="2026-01-01T00:00:00"))),
     ],
     "missing_key": [
         ("no key", record(value(), key=None)),
@@ -291,7 +293,7 @@ CLAMPED: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
 }
 
 
-# Records that only their characters make invalid, as JSON could not say them here.
+# Records that are invalid by their characters alone, which JSON here cannot contain.
 REPAIRED = [
     (b'"name":"\xff\xfeok"', "\ufffd\ufffdok"),
     (b'"name":"half \\ud83d pair"', "half ? pair"),
@@ -327,11 +329,11 @@ def test_what_is_no_step_is_rejected_with_its_reason(
 
 
 @pytest.mark.parametrize(("clamp", "changes", "left"), cases(CLAMPED))
-def test_what_can_be_made_sane_is_accepted_and_counted(
+def test_what_can_be_clamped_is_accepted_and_counted(
     clamp: str, changes: dict[str, Any], left: dict[str, Any]
 ) -> None:
     """A step with a blemish counts; what was changed is named once for each change."""
-    verdict = judge(value(**changes))
+    verdict = validate(value(**changes))
     assert isinstance(verdict, Accepted)
     assert verdict.clamped == (clamp,)
     assert all(verdict.notes)
@@ -340,19 +342,21 @@ def test_what_can_be_made_sane_is_accepted_and_counted(
 
 @pytest.mark.parametrize(("name", "left"), REPAIRED)
 def test_odd_bytes_in_a_text_do_not_cost_the_step(name: bytes, left: str) -> None:
-    """Bytes that are no UTF-8, half of a surrogate pair, control characters: replaced, counted, accepted."""
-    verdict = judge(value(name=...)[:-1] + b"," + name + b"}")
+    """Bytes that are no UTF-8, half of a surrogate pair, control characters: replaced,
+    counted, accepted.
+    """
+    verdict = validate(value(name=...)[:-1] + b"," + name + b"}")
     assert isinstance(verdict, Accepted)
     assert (verdict.step.name, verdict.clamped) == (left, ("text_repaired",))
 
 
-def test_numbers_that_json_does_not_have_are_judged_where_they_stand() -> None:
+def test_numbers_that_json_does_not_have_are_handled_by_their_field() -> None:
     """NaN is no count and no cost; in contents it is what was written."""
     raw = (
         value()[:-1]
         + b',"usage":{"input_tokens":NaN,"output_tokens":3},"cost_usd":-Infinity,"input":{"x":NaN}}'
     )
-    verdict = judge(raw)
+    verdict = validate(raw)
     assert isinstance(verdict, Accepted)
     assert verdict.clamped == ("usage_clamped", "invalid_cost")
     assert verdict.step.usage == used(output_tokens=3, incomplete=True)
@@ -362,9 +366,9 @@ def test_numbers_that_json_does_not_have_are_judged_where_they_stand() -> None:
 def test_a_key_in_another_form_is_the_same_key() -> None:
     """The run's id in upper case finds its run, wherever its producer's partitioner put it."""
     upper = TRACE_ID.upper().encode()
-    assert isinstance(judge(value(), key=upper), Accepted)
+    assert isinstance(validate(value(), key=upper), Accepted)
     assert isinstance(
-        judge(value(trace_id=TRACE_ID.upper()), key=upper, partition=(HOME + 1) % PARTITIONS),
+        validate(value(trace_id=TRACE_ID.upper()), key=upper, partition=(HOME + 1) % PARTITIONS),
         Misrouted,
     )
 
@@ -379,14 +383,14 @@ def test_a_key_in_another_form_is_the_same_key() -> None:
 )
 def test_a_time_in_another_unit_is_refused_by_name(time: int, unit: str) -> None:
     """Who wrote milliseconds reads that they look like milliseconds."""
-    verdict = judge(value(start_time=time, end_time=time))
+    verdict = validate(value(start_time=time, end_time=time))
     assert isinstance(verdict, Rejected)
     assert f"looks like {unit}, and times are microseconds" in verdict.detail
 
 
-def test_notes_say_the_field_and_what_it_held() -> None:
-    """Whoever validates a file sees the value, not only that there was one."""
-    verdict = judge(value(usage={"input_tokens": -320}, attempt=0))
+def test_notes_name_the_field_and_its_value() -> None:
+    """The validation of a file shows the value, not only the field."""
+    verdict = validate(value(usage={"input_tokens": -320}, attempt=0))
     assert isinstance(verdict, Accepted)
     assert sorted(verdict.notes) == [
         "attempt: 0 is not the number of an attempt and was dropped",
@@ -401,30 +405,36 @@ def test_a_plain_step_is_accepted_as_it_is() -> None:
         None,
         [("stepstream-schema", b"step/1.7"), ("traceparent", b"00-x")],
     ):
-        verdict = judge(value(cost_usd="0.0000000005", parent_step_id=PARENT_ID), headers=headers)
+        verdict = validate(
+            value(cost_usd="0.0000000005", parent_step_id=PARENT_ID), headers=headers
+        )
         assert isinstance(verdict, Accepted)
         assert (verdict.clamped, verdict.cost_nanos) == ((), 0)
         assert verdict.step.parent_step_id == PARENT_ID
 
 
 def test_a_long_name_is_cut_whatever_else_the_record_holds() -> None:
-    """An input that takes more room as text than it was sent with (1e15 has four characters) hides nothing."""
+    """An input that takes more room as text than it was sent with (1e15 has four characters)
+    hides nothing.
+    """
     numbers = b",".join([b"1e15"] * 500)
-    verdict = judge(value(name="n" * 600)[:-1] + b',"input":[' + numbers + b"]}")
+    verdict = validate(value(name="n" * 600)[:-1] + b',"input":[' + numbers + b"]}")
     assert isinstance(verdict, Accepted)
     assert verdict.clamped == ("text_truncated",)
 
 
 def test_documents_beyond_the_limit_are_dropped_from_the_end() -> None:
     """The best documents come first and stay."""
-    verdict = judge(value(documents=[{"id": str(i)} for i in range(300)]))
+    verdict = validate(value(documents=[{"id": str(i)} for i in range(300)]))
     assert isinstance(verdict, Accepted)
     assert [document.id for document in verdict.step.documents] == [str(i) for i in range(256)]
 
 
 def test_a_step_on_a_wrong_partition_is_misrouted() -> None:
-    """A valid step that another partitioner placed is handed back with the partition where its run lives."""
-    verdict = judge(value(), partition=(HOME + 1) % PARTITIONS)
+    """A valid step that another partitioner placed is handed back with the partition where
+    its run lives.
+    """
+    verdict = validate(value(), partition=(HOME + 1) % PARTITIONS)
     assert isinstance(verdict, Misrouted)
     assert verdict.partition == HOME
     assert verdict.step.trace_id == TRACE_ID
@@ -443,13 +453,13 @@ def test_limits_are_inclusive() -> None:
         "cost_usd": "1000000",
     }
     raw = value(**exact)
-    verdict = judge(raw, limits=Limits(max_record_bytes=len(raw)))
+    verdict = validate(raw, limits=Limits(max_record_bytes=len(raw)))
     assert isinstance(verdict, Accepted)
     assert verdict.clamped == ()
-    assert isinstance(judge(raw, limits=Limits(max_record_bytes=len(raw) - 1)), Rejected)
+    assert isinstance(validate(raw, limits=Limits(max_record_bytes=len(raw) - 1)), Rejected)
 
 
-def test_time_is_judged_by_the_record_not_by_the_clock() -> None:
+def test_time_is_compared_with_the_record_not_with_the_clock() -> None:
     """An old record replayed years later gets the verdict that it got when it was new."""
     long_ago = 1_000_000_000_000_000
     raw = value(start_time=long_ago, end_time=long_ago)
@@ -468,7 +478,9 @@ def test_no_value_makes_it_raise(raw: bytes) -> None:
 @settings(max_examples=100)
 @given(st.data())
 def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
-    """A valid record with bytes cut out, put in or changed gets a verdict, whatever its key and headers are."""
+    """A valid record with bytes cut out, put in or changed gets a verdict, whatever its key
+    and headers are.
+    """
     raw = bytearray(json.dumps(data.draw(odd_events())).encode())
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(raw)))
@@ -476,7 +488,7 @@ def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
     header = st.tuples(
         st.sampled_from(["stepstream-schema", "other"]), st.binary(max_size=8) | st.just(b"step/1")
     )
-    verdict = judge(
+    verdict = validate(
         bytes(raw),
         key=data.draw(st.none() | st.binary()),
         headers=data.draw(st.none() | st.lists(header)),
@@ -487,7 +499,9 @@ def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
 @settings(max_examples=150)
 @given(odd_events())
 def test_an_accepted_step_is_accepted_again_unchanged(data: dict[str, Any]) -> None:
-    """Clamping is done once: what was accepted, written and read again is the same step, with nothing left to clamp."""
+    """Clamping is done once: what was accepted, written and read again is the same step, with
+    nothing left to clamp.
+    """
     first = accept_value(json.dumps(data).encode(), timestamp_us=NOW_US)
     if isinstance(first, Accepted):
         again = accept_value(msgspec.json.encode(first.step), timestamp_us=NOW_US)
@@ -501,8 +515,10 @@ def test_an_accepted_step_is_accepted_again_unchanged(data: dict[str, Any]) -> N
 )
 @pytest.mark.parametrize("field", _UNBOUNDED.split())
 def test_what_is_accepted_is_bounded(field: str, huge: str) -> None:
-    """Whatever a producer sends, a step's names and references stay small enough for state and store, and it is counted."""
-    verdict = judge(value(**{field: huge}))
+    """Whatever a producer sends, a step's names and references stay small enough for state
+    and store, and it is counted.
+    """
+    verdict = validate(value(**{field: huge}))
     assert isinstance(verdict, Accepted)
     assert len(verdict.clamped) == 1
     kept = [text for text in msgspec.to_builtins(verdict.step).values() if isinstance(text, str)]
@@ -522,7 +538,10 @@ def test_every_limit_is_positive_and_an_integer() -> None:
 
 @given(st.text(max_size=50), st.integers(0, 60))
 def test_truncation_keeps_whole_characters(text: str, max_bytes: int) -> None:
-    """A cut text is a prefix, fits the size, and never ends within a character; the size told is the whole one."""
+    """A cut text is a prefix, fits the size, and never ends within a character.
+
+    The stated size is that of the whole text.
+    """
     cut, size = truncated(text, max_bytes)
     whole = text.encode("utf-8", "replace")
     assert size == len(whole)

@@ -1,4 +1,6 @@
-"""The public model and the struct that hot paths use are two readings of one contract: they always agree."""
+"""The public model and the struct that hot paths use are two readings of one contract: they
+always agree.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def as_model(raw: bytes) -> StepEvent | None:
 
 
 def assert_one_answer(raw: bytes) -> None:
-    """Reading ``raw`` at length or with the model first changes nothing: same step, same clamps, same reason."""
+    """Reading ``raw`` in full or by the model first gives the same step, clamps and reason."""
     direct = accept_value(raw, timestamp_us=NOW_US)
     assert accept_leniently(raw, NOW_US, DEFAULT_LIMITS) == direct, (
         "the quick way decides otherwise"
@@ -53,7 +55,7 @@ def assert_one_answer(raw: bytes) -> None:
     assert isinstance(direct, Accepted)
     assert isinstance(through_model, Accepted)
     assert (through_model.step, through_model.cost_nanos) == (direct.step, direct.cost_nanos)
-    left = Counter(direct.clamped)  # what the model had already repaired, it did not have to say
+    left = Counter(direct.clamped)  # the model does not report what it had repaired before
     left.subtract(through_model.clamped)
     assert min(left.values(), default=0) >= 0
 
@@ -86,7 +88,9 @@ def test_valid_events_are_read_alike(data: dict[str, Any]) -> None:
 @example(event(end_time=-(10**30)))
 @example(event(name="\U0001f9ed\u200d\u0000\x7f"))
 def test_odd_events_are_read_alike(data: dict[str, Any]) -> None:
-    """Nulls, whole floats, huge and negative numbers, objects for text and unknown fields get one answer."""
+    """Nulls, whole floats, huge and negative numbers, objects for text and unknown fields get
+    one answer.
+    """
     assert_one_answer(json.dumps(data, ensure_ascii=False).encode())
 
 

@@ -1,4 +1,4 @@
-"""Amounts that people write in policies and prices: whatever is taken can be worked with, whatever cannot is refused."""
+"""Amounts in policies and prices: every accepted one can be computed with, others are refused."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def policy(rule: dict[str, Any], amount: str) -> Policy:
 
 @pytest.mark.parametrize("amount", TAKEN[:-1])
 @pytest.mark.parametrize("rule", RULES, ids="-".join)
-def test_a_limit_that_is_taken_is_judged_by(rule: dict[str, Any], amount: str) -> None:
-    """A budget of millions is one too: it must not stop the worker at every run that it holds for."""
+def test_an_accepted_limit_is_evaluated(rule: dict[str, Any], amount: str) -> None:
+    """A budget of millions is valid: it must not stop the worker at every run in its scope."""
     made = policy(rule, amount)
     stage = AssemblePartition(0, 1, rules=RuleBook((made,), make_detector), prices=PriceBook())
     stage.process(record_of(0, event("ab" * 16, "cd" * 8, "", "end", START_US, cost_usd="1")))
@@ -70,7 +70,7 @@ def test_a_limit_that_cannot_be_is_refused(rule: dict[str, Any], amount: str) ->
     "field", ["input_per_million", "cached_input_per_million", "audio_per_hour", "per_million"]
 )
 def test_a_price_that_cannot_be_is_refused(field: str, amount: str) -> None:
-    """Exact arithmetic with so many digits would end in no time that anybody waits."""
+    """Exact arithmetic with so many digits would take far too long."""
     price = {"model": "m", "input_per_million": "1", "output_per_million": "1"}
     given: Any = {"input_audio_tokens": amount} if field == "per_million" else amount
     with pytest.raises(ValidationError):

@@ -1,4 +1,6 @@
-"""Calendar windows: whole local hours, days and months, daylight saving time and odd zones included; latency buckets."""
+"""Calendar windows: whole local hours, days and months, daylight saving time and odd zones
+included; latency buckets.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ def us(text: str) -> int:
     ],
 )
 def test_windows_are_local(at: str, window: Window, zone: str, start: str, end: str) -> None:
-    """A day is from midnight to midnight where people live: 25 hours when the clocks go back, 23 when they go forward."""
+    """A day is from local midnight to midnight: 25 hours when clocks go back, 23 when forward."""
     assert window_of(us(at), window, zone) == (us(start), us(end))
 
 
@@ -167,7 +169,7 @@ def test_a_zone_that_does_not_exist_is_refused_with_a_hint() -> None:
 
 
 def test_a_window_rule_cannot_stop_a_run() -> None:
-    """What concerns no single run orders nothing, and says so when it is asked to."""
+    """A rule about no single run sends no command, and an action there is an error."""
     with pytest.raises(ValidationError, match="only reports"):
         Policy.model_validate(
             {

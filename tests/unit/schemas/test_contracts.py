@@ -1,4 +1,6 @@
-"""The public contracts: their JSON Schemas describe what is really read, and structs and models are one."""
+"""The public contracts: their JSON Schemas describe what is really read, and structs and
+models are one.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_every_contract_has_golden_instances() -> None:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_contracts_export_a_valid_schema(name: str) -> None:
-    """``stepstream schema NAME`` prints JSON Schema, in which the contract and each of its own fields have a type."""
+    """``stepstream schema NAME`` prints JSON Schema, in which the contract and each of its
+    own fields have a type.
+    """
     for mode in ("validation", "serialization"):
         schema = CONTRACTS[name].model_json_schema(mode=mode)
         Draft202012Validator.check_schema(schema)
@@ -76,7 +80,7 @@ def test_contracts_export_a_valid_schema(name: str) -> None:
 
 
 def only(written: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Of what was written, the fields that were given: later releases write more of them, with their defaults."""
+    """Of what was written the fields that were given: later releases add some with defaults."""
     return {
         field: only(written[field], value)
         if isinstance(value, dict) and isinstance(written[field], dict)
@@ -88,7 +92,7 @@ def only(written: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "data"), CASES)
 def test_golden_instances_fit_schema_and_model(name: str, data: dict[str, Any]) -> None:
-    """What was valid in version 1 stays valid, for the schema and for the model, and is written so that it fits again."""
+    """What was valid in version 1 stays valid, for schema and model, also when written again."""
     validator(name).validate(data)
     instance = CONTRACTS[name].model_validate_json(json.dumps(data))
     written = json.loads(instance.model_dump_json())
@@ -112,7 +116,9 @@ def test_structs_have_the_fields_of_their_models(name: str, struct: Any) -> None
 
 @pytest.mark.parametrize(("name", "data"), [case for case in CASES if case.values[0] in STRUCTS])
 def test_structs_and_models_read_each_other(name: str, data: dict[str, Any]) -> None:
-    """A record written by the worker's struct is read by the model, and the other way round, unchanged."""
+    """A record written by the worker's struct is read by the model, and the other way round,
+    unchanged.
+    """
     model, struct = CONTRACTS[name], STRUCTS[name]
     instance = model.model_validate_json(json.dumps(data))
     fast = msgspec.json.decode(json.dumps(data), type=struct)
@@ -123,7 +129,9 @@ def test_structs_and_models_read_each_other(name: str, data: dict[str, Any]) -> 
 @settings(max_examples=100)
 @given(valid_events)
 def test_valid_events_fit_the_schema(data: dict[str, Any]) -> None:
-    """The schema that is handed to people in other languages takes every event as it should be written."""
+    """The schema that is handed to people in other languages takes every event as it should
+    be written.
+    """
     validator("StepEvent").validate(json.loads(json.dumps(data)))
 
 

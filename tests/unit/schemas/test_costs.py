@@ -1,4 +1,4 @@
-"""Costs end to end, beside calculations by hand from the price list: right, or unknown; never free, never guessed."""
+"""Costs end to end against calculations by hand: right, or unknown; never free or guessed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def usd(amount: str) -> int:
 
 
 def test_every_unit_that_the_list_prices_has_a_count() -> None:
-    """A newer list that charges for something else says so here."""
+    """A newer list with another kind of charge fails here."""
     ours = {*LIST_UNITS.values(), *AUDIO_SECONDS, "requests"}
     keys = {unit["price_key"]: name for name, unit in unit_data.items()}
     priced = set()
@@ -76,41 +76,80 @@ def test_every_unit_that_the_list_prices_has_a_count() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "counts", "expected"),
     [
-        # 100k written, 80k of them for an hour, 20k for five minutes; 3 / 3.75 / 6 / 15 dollars a million
+        # 100k written, 80k of them for an hour, 20k for five minutes; 3 / 3.75 / 6 / 15 dollars a
+        # million
         (
-            "anthropic", "claude-sonnet-4-5",
-            {"input_tokens": 100_010, "output_tokens": 100, "cache_write_tokens": 100_000, "cache_write_1h_tokens": 80_000},
+            "anthropic",
+            "claude-sonnet-4-5",
+            {
+                "input_tokens": 100_010,
+                "output_tokens": 100,
+                "cache_write_tokens": 100_000,
+                "cache_write_1h_tokens": 80_000,
+            },
             "0.55653",
         ),
         # 19,200 of 19,220 tokens are audio: 1 dollar a million, text 0.3, output 2.5
         (
-            "google", "gemini-2.5-flash",
+            "google",
+            "gemini-2.5-flash",
             {"input_tokens": 19_220, "output_tokens": 100, "input_audio_tokens": 19_200},
             "0.019456",
         ),
         # 1,290 of 1,296 tokens out are an image
         (
-            "google", "gemini-2.5-flash-image",
+            "google",
+            "gemini-2.5-flash-image",
             {"input_tokens": 0, "output_tokens": 1_296, "output_image_tokens": 1_290},
             "0.038715",
         ),
-        ("anthropic", "claude-sonnet-4-5", {"input_tokens": 1_000, "output_tokens": 100, "web_searches": 3}, "0.0345"),
-        ("openai", "gpt-4o", {"input_tokens": 1_000, "web_searches": 2, "storage_searches": 4}, "0.0325"),
-        ("openai", "gpt-image-1.5", {"input_tokens": 600, "input_image_tokens": 400, "output_tokens": 1_000,
-                                     "output_image_tokens": 1_000}, "0.0362"),
+        (
+            "anthropic",
+            "claude-sonnet-4-5",
+            {"input_tokens": 1_000, "output_tokens": 100, "web_searches": 3},
+            "0.0345",
+        ),
+        (
+            "openai",
+            "gpt-4o",
+            {"input_tokens": 1_000, "web_searches": 2, "storage_searches": 4},
+            "0.0325",
+        ),
+        (
+            "openai",
+            "gpt-image-1.5",
+            {
+                "input_tokens": 600,
+                "input_image_tokens": 400,
+                "output_tokens": 1_000,
+                "output_image_tokens": 1_000,
+            },
+            "0.0362",
+        ),
         ("openai", "tts-1", {"input_characters": 2_000}, "0.03"),
         ("openai", "whisper-1", {"audio_ms": 90_000}, "0.009"),
         ("mistral", "mistral-ocr-2505", {"document_pages": 10}, "0.01"),
         ("mistral", "mistral-ocr-2505", {"document_pages": 10, "annotated_pages": 10}, "0.03"),
-        ("perplexity", "sonar-deep-research",
-         {"input_tokens": 100, "output_tokens": 1_000, "reasoning_tokens": 300, "citation_tokens": 200, "web_searches": 5},
-         "0.0305"),
+        (
+            "perplexity",
+            "sonar-deep-research",
+            {
+                "input_tokens": 100,
+                "output_tokens": 1_000,
+                "reasoning_tokens": 300,
+                "citation_tokens": 200,
+                "web_searches": 5,
+            },
+            "0.0305",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_priced_by_itself(
     provider: str, model: str, counts: dict[str, Any], expected: str
 ) -> None:
-    """Audio, images, cache writes for an hour, searches, characters, durations and pages have their own prices."""
+    """Audio, images, cache writes for an hour, searches, characters, durations and pages have
+    their own prices.
+    """
     assert cost(provider, model, **counts) == Cost(
         usd(expected),
         "priced",
@@ -119,13 +158,26 @@ def test_what_is_priced_by_itself(
 
 
 def test_all_models_with_all_tokens_agree_with_the_list() -> None:
-    """Every model: audio, images, video and cache writes for an hour cost what genai-prices itself asks for them."""
+    """Every model: audio, images, video and one-hour cache writes cost the same as in
+    genai-prices.
+    """
     counts: dict[str, Any] = {
-        "input_tokens": 100_000, "output_tokens": 50_000, "cached_input_tokens": 20_000, "cache_write_tokens": 10_000,
-        "cache_write_1h_tokens": 4_000, "input_audio_tokens": 8_000, "input_image_tokens": 7_000, "input_video_tokens": 6_000,
-        "cached_audio_tokens": 3_000, "cached_image_tokens": 2_000, "output_audio_tokens": 9_000, "output_image_tokens": 5_000,
-        "output_video_tokens": 3_000, "reasoning_tokens": 1_000, "citation_tokens": 500,
-    }  # fmt: skip
+        "input_tokens": 100_000,
+        "output_tokens": 50_000,
+        "cached_input_tokens": 20_000,
+        "cache_write_tokens": 10_000,
+        "cache_write_1h_tokens": 4_000,
+        "input_audio_tokens": 8_000,
+        "input_image_tokens": 7_000,
+        "input_video_tokens": 6_000,
+        "cached_audio_tokens": 3_000,
+        "cached_image_tokens": 2_000,
+        "output_audio_tokens": 9_000,
+        "output_image_tokens": 5_000,
+        "output_video_tokens": 3_000,
+        "reasoning_tokens": 1_000,
+        "citation_tokens": 500,
+    }
     theirs = Usage(**{LIST_UNITS[name]: count for name, count in counts.items()})
     noon = datetime(2026, 3, 3, 12, tzinfo=UTC)
     wrong, seen = [], 0
@@ -211,13 +263,19 @@ def test_ordinary_tiers_cost_the_standard_price(tier: str) -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "tier"),
     [
-        ("openai", "gpt-4o", "scale"), ("openai", "gpt-3.5-turbo", "flex"), ("anthropic", "claude-sonnet-4-5", "priority"),
-        ("google", "gemini-2.5-flash", "PROVISIONED_THROUGHPUT"), ("aws", "us.amazon.nova-lite-v1:0", "optimized"),
-        ("azure", "gpt-4o", "batch"), ("anthropic", "claude-sonnet-4-5", "geo_us"),
+        ("openai", "gpt-4o", "scale"),
+        ("openai", "gpt-3.5-turbo", "flex"),
+        ("anthropic", "claude-sonnet-4-5", "priority"),
+        ("google", "gemini-2.5-flash", "PROVISIONED_THROUGHPUT"),
+        ("aws", "us.amazon.nova-lite-v1:0", "optimized"),
+        ("azure", "gpt-4o", "batch"),
+        ("anthropic", "claude-sonnet-4-5", "geo_us"),
     ],
-)  # fmt: skip
+)
 def test_a_tier_without_a_price_is_unknown(provider: str, model: str, tier: str) -> None:
-    """Prepaid capacity and tiers that the list does not know are not charged at the standard price."""
+    """Prepaid capacity and tiers that the list does not know are not charged at the standard
+    price.
+    """
     assert cost(provider, model, tier, input_tokens=10) == UNPRICED
 
 
@@ -252,7 +310,7 @@ def test_a_document_may_price_a_tier() -> None:
 @pytest.mark.parametrize("usage", [None, used()])
 @pytest.mark.parametrize("status", ["ok", "cancelled"])
 def test_a_model_call_without_usage_is_unpriced(usage: Any, status: str) -> None:
-    """A call that was answered cost something, whether or not the client said how much."""
+    """A call that was answered cost something, whether or not the client sent its usage."""
     assert BOOK.cost(step(model="gpt-4o", usage=usage, status=status), None) == UNPRICED
 
 
@@ -283,7 +341,9 @@ def test_incomplete_usage_is_unpriced() -> None:
 @pytest.mark.parametrize("field", ["input_tokens", "output_tokens"])
 @pytest.mark.parametrize("absurd", [2**53, 2**53 - 1, -320, True, "many", 10**30])
 def test_an_absurd_count_is_no_cost(field: str, absurd: Any) -> None:
-    """Whatever was counted wrongly: the step stays, its cost is unknown, for worker and sink alike."""
+    """Whatever was counted wrongly: the step stays, its cost is unknown, for worker and sink
+    alike.
+    """
     raw = value(
         kind="llm_call",
         model="gpt-4o",
@@ -296,14 +356,14 @@ def test_an_absurd_count_is_no_cost(field: str, absurd: Any) -> None:
 
 
 def test_one_bound_for_costs_priced_and_given() -> None:
-    """A billion tokens of a dear model are within reach of counts and not of belief."""
-    dear = Prices.model_validate(
+    """A billion tokens of an expensive model fit the counts and are implausible."""
+    expensive = Prices.model_validate(
         {
-            "name": "dear",
+            "name": "expensive",
             "models": [{"model": "m", "input_per_million": 1_001, "output_per_million": 0}],
         }
     )
-    book = PriceBook((dear,))
+    book = PriceBook((expensive,))
     assert (
         book.cost(step(model="m", usage=used(input_tokens=999_000_999)), None).nanos
         == 999_999_999_999_000
@@ -322,7 +382,11 @@ def test_one_bound_for_costs_priced_and_given() -> None:
         ("", "models/gemini-2.5-flash", ("google", "gemini-2.5-flash")),
         ("", "gemini/gemini-2.5-flash", ("google", "gemini-2.5-flash")),
         ("", "publishers/google/models/gemini-2.5-flash", ("google", "gemini-2.5-flash")),
-        ("gcp.vertex_ai", "projects/p/locations/eu/publishers/google/models/gemini-2.5-pro", ("google", "gemini-2.5-pro")),
+        (
+            "gcp.vertex_ai",
+            "projects/p/locations/eu/publishers/google/models/gemini-2.5-pro",
+            ("google", "gemini-2.5-pro"),
+        ),
         ("", "vertex_ai/claude-sonnet-4-5@20250929", ("google", "claude-sonnet-4-5")),
         ("", "anthropic/claude-3-7-sonnet-latest", ("anthropic", "claude-3-7-sonnet-latest")),
         ("", "openai/gpt-4o-mini", ("openai", "gpt-4o-mini")),
@@ -342,22 +406,42 @@ def test_one_bound_for_costs_priced_and_given() -> None:
         ("gcp.vertex.agent", "gemini-2.5-flash", ("google", "gemini-2.5-flash")),
         ("x_ai", "grok-4", ("x-ai", "grok-4")),
         ("", "xai/grok-4", ("x-ai", "grok-4")),
-        ("anthropic_bedrock", "anthropic.claude-3-haiku-20240307-v1:0", ("aws", "anthropic.claude-3-haiku-20240307-v1:0")),
-        ("", "us.anthropic.claude-3-haiku-20240307-v1:0", ("aws", "anthropic.claude-3-haiku-20240307-v1:0")),
+        (
+            "anthropic_bedrock",
+            "anthropic.claude-3-haiku-20240307-v1:0",
+            ("aws", "anthropic.claude-3-haiku-20240307-v1:0"),
+        ),
+        (
+            "",
+            "us.anthropic.claude-3-haiku-20240307-v1:0",
+            ("aws", "anthropic.claude-3-haiku-20240307-v1:0"),
+        ),
         ("", "apac.amazon.nova-lite-v1:0", ("aws", "amazon.nova-lite-v1:0")),
         ("", "bedrock/us.amazon.nova-lite-v1:0", ("aws", "amazon.nova-lite-v1:0")),
         ("", "bedrock/converse/eu.amazon.nova-lite-v1:0", ("aws", "amazon.nova-lite-v1:0")),
         ("", "bedrock/us-east-1/amazon.nova-lite-v1:0", ("aws", "amazon.nova-lite-v1:0")),
-        ("", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", ("aws", "amazon.nova-lite-v1:0")),
-        ("", "openrouter/anthropic/claude-sonnet-4.5", ("openrouter", "anthropic/claude-sonnet-4.5")),
+        (
+            "",
+            "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0",
+            ("aws", "amazon.nova-lite-v1:0"),
+        ),
+        (
+            "",
+            "openrouter/anthropic/claude-sonnet-4.5",
+            ("openrouter", "anthropic/claude-sonnet-4.5"),
+        ),
         ("", "groq/llama-3.3-70b-versatile", ("groq", "llama-3.3-70b-versatile")),
-        ("", "together_ai/meta-llama/Llama-3.3-70B-Instruct-Turbo", ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo")),
+        (
+            "",
+            "together_ai/meta-llama/Llama-3.3-70B-Instruct-Turbo",
+            ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo"),
+        ),
         ("", "ft:gpt-4o-mini-2024-07-18:acme::x1", ("openai", "ft:gpt-4o-mini-2024-07-18:x")),
         ("", "deepseek/deepseek-chat", ("deepseek", "deepseek-chat")),
         ("", "mistral/mistral-large-latest", ("mistral", "mistral-large-latest")),
         ("", f"fireworks_ai/{LLAMA}", ("fireworks", LLAMA)),
     ],
-)  # fmt: skip
+)
 def test_names_as_frameworks_write_them(
     provider: str, model: str, same_as: tuple[str, str]
 ) -> None:
@@ -371,11 +455,22 @@ def test_names_as_frameworks_write_them(
 @pytest.mark.parametrize(
     ("provider", "model"),
     [
-        ("openai", "gpt-4o-2099-01-01"), ("", "openai/gpt-4o-next"), ("nobody", "gpt-4o"), ("", "nobody/gpt-4o"),
-        ("ollama", "llama3:8b"), ("", "mistral:7b"), ("", "us.anthropic.claude-99"), ("openrouter", "openai/gpt-4o-next"),
-        ("azure", "my-deployment"), ("", "meta-llama/llama-3"), ("", "/"), ("", ":"), ("", "openai/"), ("", "a/" * 50),
+        ("openai", "gpt-4o-2099-01-01"),
+        ("", "openai/gpt-4o-next"),
+        ("unknown", "gpt-4o"),
+        ("", "unknown/gpt-4o"),
+        ("ollama", "llama3:8b"),
+        ("", "mistral:7b"),
+        ("", "us.anthropic.claude-99"),
+        ("openrouter", "openai/gpt-4o-next"),
+        ("azure", "my-deployment"),
+        ("", "meta-llama/llama-3"),
+        ("", "/"),
+        ("", ":"),
+        ("", "openai/"),
+        ("", "a/" * 50),
     ],
-)  # fmt: skip
+)
 def test_no_version_and_no_server_is_guessed(provider: str, model: str) -> None:
     """What the list does not know by a name of its own stays unpriced."""
     assert BOOK.price(provider, model, used(input_tokens=1), DAY_US) == UNPRICED
@@ -383,7 +478,9 @@ def test_no_version_and_no_server_is_guessed(provider: str, model: str) -> None:
 
 @pytest.mark.parametrize("form", ["{0}/{1}", "{0}:{1}", "gateway/{0}/{1}", "litellm_proxy/{0}/{1}"])
 def test_every_provider_of_the_list_may_stand_before_a_model(form: str) -> None:
-    """Also before the names of those who serve other makers' models: ``groq:openai/gpt-oss-120b``."""
+    """Also before the names of those who serve other makers' models:
+    ``groq:openai/gpt-oss-120b``.
+    """
     from genai_prices.data import providers
 
     assert [provider.id for provider in providers if provider_id(provider.id) != provider.id] == []
@@ -424,18 +521,23 @@ def test_a_reseller_s_price_is_not_its_maker_s() -> None:
     ],
 )
 def test_providers_have_one_id(written: str, listed: str) -> None:
-    """Aliases become the list's id, frameworks nobody, others stay."""
+    """Aliases become the list's id, frameworks no provider, others stay."""
     assert provider_id(written) == listed
 
 
 @pytest.mark.parametrize(
     ("model", "shorter"),
     [
-        ("gpt-4o-2024-08-06", "gpt-4o"), ("claude-3-5-sonnet-20241022", "claude-3-5-sonnet"), ("gpt-4-0613", "gpt-4"),
-        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5"), ("gpt-4o", ""), ("gemini-2.5-flash", ""), ("llama-3.1-405b", ""),
+        ("gpt-4o-2024-08-06", "gpt-4o"),
+        ("claude-3-5-sonnet-20241022", "claude-3-5-sonnet"),
+        ("gpt-4-0613", "gpt-4"),
+        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5"),
+        ("gpt-4o", ""),
+        ("gemini-2.5-flash", ""),
+        ("llama-3.1-405b", ""),
         ("anthropic.claude-3-5-sonnet-20241022-v2:0", "anthropic.claude-3-5-sonnet"),
     ],
-)  # fmt: skip
+)
 def test_dates_of_snapshots(model: str, shorter: str) -> None:
     """Only a date goes away; sizes and versions stay."""
     assert undated(model) == shorter
@@ -510,7 +612,7 @@ def test_a_document_may_write_names_as_frameworks_do(
 def test_a_document_holds_where_the_server_is_known_by_the_name(
     document: dict[str, str], provider: str, model: str
 ) -> None:
-    """Of a provider that the list finds by the model alone, and of one that stands before the name and no list has."""
+    """Of a provider found by the model alone, and of one before the name that no list has."""
     prices = {"input_per_million": "7", "output_per_million": "7"}
     book = PriceBook((Prices.model_validate({"name": "own", "models": [document | prices]}),))
     cost = book.price(provider, model, used(input_tokens=1_000_000), DAY_US)
@@ -549,20 +651,29 @@ def test_the_model_asked_for_is_priced_where_the_answer_is_unknown() -> None:
 
 def test_bedrock_s_price_is_that_of_the_region_that_was_asked_for() -> None:
     """Its answers name the model without the region; the worldwide price is a tenth lower."""
-    for asked, expected in (("global.anthropic.claude-sonnet-4-5-20250929-v1:0", "3"),
-                            ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3")):  # fmt: skip
-        call = step(provider="aws", model="claude-sonnet-4-5-20250929", attributes={"request_model": asked},
-                    usage=used(input_tokens=1_000_000))  # fmt: skip
+    for asked, expected in (
+        ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", "3"),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3"),
+    ):
+        call = step(
+            provider="aws",
+            model="claude-sonnet-4-5-20250929",
+            attributes={"request_model": asked},
+            usage=used(input_tokens=1_000_000),
+        )
         assert BOOK.cost(call, None).nanos == usd(expected)
 
 
 def test_a_document_prices_whatever_can_be_counted() -> None:
     """Per million, per thousand, per hour; what it leaves out costs what the wider count costs."""
     model = {
-        "model": "house", "input_per_million": 1, "output_per_million": 2, "audio_per_hour": "0.36",
+        "model": "house",
+        "input_per_million": 1,
+        "output_per_million": 2,
+        "audio_per_hour": "0.36",
         "per_million": {"input_audio_tokens": 10, "cache_write_1h_tokens": 4},
         "per_thousand": {"web_searches": 5, "requests": 1},
-    }  # fmt: skip
+    }
     book = PriceBook((Prices.model_validate({"name": "ours", "models": [model]}),))
     counts = used(
         input_tokens=1_000_000, input_audio_tokens=500_000, web_searches=2, audio_ms=10_000
@@ -575,7 +686,7 @@ def test_a_document_prices_whatever_can_be_counted() -> None:
 
 
 def test_the_example_in_the_docs_is_a_document() -> None:
-    """docs/costs.md shows prices that ``apply`` takes, and they price what it says."""
+    """docs/costs.md shows prices that ``apply`` takes, and they give the costs on the page."""
     text = (DOCS / "costs.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     book = PriceBook((Prices.model_validate(yaml.safe_load(example)),))

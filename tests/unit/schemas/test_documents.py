@@ -79,7 +79,8 @@ RULES: list[dict[str, Any]] = [
     {"rule": "sensitive_data", "look_for": ["card", "email"], "kinds": ["output"]},
     {"rule": "repetition", "repeats": 2, "similarity": 0.7, "exact": True},
 ]
-# A rule without required fields needs no entry: it is tried as a policy names it in the shortest way.
+# A rule without required fields needs no entry: it is tried as a policy names it in the shortest
+# way.
 RULES += [
     {"rule": name}
     for name, kind in rule_registry.RULES.items()
@@ -165,7 +166,7 @@ def test_amounts_in_policies_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "told"),
+    ("rule", "message"),
     [
         (
             {"rule": "run_costs", "limit_usd": 1},
@@ -192,15 +193,15 @@ def test_amounts_in_policies_are_exact() -> None:
         ({"rule": "hung_step", "alert": "Not A Name"}, "match pattern"),
     ],
 )
-def test_a_wrong_rule_says_what_is_wrong(rule: dict[str, Any], told: str) -> None:
+def test_a_wrong_rule_gets_an_explanation(rule: dict[str, Any], message: str) -> None:
     """The error names the place and what would be right."""
     text = complaint({"kind": "Policy", "name": "p", "rules": [rule]})
-    assert told in text
+    assert message in text
     assert "rules.0" in text
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "message"),
     [
         ({"name": "p"}, "Unable to extract tag using discriminator 'kind'"),
         ({"kind": "Polici", "name": "p"}, "'Policy', 'Subscription', 'Prices'"),
@@ -243,9 +244,9 @@ def test_a_wrong_rule_says_what_is_wrong(rule: dict[str, Any], told: str) -> Non
         (None, "dictionary"),
     ],
 )
-def test_a_wrong_document_says_what_is_wrong(document: Any, told: str) -> None:
+def test_a_wrong_document_gets_an_explanation(document: Any, message: str) -> None:
     """The error names the field and what would be right."""
-    assert told in complaint(document)
+    assert message in complaint(document)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_rules_without_limits_are_on_by_default_and_stop_nothing() -> None:
 
 
 def test_an_alert_is_named_after_its_rule_unless_it_has_a_name() -> None:
-    """``run_steps`` raises ``run-steps``; ``alert`` overrides it, which lets two rules of a kind stand side by side."""
+    """``run_steps`` raises ``run-steps``; ``alert`` overrides it, for two rules of one kind."""
     both = policy(
         {"rule": "run_steps", "limit": 10},
         {"rule": "run_steps", "limit": 99, "alert": "far-too-long"},
@@ -299,7 +300,7 @@ def test_an_alert_is_named_after_its_rule_unless_it_has_a_name() -> None:
 
 
 def test_documents_cannot_be_changed_in_place() -> None:
-    """A document in force is shared by everyone who judges; a change is a new document."""
+    """A document in force is shared by all readers; a change is a new document."""
     document = policy(*RULES)
     with pytest.raises(ValidationError):
         document.mode = "enforce"  # type: ignore[misc]
@@ -309,7 +310,9 @@ def test_documents_cannot_be_changed_in_place() -> None:
 
 
 def test_prices_default_cached_and_written_to_the_input_price() -> None:
-    """Absent is absent: the default is applied where prices are used, so that documents round-trip."""
+    """Absent is absent: the default is applied where prices are used, so that documents
+    round-trip.
+    """
     document = Prices.model_validate(
         {
             "name": "x",

@@ -92,7 +92,10 @@ def test_durations_are_read_as_people_write_them(text: str | float, us: int) -> 
     ],
 )
 def test_what_is_no_duration_is_refused(text: object) -> None:
-    """Bad input raises ValueError that quotes it, and nothing else; so do durations beyond a hundred years."""
+    """Bad input raises ValueError that quotes it, and nothing else.
+
+    So do durations beyond a hundred years.
+    """
     with pytest.raises(ValueError, match=r"not a duration|longer than 100 years|without a unit"):
         parse_duration_us(text)
 

@@ -1,4 +1,6 @@
-"""Registries load the project's own modules and those of installed packages, and contain broken ones."""
+"""Registries load the project's own modules and those of installed packages, and contain
+broken ones.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def tools() -> Registry[type]:
-    """An empty registry, which modules written by ``install`` find as ``REGISTRY`` of this module."""
+    """An empty registry, which modules written by ``install`` find as ``REGISTRY`` of this
+    module.
+    """
     registry: Registry[type] = Registry("tool", group=GROUP)
     globals()["REGISTRY"] = registry
     return registry
@@ -30,7 +34,9 @@ def tools() -> Registry[type]:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Put a distribution on the path as pip does: its module, and its metadata with an entry point."""
+    """Put a distribution on the path as pip does: its module, and its metadata with an entry
+    point.
+    """
     monkeypatch.syspath_prepend(str(tmp_path))
     installed: list[str] = []
 
@@ -118,7 +124,7 @@ def test_packages_that_are_installed_register_theirs(
 def test_a_broken_package_is_reported_and_stops_nothing(
     install: Install, tools: Registry[type], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged once with its name and version, is in the error of a name not found, and leaves nothing behind."""
+    """It is logged once with its version, named in the error of an unknown name, and unloaded."""
     install("acme_axes", DEFINES.format(name="axe") + "raise SystemExit('no licence')")
     install("acme_nails", "")
     install("acme_planes", "import no_such_module")

@@ -1,4 +1,4 @@
-"""Version 1 only grows: records and fields of the first release are read for ever as they were read then.
+"""Version 1 only grows: records and fields of the first release keep their meaning.
 
 Lines are added to the golden files; none is changed or removed within version 1. One exception: a record that was rejected for
 one field may be accepted once that field is repaired.
@@ -40,7 +40,7 @@ def read(record: dict[str, Any]) -> Accepted | Misrouted | Rejected:
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["name"])
-def test_records_of_version_1_are_judged_as_ever(record: dict[str, Any]) -> None:
+def test_records_of_version_1_are_validated_as_before(record: dict[str, Any]) -> None:
     """The same bytes give the same outcome: step, clamps and cost, or partition, or reason."""
     expect = record["expect"]
     verdict = read(record)
@@ -58,7 +58,9 @@ def test_records_of_version_1_are_judged_as_ever(record: dict[str, Any]) -> None
 
 
 def test_outcomes_of_version_1_keep_their_names() -> None:
-    """Reasons and clamps are read by machines (dead letter, metrics): the golden ones still exist."""
+    """Reasons and clamps are read by machines (dead letter, metrics): the golden ones still
+    exist.
+    """
     assert {
         r["expect"]["reason"] for r in RECORDS if r["expect"]["outcome"] == "rejected"
     } <= REASONS.keys()
@@ -66,7 +68,10 @@ def test_outcomes_of_version_1_keep_their_names() -> None:
 
 
 def test_no_field_of_version_1_is_removed_or_changed() -> None:
-    """Every field listed is there with the same type and default; a new field has a default and is listed."""
+    """Every field listed is there with the same type and default.
+
+    A new field has a default and is listed.
+    """
     listed = (GOLDEN / "step-v1.fields.txt").read_text().splitlines()
     now = field_lines()
     assert [line for line in listed if line not in now] == [], "removed or changed within version 1"

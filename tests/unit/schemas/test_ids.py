@@ -19,7 +19,9 @@ def test_new_ids_have_the_form_that_accept_wants() -> None:
 
 
 def test_derived_ids_never_change() -> None:
-    """The same parts give the same id on every machine and in every release: consumers drop repeats by it."""
+    """The same parts give the same id on every machine and in every release: consumers drop
+    repeats by it.
+    """
     assert derived_id("alert", "shop", 7) == "ac647dfe-3dbd-54ed-a268-1c51e3d8bf82"
 
 

@@ -43,7 +43,9 @@ def test_known_costs(usd: str | float, nanos: int) -> None:
 
 @given(st.integers(0, MAX_COST_USD * NANOS_PER_USD))
 def test_amounts_survive_the_wire(nanos: int) -> None:
-    """What is written as dollars is read back as the same nano-dollars, without exponent or trailing zeros."""
+    """What is written as dollars is read back as the same nano-dollars, without exponent or
+    trailing zeros.
+    """
     text = usd_from_nanos(nanos)
     assert nanos_from_usd(text) == nanos
     assert "E" not in text
@@ -52,7 +54,9 @@ def test_amounts_survive_the_wire(nanos: int) -> None:
 
 @given(st.lists(amounts, max_size=30), st.randoms())
 def test_sums_do_not_depend_on_their_order(costs: list[Decimal], random: object) -> None:
-    """A total is the sum of the rounded parts, in whatever order they come, and is written exactly."""
+    """A total is the sum of the rounded parts, in whatever order they come, and is written
+    exactly.
+    """
     nanos = [nanos_from_usd(cost) for cost in costs]
     expected = sum(
         (c.quantize(Decimal("1e-9"), rounding=ROUND_HALF_EVEN) for c in costs), Decimal(0)

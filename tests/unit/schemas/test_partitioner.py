@@ -1,4 +1,4 @@
-"""The partitioner is Java's murmur2; tests/integration/test_partitioner.py holds it against librdkafka."""
+"""The partitioner is Java's murmur2; an integration test compares it with librdkafka."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ def test_hashes_are_those_of_the_java_client(key: str, signed: int) -> None:
 
 @pytest.mark.parametrize("vector", PARTITION_VECTORS, ids=lambda v: v.key or "empty")
 def test_published_vectors_hold(vector: PartitionVector) -> None:
-    """What other languages are told to test against is what we compute."""
+    """The vectors published for other languages are those that we compute."""
     assert murmur2(vector.key.encode()) == vector.murmur2
     assert partition_for(vector.key, 4) == vector.of_4
     assert partition_for(vector.key.encode(), 12) == vector.of_12
 
 
-def test_published_vectors_cover_the_cases() -> None:
-    """Empty, short, long and non-ASCII keys, every remainder of four bytes, trace ids, both signs of the hash."""
+def test_published_vectors_contain_the_cases() -> None:
+    """Empty, short, long and non-ASCII keys, every remainder of four bytes, trace ids, both
+    signs of the hash.
+    """
     keys = [vector.key.encode() for vector in PARTITION_VECTORS]
     assert {len(key) % 4 for key in keys} == {0, 1, 2, 3}
     assert b"" in keys

@@ -25,7 +25,8 @@ DAY_US = int(DAY.timestamp()) * 1_000_000
 BOOK = PriceBook()
 MODELS = [(provider.id, model.id) for provider in data.providers for model in provider.models]
 
-# Plain, tiered, priced per request, reasoning apart, without cache prices, prices of sixteen decimals.
+# Plain, tiered, priced per request, reasoning apart, without cache prices, prices of sixteen
+# decimals.
 KNOWN = [
     ("openai", "gpt-4o"),
     ("openai", "gpt-4o-mini"),
@@ -45,7 +46,9 @@ def usage(**tokens: Any) -> TokenUsage:
 
 @st.composite
 def usages(draw: st.DrawFn) -> TokenUsage:
-    """Tokens that add up: cached and written ones are part of the input, reasoning is part of the output."""
+    """Tokens that add up: cached and written ones are part of the input, reasoning is part of
+    the output.
+    """
     cached, written, plain, reasoning, answer = (draw(st.integers(0, 2_000_000)) for _ in range(5))
     return usage(
         input_tokens=plain + cached + written,
@@ -77,7 +80,9 @@ def listed(provider: str, model: str, used: TokenUsage) -> int | None:
 @pytest.mark.parametrize(("provider", "model"), KNOWN, ids=lambda part: part)
 @settings(max_examples=25)
 @given(used=usages())
-def test_known_models_cost_what_the_list_says(provider: str, model: str, used: TokenUsage) -> None:
+def test_known_models_cost_the_price_of_the_list(
+    provider: str, model: str, used: TokenUsage
+) -> None:
     """Our cost is that of genai-prices, after one rounding half to even, for any tokens."""
     expected = listed(provider, model, used)
     assert expected is not None
@@ -85,7 +90,9 @@ def test_known_models_cost_what_the_list_says(provider: str, model: str, used: T
 
 
 def test_every_model_of_the_list_agrees() -> None:
-    """All models, all providers: the same nano-dollars, and unpriced exactly where the list has no price for tokens."""
+    """All models, all providers: the same nano-dollars, unpriced where the list has no token
+    price.
+    """
     used = usage(
         input_tokens=123_457,
         output_tokens=7_919,
@@ -120,7 +127,7 @@ def test_more_cached_than_input_is_taken_as_all_cached() -> None:
 
 @pytest.mark.parametrize(
     ("provider", "model"),
-    [("nobody", "gpt-4o"), ("openai", "gpt-none"), ("", "no-such-model"), ("", "")],
+    [("unknown", "gpt-4o"), ("openai", "gpt-none"), ("", "no-such-model"), ("", "")],
 )
 def test_unknown_is_unpriced(provider: str, model: str) -> None:
     """A model without a price is unpriced, not free."""
@@ -145,7 +152,7 @@ MILLION = usage(input_tokens=1_000_000, output_tokens=1_000_000)
 
 
 def test_documents_override_and_add() -> None:
-    """A Prices document comes before the list, and knows models that the list does not; case does not matter."""
+    """A Prices document precedes the list and may add models; case does not matter."""
     book = PriceBook(
         (
             prices(
@@ -175,14 +182,16 @@ def test_documents_override_and_add() -> None:
 
 
 def test_a_document_without_provider_is_for_any_provider() -> None:
-    """A price that names no provider holds for the model wherever it runs, unless a provider's own price is there."""
+    """A price without a provider applies to the model everywhere, unless the provider has its
+    own.
+    """
     book = PriceBook(
         (
             prices(
                 models=[
                     {"model": "llama", "input_per_million": 1, "output_per_million": 1},
                     {
-                        "provider": "dear",
+                        "provider": "expensive",
                         "model": "llama",
                         "input_per_million": 5,
                         "output_per_million": 5,
@@ -193,11 +202,14 @@ def test_a_document_without_provider_is_for_any_provider() -> None:
     )
     assert book.price("", "llama", MILLION, DAY_US).nanos == 2_000_000_000
     assert book.price("cheap", "llama", MILLION, DAY_US).nanos == 2_000_000_000
-    assert book.price("dear", "llama", MILLION, DAY_US).nanos == 10_000_000_000
+    assert book.price("expensive", "llama", MILLION, DAY_US).nanos == 10_000_000_000
 
 
 def test_valid_from_picks_the_price_of_the_day() -> None:
-    """The newest price not after the step's UTC day holds; before the first one the built-in list does."""
+    """The newest price not after the step's UTC day holds.
+
+    Before the first one the built-in list does.
+    """
     at = {"provider": "openai", "model": "gpt-4o", "output_per_million": 0}
     book = PriceBook(
         (
@@ -271,8 +283,10 @@ def step(**changes: Any) -> Step:
     return Step(**(base | changes))
 
 
-def test_a_step_has_one_cost_and_says_where_it_comes_from() -> None:
-    """Given, priced, unpriced, or nothing used: four answers, and only the first two are amounts."""
+def test_a_step_has_one_cost_and_its_source() -> None:
+    """Given, priced, unpriced, or nothing used: four answers, and only the first two are
+    amounts.
+    """
     used = usage(input_tokens=10)
     priced = BOOK.cost(step(provider="openai", model="gpt-4o", usage=used), None)
     assert priced.nanos == listed("openai", "gpt-4o", used)
@@ -294,10 +308,8 @@ def test_prices_are_looked_up_once() -> None:
     assert lines_executed(lambda: book.price("openai", "gpt-4o", used, DAY_US)) < 100
 
 
-def test_a_document_overrides_what_the_producer_priced_from_a_list_but_not_what_it_was_told() -> (
-    None
-):
-    """Negotiated prices hold for every agent, whichever list its SDK had; a cost that somebody gave stays."""
+def test_a_document_overrides_a_list_price_of_the_producer_but_not_a_given_cost() -> None:
+    """Negotiated prices apply to every agent, whichever list its SDK had; a given cost stays."""
     document = Prices.model_validate(
         {
             "name": "negotiated",

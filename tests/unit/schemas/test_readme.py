@@ -1,4 +1,4 @@
-"""schemas/README.md says what the code does: generated tables are current, examples are accepted."""
+"""schemas/README.md agrees with the code: tables are current, examples are accepted."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ EXAMPLES: Final[list[dict[str, Any]]] = [
 
 @pytest.mark.parametrize("name", sections())
 def test_generated_sections_are_current(name: str) -> None:
-    """Fields, limits, vectors, reasons and clamps are those of the code; ``python -m tests.support.generated`` writes them anew."""
+    """Fields, limits, vectors, reasons and clamps: ``python -m tests.support.generated``
+    writes them.
+    """
     assert marked_sections(TEXT).get(name) == sections()[name]
 
 
 def test_the_examples_show_the_cases_that_matter() -> None:
-    """A start, an end, a model call with usage, a tool's error and a retrieval: one run, told in full."""
+    """A start, an end, a model call with usage, a tool's error and a retrieval: one complete
+    run.
+    """
     shown = {(e["phase"], e["kind"], e.get("status", "")) for e in EXAMPLES}
     assert shown == {
         ("start", "agent", ""),
@@ -49,7 +53,9 @@ def test_the_examples_show_the_cases_that_matter() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"{e['phase']} of {e['name']}")
 def test_examples_are_accepted_as_they_stand(example: dict[str, Any]) -> None:
-    """Each example fits the schema, uses only fields of version 1, and is accepted with nothing clamped."""
+    """Each example fits the schema, uses only fields of version 1, and is accepted with
+    nothing clamped.
+    """
     verdict = accept_value(json.dumps(example).encode(), timestamp_us=NOW_US)
     assert isinstance(verdict, Accepted)
     assert verdict.clamped == ()
@@ -58,7 +64,7 @@ def test_examples_are_accepted_as_they_stand(example: dict[str, Any]) -> None:
 
 
 def test_the_dead_letter_s_headers_are_named() -> None:
-    """Whoever looks into the dead letter finds its headers explained."""
+    """The headers of the dead letter are documented."""
     headers = (
         DEADLETTER_TOPIC,
         DEADLETTER_PARTITION,

@@ -1,4 +1,4 @@
-"""What real agents did fits the step event: nothing is rejected or bent, and counts and sums are those of the source."""
+"""Real agents' runs as step events: none is rejected or clamped, counts and sums are unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def tokens(run: Run) -> int:
 
 @pytest.mark.parametrize("source", READERS)
 def test_every_real_step_is_accepted_as_it_is(source: str) -> None:
-    """Starts and ends of all real runs pass ``accept`` just after they happened, with nothing clamped."""
+    """Starts and ends of all real runs pass ``accept`` just after they happened, with nothing
+    clamped.
+    """
     outcomes: Counter[object] = Counter()
     for run in real_runs(source):
         for event in lifecycle(run):
@@ -59,7 +61,7 @@ def test_every_real_run_is_one_tree(source: str) -> None:
 
 @pytest.mark.parametrize("source", READERS)
 def test_a_life_has_a_start_before_each_end(source: str) -> None:
-    """The live form of a run has each step twice, in the order of time, and a start tells nothing of the outcome."""
+    """The live form of a run has each step twice, by time; a start has no outcome."""
     for run in real_runs(source)[:20]:
         events = lifecycle(run)
         assert Counter(event.phase for event in events) == {"start": len(run), "end": len(run)}
@@ -75,7 +77,10 @@ def test_a_life_has_a_start_before_each_end(source: str) -> None:
 
 
 def test_question_answering_agents_in_numbers() -> None:
-    """TRAIL: runs, calls and failures as its spans have them; tokens of model calls only, some runs ten times the median."""
+    """TRAIL: runs, calls and failures of its spans.
+
+    Tokens of model calls only, some 10 x the median.
+    """
     runs = real_runs("trail_gaia")
     steps = [step for run in runs for step in run]
     assert (len(runs), len(steps)) == (62, 1_622)
@@ -88,7 +93,7 @@ def test_question_answering_agents_in_numbers() -> None:
 
 
 def test_question_answering_agents_in_dollars() -> None:
-    """TRAIL: every model call that says its model is priced; the dearest run costs 8.2 times the median."""
+    """TRAIL: every model call with a model is priced; the costliest run is 8.2 times the median."""
     costs = []
     for run in real_runs("trail_gaia"):
         calls = [step for step in run if step.usage]
@@ -103,7 +108,9 @@ def test_question_answering_agents_in_dollars() -> None:
 
 
 def test_the_airline_agent_in_numbers() -> None:
-    """tau-bench: one step a model call and a tool call, and 73 tool errors that look like ordinary answers."""
+    """tau-bench: one step a model call and a tool call, and 73 tool errors that look like
+    ordinary answers.
+    """
     runs = real_runs("tau_bench")
     steps = [step for run in runs for step in run]
     assert Counter(step.kind for step in steps) == {
@@ -128,7 +135,9 @@ def test_the_airline_agent_in_numbers() -> None:
 
 
 def test_frameworks_tokens_are_counted_once() -> None:
-    """Each framework's tokens are those of its innermost model calls, as the exporter counted them."""
+    """Each framework's tokens are those of its innermost model calls, as the exporter counted
+    them.
+    """
     real_data("otel_framework_traces")
     files = framework_traces.files()
     assert len(files) == 8
@@ -148,7 +157,9 @@ def test_frameworks_tokens_are_counted_once() -> None:
 
 
 def test_frameworks_costs_are_ours() -> None:
-    """Where a framework computed a cost itself, our price of the same tokens on that day is the same."""
+    """Where a framework computed a cost itself, our price of the same tokens on that day is
+    the same.
+    """
     given = [
         step
         for run in real_runs("otel_framework_traces")
@@ -185,7 +196,7 @@ def test_times_of_spans_are_exact() -> None:
     assert time_us("2025-03-19T17:32:08.062589+01:00") == 1_742_401_928_062_589
 
 
-def test_missing_data_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_is_reported_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not have the data learns which folder and which variable are meant."""
     monkeypatch.setenv("STEPSTREAM_DATA", str(tmp_path))
     with pytest.raises(MissingData, match=r"no real data at .*trail_gaia: set STEPSTREAM_DATA"):

@@ -28,7 +28,7 @@ def aged(days: float, project: str) -> bytes:
 
 
 def test_a_project_may_have_days_of_its_own_for_each_kind_of_data() -> None:
-    """What is not named has the usual days, and naming the usual days says nothing."""
+    """What is not named has the usual days, and naming the usual days changes nothing."""
     settings = Settings(
         retention_by_project="dev.steps=7, shop.eu.steps=90,dev.runs=180,x.metrics=30"
     )
@@ -45,7 +45,7 @@ def test_a_project_may_have_days_of_its_own_for_each_kind_of_data() -> None:
     ["dev", "dev=7", "dev.steps=0", "dev.nothing=7", "a'b.steps=7", "dev.steps=7;x.steps=8", "="],
 )
 def test_what_is_no_retention_is_refused(text: str) -> None:
-    """A mistake is told when the settings are read, not when rows are gone."""
+    """A mistake is an error when the settings are read, not when rows are gone."""
     with pytest.raises(ValueError, match="retention_by_project"):
         Settings(retention_by_project=text)
 
@@ -64,7 +64,7 @@ def test_what_is_no_retention_is_refused(text: str) -> None:
 def test_a_step_older_than_its_projects_retention_is_rejected(
     project: str, days: float, taken: bool
 ) -> None:
-    """Judged by the project's own days, whether these are fewer or more than the others'."""
+    """By the project's own days, whether these are fewer or more than the others'."""
     limits = record_limits(Settings(retention_by_project="dev.steps=7,shop.steps=90"))
     verdict = accept_value(aged(days, project), timestamp_us=NOW_US, limits=limits)
     assert isinstance(verdict, Accepted) is taken

@@ -1,4 +1,7 @@
-"""One list of secrets for the SDK, the detectors and notifications; and no text makes looking for them slow."""
+"""One list of secrets for the SDK, the detectors and notifications.
+
+And no text makes looking for them slow.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ TOKENS = {
 
 @pytest.mark.parametrize("name", TOKENS)
 def test_what_one_knows_all_know(name: str) -> None:
-    """The SDK takes it out, a detector finds it, a notification does not tell it."""
+    """The SDK takes it out, a detector finds it, a notification does not contain it."""
     token = TOKENS[name]
     text = f"use {token} please"
     secret = max(re.split(r"[\n:/@ ]", token), key=len)
@@ -86,21 +89,26 @@ def test_notifications_are_cleared_of_all_that_the_sdk_takes_out(
 
 
 def test_there_is_one_list() -> None:
-    """Every key has a kind, and everybody uses the same function and the same table."""
+    """Every key has a kind, and all rooms use the same function and the same table."""
     assert KINDS.keys() == KEYS.keys()
     assert vars(sensitive_forms)["KEYS"] is KEYS
     assert vars(quoting)["without_secrets"] is without_secrets is of_the_sdk
 
 
-def test_what_is_told_is_not_half_a_secret() -> None:
-    """A long text is read in part; the part ends between words, and what is cut afterwards is clean."""
+def test_a_quoted_text_has_no_half_of_a_secret() -> None:
+    """A long text is read in part.
+
+    The part ends between words, and what is cut afterwards is clean.
+    """
     for length in range(3_900, 4_100):
-        told = quoting.redacted("a" * (length - 1) + " " + f"sk-proj-{KEY} end " + "b" * 5_000, 500)
-        assert "sk-proj" not in told
+        quoted = quoting.redacted(
+            "a" * (length - 1) + " " + f"sk-proj-{KEY} end " + "b" * 5_000, 500
+        )
+        assert "sk-proj" not in quoted
 
 
 def test_clean_data_holds_no_secret() -> None:
-    """Of all that real agents said in these runs, nothing is called a key, a token or a password."""
+    """No text of real agents in these runs is taken for a key, a token or a password."""
     runs = [
         run
         for source in ("tau_bench", "trail_gaia", "otel_framework_traces")
@@ -111,21 +119,30 @@ def test_clean_data_holds_no_secret() -> None:
     assert [found for text in texts for found in found_in(text, text.encode(), FORMS["key"])] == []
 
 
-# -- work --------------------------------------------------------------------------------------------------------------
+# -- work ---------------------------------------------------------------------------------------
 
 PIECES = (
-    "-eyJ", ".eyJ", "eyJ", "-eyJaaaaaaaa", ".eyJaaaaaaaa", "eyJaaaaaaaa.", "token=", "token:", "token='", 'token="',
-    '"token":"', "token=\\'", 'token=\\"', '\\"token\\":\\"', "password=", "password: ", '"password":"', "'password': '",
-    '"password":', '"password":[', "password=\\", "pwd=", "pwd='\\", 'jwt="', "secret=", "secret = ", "api_key=\\",
-    "api key:", "apikey=a", "cookie:", "authorization: ", "Bearer ", "bearer=", "Authorization: Basic ", "credential=x.",
-    "pass=1", "://", "://a:", "://:", "://a:b", "://a@", "@", "a@", "a.", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ",
-    "PRIVATE KEY", "-----END ", "-----BEGIN A PRIVATE KEY-----\\n", "sk-", "-sk-", "sk-a", "SG.", "SG.aaaaaaaaaaaaaaaa",
-    "-SG.a", "pypi-", "-pypi-", "xoxb-", "ghp_", "-ghp_", "hvs.", "ya29.", "AKIA", "AIza", "-AIza", "dapi", ":AA", "1:AA",
-    "123456789:AA", "hooks.slack.com/services/", "/api/webhooks/1", "\\", "\\\\", '"', "'", "\n", " ", "a", "1", "1 ", "1-",
-    "_", "-", ".", "*", "x", "<", "$", "{{", "token=token", "token=<", "token={{", "token=$", "token=***", "token=a(",
+    "-eyJ", ".eyJ", "eyJ", "-eyJaaaaaaaa", ".eyJaaaaaaaa", "eyJaaaaaaaa.", "token=", "token:",
+    "token='", 'token="',
+    '"token":"', "token=\\'", 'token=\\"', '\\"token\\":\\"', "password=", "password: ",
+    '"password":"', "'password': '",
+    '"password":', '"password":[', "password=\\", "pwd=", "pwd='\\", 'jwt="', "secret=",
+    "secret = ", "api_key=\\",
+    "api key:", "apikey=a", "cookie:", "authorization: ", "Bearer ", "bearer=",
+    "Authorization: Basic ", "credential=x.",
+    "pass=1", "://", "://a:", "://:", "://a:b", "://a@", "@", "a@", "a.",
+    "-----BEGIN PRIVATE KEY-----", "-----BEGIN ",
+    "PRIVATE KEY", "-----END ", "-----BEGIN A PRIVATE KEY-----\\n", "sk-", "-sk-", "sk-a", "SG.",
+    "SG.aaaaaaaaaaaaaaaa",
+    "-SG.a", "pypi-", "-pypi-", "xoxb-", "ghp_", "-ghp_", "hvs.", "ya29.", "AKIA", "AIza", "-AIza",
+    "dapi", ":AA", "1:AA",
+    "123456789:AA", "hooks.slack.com/services/", "/api/webhooks/1", "\\", "\\\\", '"', "'", "\n",
+    " ", "a", "1", "1 ", "1-",
+    "_", "-", ".", "*", "x", "<", "$", "{{", "token=token", "token=<", "token={{", "token=$",
+    "token=***", "token=a(",
     "token=a.", "pwd=a[", '\\"', "'\\\\'", "[", "]", 'token=1\\\\"',
 )  # fmt: skip
-"""What hostile texts are made of: beginnings of everything that is looked for, and what it is ended by."""
+"""Parts of hostile texts: beginnings and ends of everything that is searched for."""
 HOSTILE = [*PIECES, *(first + second for first in PIECES[::5] for second in PIECES[2::9])]
 PATTERNS = {
     **{f"key {start}": pattern for start, pattern in KEYS.items()},
@@ -139,15 +156,15 @@ PATTERNS = {
 
 @pytest.mark.parametrize("piece", HOSTILE, ids=repr)
 def test_values_of_names_cost_what_the_text_is_long(piece: str) -> None:
-    """Four times the text is at most four times the characters looked at, and a few more; also behind an open quote."""
+    """Four times the text: about four times the characters examined, also behind an open quote."""
     for before in ("", "token='", 'password="\\\\\\"', '"'):
-        looked = []
+        examined = []
         for length in (4_000, 16_000):
             named = Named(before + piece * (length // len(piece)))
             named.spans()
-            looked.append(named.examined)
-        assert looked[1] <= 5 * looked[0] + 2_000
-        assert looked[1] <= 60 * 16_000
+            examined.append(named.examined)
+        assert examined[1] <= 5 * examined[0] + 2_000
+        assert examined[1] <= 60 * 16_000
 
 
 @pytest.mark.parametrize("name", PATTERNS)

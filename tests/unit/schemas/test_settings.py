@@ -13,7 +13,7 @@ FIELDS = Settings.model_fields
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_says_what_it_means(name: str) -> None:
+def test_every_setting_has_a_meaning(name: str) -> None:
     """Name, default and meaning stand in the table; a meaning is sentences on one line."""
     info = FIELDS[name]
     assert info.description
@@ -37,7 +37,10 @@ def test_unknown_settings_are_refused() -> None:
 
 
 def test_settings_have_one_environment_variable_each() -> None:
-    """``kafka_brokers`` is ``STEPSTREAM_KAFKA_BROKERS``; none can be mistaken for another's ``_FILE``."""
+    """``kafka_brokers`` is ``STEPSTREAM_KAFKA_BROKERS``.
+
+    None can be mistaken for another's ``_FILE``.
+    """
     variables = {environment_name(name) for name in FIELDS}
     assert environment_name("kafka_brokers") == "STEPSTREAM_KAFKA_BROKERS"
     assert len(variables) == len(FIELDS)

@@ -61,7 +61,10 @@ def test_a_channel_is_kept_as_it_was_written(name: str) -> None:
     ],
 )
 def test_a_channel_that_cannot_be_is_explained(to: dict[str, Any], words: str) -> None:
-    """With the option's name and what to write; what was written is not repeated, for it may be a secret."""
+    """With the option's name and what to write.
+
+    What was written is not repeated, for it may be a secret.
+    """
     error_text = wrong(to=to)
     assert words in error_text
     assert "hunter2" not in error_text
@@ -106,6 +109,7 @@ def test_templates_can_name_every_field_there_is_and_none_that_is_not() -> None:
 
 def test_what_names_a_secret() -> None:
     """A variable or an absolute path, nothing else."""
-    assert [is_secret_ref(text) for text in ("env:A_1", "file:/a/b", "env:", "env:a b", "file:a", "ENV:A", "x")] == [
+    assert [is_secret_ref(text) for text in ("env:A_1", "file:/a/b", "env:", "env:a b", "file:a",
+    "ENV:A", "x")] == [
         True, True, False, False, False, False, False,
     ]  # fmt: skip

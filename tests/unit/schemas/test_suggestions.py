@@ -1,4 +1,4 @@
-"""The name that somebody most likely meant."""
+"""The name that was most likely meant."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_without_a_near_name_the_known_ones_are_listed() -> None:
     assert did_you_mean("zebra", ["agent"], otherwise="see --help") == "see --help"
 
 
-def test_suggesting_loads_nothing_heavy() -> None:
-    """The SDK suggests names beside an agent: neither pydantic nor another package is loaded."""
+def test_suggesting_loads_no_package() -> None:
+    """The SDK suggests names within an agent: neither pydantic nor another package is loaded."""
     code = (
         "import runpy, sys; "
         f"made = runpy.run_path({suggestions.__file__!r}); "

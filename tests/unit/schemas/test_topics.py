@@ -22,7 +22,10 @@ def test_topics_are_those_of_the_flow() -> None:
 
 
 def test_names_carry_the_prefix() -> None:
-    """Installations share a cluster by prefix; a wrong name is refused and the right ones are shown."""
+    """Installations share a cluster by prefix.
+
+    A wrong name is refused and the right ones are shown.
+    """
     assert topic("acme.dev", "steps") == "acme.dev.steps"
     with pytest.raises(ValueError, match=r"no such topic: step .*steps"):
         topic("acme", "step")
@@ -35,7 +38,7 @@ def test_names_are_legal_in_kafka(name: str) -> None:
 
 
 def test_steps_are_stamped_by_the_broker() -> None:
-    """Time limits are judged against the append time, so the broker sets it."""
+    """Time limits are compared with the append time, so the broker sets it."""
     assert BY_NAME["steps"].config["message.timestamp.type"] == "LogAppendTime"
     assert BY_NAME["steps"].config["retention.ms"] == str(7 * DAY_MS)
 
@@ -68,7 +71,7 @@ def test_what_is_a_log_is_never_compacted(name: str) -> None:
 
 
 def test_stages_meet_on_equal_partitions() -> None:
-    """State lies beside its steps and alerts beside their findings, so they have as many partitions."""
+    """State is partitioned as its steps and alerts as their findings: the counts are equal."""
     assert BY_NAME["state"].partitioned == BY_NAME["steps"].partitioned == "steps"
     assert BY_NAME["alerts"].partitioned == BY_NAME["findings"].partitioned == "fleet"
     assert {spec.partitioned for spec in TOPICS} == {"steps", "fleet", "one"}

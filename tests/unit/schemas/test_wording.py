@@ -1,4 +1,4 @@
-"""What is wrong with what a person wrote is a sentence: its path, what was probably meant, and none of pydantic's words."""
+"""Errors in written documents: a sentence with path and suggestion, without pydantic's words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREIGN = (
     "validation",
     "type=",
 )
-"""Words of the library that must not reach anybody."""
+"""Words of the library that must not reach users."""
 
 
 def subscription(**fields: Any) -> dict[str, Any]:
@@ -68,24 +68,24 @@ def subscription(**fields: Any) -> dict[str, Any]:
 )
 def test_what_is_wrong_with_a_subscription(fields: dict[str, Any], words: str) -> None:
     """Whichever way it comes: as data, or as a record of the config topic."""
-    for told in (
+    for message in (
         data_wrong(subscription(**fields)),
         record_wrong({"kind": "Subscription", **subscription(**fields)}),
     ):
-        assert words in told
-        assert not [word for word in FOREIGN if word in told]
-        assert "secret.example.org" not in told
+        assert words in message
+        assert not [word for word in FOREIGN if word in message]
+        assert "secret.example.org" not in message
 
 
 def data_wrong(data: dict[str, Any]) -> str:
-    """What is said of data that are no subscription."""
+    """The error for data that are no subscription."""
     with pytest.raises(WrongDocument) as caught:
         subscription_of(data)
     return str(caught.value)
 
 
 def record_wrong(data: Any) -> str:
-    """What is said of a record that is no document."""
+    """The error for a record that is no document."""
     with pytest.raises(WrongDocument) as caught:
         decode_document(data if isinstance(data, bytes) else json.dumps(data))
     return str(caught.value)
@@ -106,9 +106,9 @@ def record_wrong(data: Any) -> str:
 )
 def test_what_is_wrong_with_a_record(record: Any, words: str) -> None:
     """Also where it is nothing like a document."""
-    told = record_wrong(record)
-    assert words in told
-    assert not [word for word in FOREIGN if word in told]
+    message = record_wrong(record)
+    assert words in message
+    assert not [word for word in FOREIGN if word in message]
 
 
 def test_a_filter_of_alerts_that_cannot_be_is_explained() -> None:
@@ -129,6 +129,6 @@ def test_a_filter_of_alerts_that_cannot_be_is_explained() -> None:
     ],
 )
 def test_a_hint_is_near_or_a_list(name: str, hint: str) -> None:
-    """A guess that is far off misleads: then all names are told."""
+    """A guess that is far off misleads: then all names are listed."""
     assert did_you_mean(name, ["agent", "task"]) == hint
     assert did_you_mean("nope", ["looper"]) == "there are: looper"

@@ -10,7 +10,9 @@ from tests.support.receiver import Call, receiver
 
 
 def test_a_request_that_breaks_off_is_no_call() -> None:
-    """A client that is killed behind the headers, or within the body, has sent nothing: ``status`` is not asked."""
+    """A client that is killed behind the headers, or within the body, has sent nothing:
+    ``status`` is not asked.
+    """
     asked: list[Call] = []
 
     def status(call: Call) -> int:

@@ -1,4 +1,4 @@
-"""The example of a detector in a package of its own passes the suite, and the page about it shows it as it is."""
+"""The example of a detector in its own package passes the suite and equals the documented one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The behaviour suite over the detectors that read no contents; and the suite itself, which must notice a bad detector."""
+"""The behaviour suite over detectors that read no contents, and faulty detectors that it finds."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tests.support.suite_cases import CASES
 
 @pytest.mark.parametrize("tested", CASES, ids=[tested.name for tested in CASES])
 def test_built_in_detectors_keep_the_promises_of_detectors(tested: DetectorCase) -> None:
-    """All of the suite's checks, as anybody would run them."""
+    """All of the suite's checks, as a user would run them."""
     check_detector(tested)
 
 
 class Chatty(RuleBase):
-    """A rule of somebody's own, of which no policy knows."""
+    """A rule outside of the project that no policy names."""
 
     rule: Literal["chatty"]
 
@@ -72,7 +72,7 @@ class Hoarder(Good):
 
 
 class Impatient(Good):
-    """Judges a cat by whether a dog came before it."""
+    """Depends on whether a dog arrived before a cat."""
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         state = self.state(run, {})
@@ -85,7 +85,7 @@ class Impatient(Good):
 
 
 class Repeating(Good):
-    """Says the same again under another name."""
+    """Repeats a finding under another name."""
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         return (
@@ -107,7 +107,7 @@ def own(make: Callable[[Applied], DetectorBase], **more: Any) -> DetectorCase:
     )
 
 
-def test_a_detector_of_one_s_own_can_be_held_to_it() -> None:
+def test_a_detector_of_one_s_own_can_be_checked_by_it() -> None:
     """A rule that no policy knows and a detector that keeps the promises."""
     check_detector(own(Good))
 
@@ -128,8 +128,8 @@ def test_a_bad_detector_is_found_out(
         check(own(make))
 
 
-def test_a_detector_that_judges_by_arrival_is_found_out() -> None:
-    """Where order counts, a judgement must wait or work on the steps' own times."""
+def test_a_detector_that_depends_on_arrival_fails() -> None:
+    """Where order counts, a detector must wait or use the steps' own times."""
     steps = [ended(2, 2, output="a dog"), ended(3, 3, output="a cat"), ended(4, 4, output="a cat")]
     quiet = DetectorCase(
         "dogs first",

@@ -65,7 +65,8 @@ def seeds(now_ns: int) -> list[tuple[str, bytes, dict[str, str]]]:
     ]
 
 
-_TOKENS = (b"null", b"{}", b"[]", b"-1", b"1e999", b'"\\ud800"', b"true", b"\x00", b"\xff\xff", b'"', b"[" * 300)  # fmt: skip
+_TOKENS = (b"null", b"{}", b"[]", b"-1", b"1e999", b'"\\ud800"', b"true", b"\x00", b"\xff\xff",
+b'"', b"[" * 300)  # fmt: skip
 
 
 def broken(body: bytes, chance: random.Random) -> bytes:
@@ -117,14 +118,14 @@ async def play(count: int, seed: int) -> dict[int, int]:
 
 
 def refusals(path: str, status: int, data: bytes, form: str) -> int:
-    """How many items an answer says were refused."""
+    """How many items were refused, by the answer."""
     if path == "/v1/steps":
         return int(json.loads(data).get("rejected", 0))
     if status != 200 or not data:
         return 0
     if form == answers.JSON:
-        told = json.loads(data).get("partialSuccess", {})
-        return int(told.get("rejectedSpans", told.get("rejectedLogRecords", 0)))
+        partial = json.loads(data).get("partialSuccess", {})
+        return int(partial.get("rejectedSpans", partial.get("rejectedLogRecords", 0)))
     at = data.index(b"\x08") + 1  # field 1 of the partial success
     return data[at] & 127 | (data[at + 1] << 7 if data[at] > 127 else 0)
 

@@ -109,7 +109,7 @@ def test_an_invalid_attribute_costs_its_span_alone() -> None:
         [span(1, attributes={"odd": marker}), span(2, attributes={marker: "x"}), span(3)]
     ).SerializeToString()
     at = body.index(marker.encode())
-    broken = body[: at - 1] + b"\x7f" + body[at:]  # the text's length says more than there is
+    broken = body[: at - 1] + b"\x7f" + body[at:]  # the stated length of the text exceeds the body
     first, second, third = protobuf.spans(broken)
     assert isinstance(first, Unreadable)
     assert isinstance(second, Span)

@@ -28,9 +28,12 @@ TABLE: dict[str, list[Row]] = {
     "pydantic-ai-tools-2025-12-04": [
         ("00d3f40ee8e3b716", "agent", *AGENT),
         ("5b5c52d029f28206", "agent", *AGENT),
-        ("be64c23f44dd98be", "llm_call", "", "gpt-4o-mini-2024-07-18", "openai", (265, 73), "0.00008355"),
-        ("00d2804abb764b1b", "llm_call", "", "gpt-4o-mini-2024-07-18", "openai", (417, 53), "0.00009435"),
-        ("8976b072313c51f2", "llm_call", "", "gpt-4o-mini-2024-07-18", "openai", (502, 14), "0.0000837"),
+        ("be64c23f44dd98be", "llm_call", "", "gpt-4o-mini-2024-07-18", "openai", (265, 73),
+        "0.00008355"),
+        ("00d2804abb764b1b", "llm_call", "", "gpt-4o-mini-2024-07-18", "openai", (417, 53),
+        "0.00009435"),
+        ("8976b072313c51f2", "llm_call", "", "gpt-4o-mini-2024-07-18", "openai", (502, 14),
+        "0.0000837"),
         ("93d5543f7340c2e6", "other", *AGENT),
         ("99ec63d0b5ecdbf5", "tool_call", "get_pun_suggestion", "", "", None, ""),
         ("02d7769b76595f0b", "tool_call", "get_dad_joke_suggestion", "", "", None, ""),
@@ -193,7 +196,7 @@ def test_every_trace_of_real_agents_comes_out_whole() -> None:
 
 
 def assert_same(step: AnyStep, original: dict[str, Any]) -> None:
-    """The step says what the original span says."""
+    """The step has the facts of the original span."""
     attributes = original["span_attributes"]
     parent = original["parent_span_id"]
     is_root = parent in (None, "", "None")
@@ -207,8 +210,8 @@ def assert_same(step: AnyStep, original: dict[str, Any]) -> None:
     failed = original["status_code"] == "Error"
     assert step.status == ("error" if failed else "ok")
     if failed:
-        told = original["events"][-1]["Attributes"]
-        assert step.error_type == told["exception.type"]
+        event_attributes = original["events"][-1]["Attributes"]
+        assert step.error_type == event_attributes["exception.type"]
     if kind != "llm_call":
         assert step.usage is None
         return

@@ -1,4 +1,4 @@
-"""The published description and the application agree, whatever a client makes of the description."""
+"""The published description and the application agree, for every request of the description."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def url() -> Iterator[str]:
 
 @schema.parametrize()
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_the_description_allows_is_answered_as_it_says(case: Any, url: str) -> None:
-    """Valid and invalid requests: a status, a type and a form that are described, and never a 500."""
+def test_whatever_the_description_allows_gets_a_described_answer(case: Any, url: str) -> None:
+    """Valid and invalid requests get a described status, type and form, and never a 500."""
     case.call_and_validate(base_url=url, checks=CHECKS)
 
 
 def test_the_description_is_published(url: str) -> None:
-    """And is what the code says."""
+    """And is generated from the code."""
     answer = post(url, "/openapi.json", b"", method="GET")
     assert answer.status == 200
     assert answer.json == json.loads(json.dumps(document()))

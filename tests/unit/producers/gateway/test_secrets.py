@@ -1,4 +1,4 @@
-"""Secrets leave the gateway nowhere, and the cheap look before the thorough one misses none."""
+"""No secret leaves the gateway, and the cheap check before the full one misses none."""
 
 from __future__ import annotations
 
@@ -53,20 +53,21 @@ def test_every_form_of_key_is_noticed(start: str) -> None:
 
 
 words = st.sampled_from(
-    ["password", "=", ": ", '"', "secret", "://a:b@c", "Bearer ", "eyJ", ".eyJ", "x1" * 9, "sk-", "key", "_", " "]
+    ["password", "=", ": ", '"', "secret", "://a:b@c", "Bearer ", "eyJ", ".eyJ", "x1" * 9, "sk-",
+    "key", "_", " "]
 )  # fmt: skip
 
 
 @given(st.lists(words, max_size=12))
-def test_the_cheap_look_misses_nothing(parts: list[str]) -> None:
-    """What would be changed is always looked at."""
+def test_the_cheap_check_misses_nothing(parts: list[str]) -> None:
+    """Text that would be changed always gets the full check."""
     text = "".join(parts)
     if without_secrets(text) != text:
         assert may_hold_secrets(text)
 
 
-def test_ordinary_texts_are_not_looked_at_twice() -> None:
-    """Else the cheap look would be worth nothing."""
+def test_ordinary_texts_get_no_second_check() -> None:
+    """Otherwise the cheap check would save nothing."""
     assert not may_hold_secrets(
         "Where is my order 4711? It was shipped on 2026-03-01, see https://example.com/a"
     )

@@ -77,9 +77,11 @@ def test_a_call_s_usage_is_marked_so_that_the_worker_counts_the_innermost() -> N
     ("attributes", "scope", "expected"),
     [
         # OpenAI and Gemini: the cached tokens are in the input.
-        ({"gen_ai.usage.input_tokens": 100, "gen_ai.usage.cache_read.input_tokens": 40}, "", (100, 0, 40, 0, 0)),
+        ({"gen_ai.usage.input_tokens": 100, "gen_ai.usage.cache_read.input_tokens": 40}, "", (100,
+        0, 40, 0, 0)),
         # Anthropic raw: more was cached than there is input, so it is not in it.
-        ({"gen_ai.usage.input_tokens": 10, "gen_ai.usage.cache_read_input_tokens": 40}, "", (50, 0, 40, 0, 0)),
+        ({"gen_ai.usage.input_tokens": 10, "gen_ai.usage.cache_read_input_tokens": 40}, "", (50, 0,
+        40, 0, 0)),
         (
             {
                 "gen_ai.usage.input_tokens": 10,
@@ -101,10 +103,12 @@ def test_a_call_s_usage_is_marked_so_that_the_worker_counts_the_innermost() -> N
             "gcp.vertex.agent",
             (0, 130, 0, 0, 30),
         ),
-        ({"gen_ai.usage.output_tokens": 100, "gen_ai.usage.reasoning_tokens": 30}, "", (0, 100, 0, 0, 30)),
+        ({"gen_ai.usage.output_tokens": 100, "gen_ai.usage.reasoning_tokens": 30}, "", (0, 100, 0,
+        0, 30)),
         # Langfuse's buckets do not overlap, unless their total shows that they do.
         (
-            {"langfuse.observation.usage_details": {"input": 60, "input_cached_tokens": 40, "output": 5}},
+            {"langfuse.observation.usage_details": {"input": 60, "input_cached_tokens": 40,
+            "output": 5}},
             "",
             (100, 5, 40, 0, 0),
         ),
@@ -133,13 +137,16 @@ def test_cached_tokens_are_counted_once(
     [
         ({"gen_ai.system": "spring_ai", "gen_ai.request.model": "gpt-4o"}, "", True),
         ({"gen_ai.provider.name": "strands-agents", "gen_ai.request.model": "gpt-4o"}, "", True),
-        ({"gen_ai.system": "gcp.vertex.agent", "gen_ai.request.model": "gemini-2.0-flash"}, "", True),
+        ({"gen_ai.system": "gcp.vertex.agent", "gen_ai.request.model": "gemini-2.0-flash"}, "",
+        True),
         (
-            {"gen_ai.system": "langchain", "llm.provider": "openai", "gen_ai.request.model": "gpt-4o"},
+            {"gen_ai.system": "langchain", "llm.provider": "openai",
+            "gen_ai.request.model": "gpt-4o"},
             "openai",
             True,
         ),
-        ({"gen_ai.provider.name": "azure.ai.openai", "gen_ai.request.model": "gpt-4o"}, "azure", True),
+        ({"gen_ai.provider.name": "azure.ai.openai", "gen_ai.request.model": "gpt-4o"}, "azure",
+        True),
         (
             {
                 "gen_ai.provider.name": "aws.bedrock",
@@ -155,7 +162,7 @@ def test_cached_tokens_are_counted_once(
 def test_a_framework_is_no_provider(
     attributes: dict[str, Any], provider: str, priced: bool
 ) -> None:
-    """Then the model's own name tells who is paid."""
+    """Then the provider follows from the model's name."""
     counts = {"gen_ai.usage.input_tokens": 1_000, "gen_ai.usage.output_tokens": 10}
     step = step_of({"gen_ai.operation.name": "chat", **counts, **attributes})
     assert step.provider == provider
@@ -181,7 +188,7 @@ def test_ids_in_json_are_hex_and_base64_is_refused_with_that_sentence() -> None:
 
 
 def test_json_may_write_numbers_as_texts_and_leave_out_what_is_zero() -> None:
-    """``intValue`` as text or number, enums as numbers or names, NaN as text, no ``kind`` at all."""
+    """``intValue`` as text or number, enums as number or name, NaN as text, no ``kind``."""
     raw = {
         "traceId": TRACE,
         "spanId": "00000000000000aa",
@@ -212,13 +219,13 @@ def test_json_may_write_numbers_as_texts_and_leave_out_what_is_zero() -> None:
     "trace_id", ["", "0" * 32, TRACE[:-1], TRACE + "0", "g" * 32, "0x" + TRACE[:30]]
 )
 def test_impossible_ids_cost_the_span(trace_id: str) -> None:
-    """With a sentence that says what is wrong with them."""
+    """With a sentence that explains what is wrong with them."""
     refused = Mapper(OPTIONS).steps(span(trace_id=trace_id), ORIGIN)
     assert isinstance(refused, Refused)
     assert "trace id" in refused.detail
 
 
-def test_attributes_as_an_object_cost_the_span_and_the_sentence_says_so() -> None:
+def test_attributes_as_an_object_cost_the_span_with_an_explanation() -> None:
     """The others of the request are taken."""
     bad = json_span(span(2)) | {"attributes": {"gen_ai.operation.name": "chat"}}
     good, wrong = otlp_json.spans(json.dumps(json_request([span(1), bad])).encode())
@@ -244,7 +251,7 @@ def test_text_that_is_not_utf8_is_replaced() -> None:
     [
         (0x301, "", 7, True),
         (0x101, "", 7, False),  # known to be local
-        (0x001, "", 7, False),  # older SDKs and JavaScript tell nothing
+        (0x001, "", 7, False),  # older SDKs and JavaScript do not set the flag
         (0x301, "", 0, False),
         (0x301, "vendor=x,stepstream=1", 7, False),  # the parent reports to Stepstream too
     ],
@@ -303,7 +310,7 @@ def test_langsmith_s_own_kind_goes_before_the_operation() -> None:
 
 def test_a_declared_schema_is_no_input() -> None:
     """``tool.parameters`` holds arguments in some instrumentations and the schema in others."""
-    tool = {"openinference.span.kind": "TOOL", "tool.name": "look"}
+    tool = {"openinference.span.kind": "TOOL", "tool.name": "find"}
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
     assert step_of({**tool, "tool.parameters": json.dumps(schema)}).input == ""
     described = {"city": {"type": "string", "description": "where"}}
@@ -354,7 +361,7 @@ def test_messages_may_stand_in_events() -> None:
 
 
 def test_media_is_described_before_texts_are_cut() -> None:
-    """An image would displace the text beside it."""
+    """An image would displace the text next to it."""
     image = base64.b64encode(b"\x89PNG" + bytes(range(256)) * 256).decode()
     content = [
         {"type": "image", "mime_type": "image/png", "content": image},
@@ -373,21 +380,21 @@ def test_media_is_described_before_texts_are_cut() -> None:
 @pytest.mark.parametrize(
     "output",
     [
-        '[{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"look","arguments":{"q":1}}]}]',
-        '{"tool_calls":[{"id":"c1","type":"function","function":{"name":"look","arguments":"{\\"q\\":1}"}}]}',
-        '{"content":[{"type":"tool_use","id":"c1","name":"look","input":{"q":1}}]}',
-        '[{"toolCallId":"c1","toolName":"look","args":{"q":1}}]',
-        '{"content":{"parts":[{"function_call":{"id":"c1","name":"look","args":{"q":1}}}]}}',
-        '{"output":[{"type":"function_call","call_id":"c1","name":"look","arguments":"{\\"q\\":1}"}]}',
-        '{"content":[{"toolUse":{"toolUseId":"c1","name":"look","input":{"q":1}}}]}',
+        '[{"role":"assistant","parts":[{"type":"tool_call","id":"c1","name":"find","arguments":{"q":1}}]}]',
+        '{"tool_calls":[{"id":"c1","type":"function","function":{"name":"find","arguments":"{\\"q\\":1}"}}]}',
+        '{"content":[{"type":"tool_use","id":"c1","name":"find","input":{"q":1}}]}',
+        '[{"toolCallId":"c1","toolName":"find","args":{"q":1}}]',
+        '{"content":{"parts":[{"function_call":{"id":"c1","name":"find","args":{"q":1}}}]}}',
+        '{"output":[{"type":"function_call","call_id":"c1","name":"find","arguments":"{\\"q\\":1}"}]}',
+        '{"content":[{"toolUse":{"toolUseId":"c1","name":"find","input":{"q":1}}}]}',
     ],
 )
 def test_the_choice_of_a_tool_is_a_step_of_its_own(output: str) -> None:
-    """No span tells of it: it stands in the answer of the model, in each provider's form."""
+    """Without a span of its own: it is part of the model's answer, in each provider's form."""
     call, chosen = mapped(span(attributes={**CHAT, "gen_ai.output.messages": output}))
     assert (chosen.kind, chosen.tool, chosen.parent_step_id) == (
         "tool_selection",
-        "look",
+        "find",
         call.step_id,
     )
     assert json.loads(chosen.input) == {"q": 1}
@@ -399,7 +406,7 @@ def test_the_choice_of_a_tool_is_a_step_of_its_own(output: str) -> None:
 def test_declared_tools_are_not_chosen_ones() -> None:
     """A definition in the answer's text has parameters, no arguments."""
     output = (
-        '{"tools":[{"type":"function","function":{"name":"look","parameters":{}}}],"tool_calls":[]}'
+        '{"tools":[{"type":"function","function":{"name":"find","parameters":{}}}],"tool_calls":[]}'
     )
     assert len(mapped(span(attributes={**CHAT, "output.value": output}))) == 1
 
@@ -442,7 +449,7 @@ def test_a_repeated_span_gives_the_same_records() -> None:
 
 
 def test_a_failed_tool_may_have_no_status() -> None:
-    """The result tells."""
+    """The result decides."""
     tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "pay"}
 
     def status(result: str, code: int = 0) -> str:
