@@ -457,8 +457,8 @@ def test_names_as_frameworks_write_them(
     [
         ("openai", "gpt-4o-2099-01-01"),
         ("", "openai/gpt-4o-next"),
-        ("unknown", "gpt-4o"),
-        ("", "unknown/gpt-4o"),
+        ("no-provider", "gpt-4o"),
+        ("", "no-provider/gpt-4o"),
         ("ollama", "llama3:8b"),
         ("", "mistral:7b"),
         ("", "us.anthropic.claude-99"),

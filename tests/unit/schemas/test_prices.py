@@ -127,7 +127,7 @@ def test_more_cached_than_input_is_taken_as_all_cached() -> None:
 
 @pytest.mark.parametrize(
     ("provider", "model"),
-    [("unknown", "gpt-4o"), ("openai", "gpt-none"), ("", "no-such-model"), ("", "")],
+    [("no-provider", "gpt-4o"), ("openai", "gpt-none"), ("", "no-such-model"), ("", "")],
 )
 def test_unknown_is_unpriced(provider: str, model: str) -> None:
     """A model without a price is unpriced, not free."""
