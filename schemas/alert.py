@@ -16,7 +16,7 @@ from stepstream.schemas.step import TimeUs
 Severity = Literal["info", "warning", "error", "critical"]
 FindingSeverity = Literal["note", "info", "warning", "error", "critical"]
 """A ``note`` is stored and shown with its run; it never opens or changes an alert, so no
-subscription is told of it."""
+subscription delivers it."""
 SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
 FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
 AlertState = Literal["firing", "resolved"]
@@ -37,7 +37,7 @@ class Finding(BaseModel):
 
     finding_id: str
     state: FindingState = Field(
-        "firing", description="resolved: the trouble that this finding opened is over"
+        "firing", description="resolved: the problem that this finding reported has ended"
     )
     time: TimeUs = Field(description="log time at which it was seen")
     project: str
@@ -48,7 +48,7 @@ class Finding(BaseModel):
     user_id: str = ""
     trace_id: str = ""
     alert: str = Field(description="the rule's name as people know it, e.g. too-expensive")
-    rule: str = Field(description="what was judged, e.g. run_cost")
+    rule: str = Field(description="the rule that was evaluated, e.g. run_cost")
     policy: str = Field("", description="the policy that asked; empty for the built-in one")
     severity: FindingSeverity = Field("warning", description="a note opens no alert")
     subject: str = Field(
@@ -65,19 +65,18 @@ class Finding(BaseModel):
     baseline_runs: int = Field(0, description="runs that the baseline was learnt from")
     message: str = Field(
         "",
-        description="what is wrong, in words of ours, names and numbers; nothing that a step said",
+        description="what is wrong: names and numbers, never text from a step's contents",
     )
     quoted: str = Field(
         "",
-        description="what a step said, such as a tool's error message; empty where nothing is "
-        "quoted",
+        description="text from a step, such as a tool's error message; empty where nothing is quoted",
     )
     detail: str = Field("", description="the likely cause, where the data shows it")
     running: bool = Field(False, description="the run had not ended")
     run_steps: int = Field(
         0, description="steps of the run when it was found; 0: not about one run, or not recorded"
     )
-    action: str = Field("", description="warn, pause or stop where an enforcing policy orders it")
+    action: str = Field("", description="warn, pause or stop where an enforcing policy requests it")
     by: str = Field("", description="who acknowledged, silenced or resolved")
     until: TimeUs = Field(0, description="end of a silence")
     alert_id: str = Field(
@@ -169,7 +168,7 @@ class Alert(BaseModel):
 
 
 class Command(BaseModel):
-    """An order to running agents.
+    """A command to running agents.
 
     To one run (``trace_id``) or to all runs of a project or agent until ``expires``.
     """
@@ -188,7 +187,7 @@ class Command(BaseModel):
     reason: str = ""
     alert_id: str = ""
     finding_id: str = ""
-    by: str = Field("", description="policy:<name>, or who ordered it")
+    by: str = Field("", description="policy:<name>, or who sent it")
     expires: TimeUs = Field(
         0, description="0: the run's end; a scope command binds runs that start before then"
     )

@@ -26,6 +26,7 @@ def action_finding(
     """
     return new_finding(
         alert,
+        # Another text here would change the ids of actions that are in the log already.
         derived_id("said", alert.alert_id, action, by, until_us, now_us),
         now_us,
         state=action,

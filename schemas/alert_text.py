@@ -15,6 +15,7 @@ _RUN_TOTALS: Final = frozenset({"usd", "tokens", "steps", "us"})
 
 def sentence(item: Alert | AlertStruct | Finding | FindingStruct) -> str:
     """What was found, and how far the run was then; of a resolved alert only what was found."""
+    # The message may be empty in records of other programs.
     message = item.message or item.rule
     return message if item.state == "resolved" else f"{message}{_progress(item)}"
 

@@ -25,10 +25,11 @@ _LABELS: Final = (
 
 
 def new_finding(about: object, finding_id: str, time_us: int, **facts: Any) -> FindingStruct:
-    """A finding with the labels of ``about``, such as a run's identity or an alert, and these facts.
+    """A finding with the labels of ``about`` (a run's identity, an alert) and these facts.
 
     A label that ``about`` lacks is empty unless ``facts`` has it.
     """
+    # Fields are copied by name, so that a run's identity, an alert and a firing window all serve.
     labels = {name: getattr(about, name) for name in _LABELS if hasattr(about, name)}
     return FindingStruct(**(labels | {"finding_id": finding_id, "time": time_us} | facts))
 
@@ -51,6 +52,7 @@ def pipeline_finding(
         None,
         derived_id(*names),
         now_us,
+        # Facts of the caller replace these, for example the severity.
         **(
             {
                 "project": PIPELINE_PROJECT,

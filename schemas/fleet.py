@@ -3,7 +3,7 @@
 Compacted: the newest record per key.
 
 Keys are parts joined with ``|``; inside a part ``%`` and ``|`` are written ``%25`` and ``%7C``. The
-second part says what a record is: ``window``, ``budget``, ``baseline`` or ``learnt``. Keys that
+second part names what a record is: ``window``, ``budget``, ``baseline`` or ``learnt``. Keys that
 begin with ``!`` are the worker's own.
 """
 
@@ -91,7 +91,9 @@ class BaselineValues(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    as_of: TimeUs = Field(description="runs that were closed by then; judges runs that began later")
+    as_of: TimeUs = Field(
+        description="it contains runs that were closed by then, and is used for runs that began later"
+    )
     runs: Count = Field(0, description="runs it was learnt from")
     priced_runs: Count = Field(
         0, description="of them: runs whose whole cost is known; cost_nanos is learnt from these"
@@ -113,7 +115,7 @@ class FleetBaseline(BaselineValues):
     agent: str = ""
     task: str = ""
     days: Count = Field(0, description="days on which they ended")
-    wanted_runs: Count = Field(0, description="runs it needs before it judges anything")
+    wanted_runs: Count = Field(0, description="runs it needs before rules use it")
     shares: list[float] = Field(default_factory=list, description="e.g. 0.5, 0.9, 0.95, 0.99")
     earlier: BaselineValues | None = Field(
         None, description="what it was some minutes ago, for runs that began before"
@@ -123,7 +125,7 @@ class FleetBaseline(BaselineValues):
 class LearntAmounts(BaseModel):
     """How many amounts fell into each bucket from ``low`` on.
 
-    ``stream/baselines/sketch.py`` says what a bucket is.
+    Buckets are defined in ``stream/baselines/sketch.py``.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -175,4 +177,5 @@ else:
 
 def fleet_key(*parts: str | int) -> bytes:
     """The key of a record on the fleet topic."""
+    # The percent sign first: otherwise the ones that stand for a separator would be escaped again.
     return "|".join(str(part).replace("%", "%25").replace("|", "%7C") for part in parts).encode()

@@ -32,6 +32,7 @@ class Match(BaseModel):
         self, *, project: str, environment: str, agent: str, agent_version: str, task: str
     ) -> bool:
         """Whether a run with these fields is matched."""
+        # fnmatchcase, because fnmatch depends on the operating system's file names.
         return (
             fnmatchcase(project, self.project)
             and fnmatchcase(environment, self.environment)
@@ -57,6 +58,7 @@ class Policy(BaseModel):
 
     @model_validator(mode="after")
     def _alerts_are_distinct(self) -> Policy:
+        # A run's findings are kept by alert name: two rules with one name would hide each other's.
         names = [rule.alert_name for rule in self.rules]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -91,6 +91,7 @@ def default_rules(scope: Scope) -> tuple[RuleBase, ...]:
 
 @lru_cache(maxsize=64)
 def _defaults(scope: Scope, models: tuple[type[RuleBase], ...]) -> tuple[RuleBase, ...]:
+    # Cached by the models themselves: an installed package may add rules after the first call.
     chosen = [model for model in models if model.scope == scope and model.on_by_default]
     # Rules that read contents come last: they report less where another rule has already reported.
     chosen.sort(key=lambda model: model.reads_contents)

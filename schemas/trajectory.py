@@ -10,6 +10,7 @@ from stepstream.schemas.derive import derive_struct
 from stepstream.schemas.step import Count, TimeUs
 
 RunStatus = Literal["running", "ok", "error", "cancelled", "stopped", "incomplete"]
+# A trajectory is published many times as it grows, so its largest part is bounded.
 MAX_PATH_BYTES: Final = 32_768
 
 
@@ -81,7 +82,7 @@ class Trajectory(BaseModel):
         "usage",
     )
     orphan_steps: Count = Field(0, description="steps whose parent was never seen")
-    extra_roots: Count = Field(0, description="steps without a parent beside the root")
+    extra_roots: Count = Field(0, description="steps without a parent in addition to the root")
     duplicates: Count = Field(
         0, description="records dropped because the same (step, phase) had come before"
     )

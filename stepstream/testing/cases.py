@@ -87,6 +87,7 @@ def root(until_s: float | None = None, **more: Any) -> StepEvent:
         "start_time": _us(0.0),
         "agent": "tested",
     }
+    # An end record repeats the start, so that a run is complete without its start records.
     end = {"phase": "start"} if until_s is None else {"end_time": _us(until_s)}
     return StepEvent.model_validate(fields | end | more)
 

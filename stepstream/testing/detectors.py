@@ -89,6 +89,8 @@ def check_restart(case: DetectorCase) -> None:
         f"{case.name}: fires again after it was written down and read again"
     )
     for cut in range(1, len(case.breaks) + 1):
+        # With a state record the run is restored, without one its records are replayed from the
+        # start.
         for written in (False, True):
             crashed = _crashed(case, cut, written)
             assert crashed == wanted, (
@@ -131,6 +133,7 @@ def check_order(case: DetectorCase) -> None:
     wanted = played(case, case.breaks).ids()
     for seed in range(ORDERS):
         events = list(case.breaks)
+        # Seeded, so that a failure names an order that can be played again.
         random.Random(seed).shuffle(events)
         world = World(case)
         world.play(events, all_at_once(events))
@@ -151,6 +154,7 @@ def check_state(case: DetectorCase) -> None:
     world = World(case)
     for number, event in enumerate(_long_run(case.breaks)):
         world.append(event, event.end_time or event.start_time)
+        # State that grows and is trimmed again would not show at the end alone.
         if number % 250 == 0:
             _check_size(case, world)
     _check_size(case, world)
@@ -197,6 +201,7 @@ def _long_run(events: Sequence[StepEvent]) -> list[StepEvent]:
                 "output": f"{event.output} {number}",
                 "name": f"{event.name}{number % 700}",
             }
+        # New names as well as new texts: state keyed by the tool's name must be bounded too.
         if number % 5 == 0 and event.tool:
             change["tool"] = f"{event.tool}{number % 700}"
         out.append(_moved(event.model_copy(update=change), number * 1_000))

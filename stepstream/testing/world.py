@@ -86,6 +86,7 @@ class World:
             now_us = max(now_us, at_us)
             if between is not None:
                 between()
+        # Findings that depend on a timer or on the close of the run come only now.
         self.wait(now_us, now_us + AFTER_US)
 
     def append(self, event: StepEvent, at_us: int) -> None:
@@ -104,6 +105,8 @@ class World:
     def turn(self) -> None:
         """The end of a batch."""
         self.stage.flush()
+        # Acknowledging an output may release the next one: a state record, then its deferred
+        # findings.
         while outputs := self.stage.drain():
             self.outputs += outputs
             for output in outputs:
@@ -120,19 +123,20 @@ class World:
     def crash(self) -> None:
         """The worker dies.
 
-        Another takes over from the states that were acknowledged and reads the log from the floor.
+        Another takes over from the states that were acknowledged and reads the log from the safe offset.
         """
         newest: dict[str, Any] = {}
         for output in self.outputs:
             if output.topic == "state":
                 state = decode_state(output.value or b"")
+                # As compaction and the loader do: of one run the newest record counts.
                 if state.trace_id not in newest or state.order >= newest[state.trace_id].order:
                     newest[state.trace_id] = state
-        floor = self.stage.offsets.safe
+        resume_at = self.stage.offsets.safe
         self.rules = OneRule(self._case)
         self.stage = self.new_stage()
-        self.stage.restore(newest.values(), floor)
-        for record in self.log[floor:]:
+        self.stage.restore(newest.values(), resume_at)
+        for record in self.log[resume_at:]:
             self.stage.process(record)
         self.turn()
 

@@ -190,6 +190,7 @@ def incident_opened(
     """The first record of an incident, once enough runs are affected."""
     alert = opened(_of_many_runs(finding, len(trace_ids)), before)
     alert.runs, alert.trace_ids = len(trace_ids), trace_ids[: 2 * SAMPLES]
+    # An incident is not opened by one finding: no record of findings may be taken for its first.
     alert.opened_by, alert.opened_offset = "", -1
     return alert
 

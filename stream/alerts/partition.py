@@ -79,11 +79,12 @@ class AlertPartition:
         self._closing_sent: dict[str, int] = {}
         self._outbox: list[Output] = []
 
-    def restore(self, alerts: Iterable[AlertStruct], floor: int) -> None:
+    def restore(self, alerts: Iterable[AlertStruct], resume_at: int) -> None:
         """Take over the newest record of each group's alert."""
-        self.offsets.position = floor
+        self.offsets.position = resume_at
         for alert in alerts:
             known = self._alerts.get(group_of(alert))
+            # The topic is keyed by alert, so a group may have several: the newest one goes on.
             if known is None or (alert.opened_at, alert.seq) > (known.opened_at, known.seq):
                 self._alerts[group_of(alert)] = alert
         for alert in sorted(
@@ -156,6 +157,7 @@ class AlertPartition:
         """
         if time_us < self._next_check_us:
             return
+        # Once a second of log time is early enough for windows of minutes.
         self._next_check_us = time_us + CHECK_EVERY_US
         for key in self._incidents:
             incident = self._alerts[key]
@@ -196,6 +198,7 @@ class AlertPartition:
 
     def _merge(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
         """The group's next alert record; None if the finding changes nothing, as a note does."""
+        # A note opens no alert, and changes none that is firing about the same subject.
         if finding.severity == "note":
             return None
         current = self._alerts.get(group_of(finding))
@@ -269,6 +272,7 @@ class AlertPartition:
                 ((a.state == "firing", a.updated_at, key) for key, a in self._alerts.items()),
             )
             for is_firing, _, key in oldest:
+                # The resolved ones sort first: from here on only firing ones are left.
                 if is_firing and len(self._alerts) <= 3 * KEEP_RESOLVED:
                     break
                 del self._alerts[key]

@@ -35,6 +35,7 @@ def day_weights(runs: Mapping[int, int], today: int) -> dict[int, float]:
     seen = {day: count for day, count in runs.items() if count > 0 and day > today - KEPT_DAYS}
     before = [count for day, count in seen.items() if day < today]
     ordinary = median(before) if len(before) >= COMPARABLE_DAYS else math.inf
+    # Never above 1: a day with few runs counts as it is, so that chance is not magnified.
     return {
         day: 2.0 ** (-max(0, today - day) / HALF_LIFE_DAYS) * min(1.0, ordinary / count)
         for day, count in sorted(seen.items())

@@ -91,6 +91,7 @@ class History:
             task=owner.task,
             as_of=as_of,
             runs=sum(counts[number] for number in weights),
+            # The cost's sketch has a run only if every step of it had a price.
             priced_runs=sum(day.sketches[0].total for day, _ in weighted),
             days=len(weights),
             wanted_runs=MIN_RUNS,

@@ -150,6 +150,8 @@ class Learner:
         return settles_at
 
     def _as_pending(self, run: RunSummaryStruct, settles_at: int) -> Pending:
+        # A later revision keeps settles_at and may end later: no run counts for a day after it
+        # settles.
         day = min(day_of(run.time), day_of(settles_at))
         owners: tuple[Owner, ...] = ()
         if run.status in WHOLE and day > day_of(settles_at) - KEPT_DAYS:
@@ -223,6 +225,7 @@ class Learner:
         surplus = len(self.histories) - MAX_OWNERS
         idlest = set(nsmallest(surplus, self.histories, key=self._worth)) if surplus > 0 else set()
         for owner, history in list(self.histories.items()):
+            # A pending run has yet to be settled into its days.
             is_surplus = owner in idlest and not history.pending
             for day in list(history.days) if is_surplus else history.expire(today):
                 self._settled_at.pop((owner, day), None)

@@ -77,6 +77,7 @@ class Baselines:
             versions = self._versions.get(owner)
             if versions is None:
                 continue
+            # The newest from before the run: a later one may contain the run itself.
             for version in reversed(versions):
                 if version.as_of <= before_us:
                     if version.runs >= wanted_runs:

@@ -28,6 +28,7 @@ ZERO: Final = -1
 
 def bucket_of(amount: int) -> int:
     """The bucket of an amount; ``ZERO`` for none."""
+    # 1e-9: the logarithm of a bucket's exact limit may come out a little above it.
     return math.ceil(math.log(min(amount, MOST)) / _LN_GAMMA - 1e-9) if amount > 0 else ZERO
 
 
@@ -92,6 +93,8 @@ def _walk(summed: list[float], low: int, shares: Sequence[float]) -> list[float]
     found: list[float] = []
     so_far, place = summed[0], 0
     for share in shares:
+        # Weights are floating-point numbers: a share that is reached exactly must not fall short by
+        # rounding.
         while so_far < share * total * (1 - 1e-12) and place < last:
             place += 1
             so_far += summed[place]

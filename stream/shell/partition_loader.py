@@ -113,7 +113,13 @@ class PartitionLoader:
         rules, limits = worker.documents.window_rules(), UsageLimits.from_settings(worker.settings)
         learner = Learner(worker.counters)
         processor = WindowPartition(
-            partition, worker.steps_partitions, rules, limits, worker.counters, learner, log.error
+            partition,
+            worker.steps_partitions,
+            rules,
+            limits,
+            counters=worker.counters,
+            learner=learner,
+            log=log.error,
         )
         processor.restore(
             state.windows, state.checkpoint, state.position, state.days, state.baselines

@@ -53,6 +53,7 @@ class FleetRecords:
             )
             self.checkpoints.append(checkpoint)
             return
+        # Keys of newer workers, which this one does not know, are left alone.
         if key.startswith(b"!"):
             return
         kind = key.split(b"|", 2)[1:2]
@@ -73,7 +74,7 @@ def _check(is_right: bool, what: str) -> None:
 
 def _checked_checkpoint(checkpoint: Checkpoint, latest_us: int) -> Checkpoint:
     times = {
-        name: getattr(checkpoint, name) for name in ("sealed_until", "watermark_us", "judged_us")
+        name: getattr(checkpoint, name) for name in ("sealed_until", "watermark_us", "evaluated_us")
     }
     times |= {
         f"progress of partition {number}": time_us

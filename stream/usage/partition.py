@@ -75,9 +75,10 @@ class WindowPartition:
         steps_partitions: int,
         rules: WindowRules | None = None,
         limits: UsageLimits | None = None,
+        *,
         counters: Counters | None = None,
         learner: Learner | None = None,
-        tell: LogText = lambda _text: None,
+        log: LogText = lambda _text: None,
     ) -> None:
         self.partition = partition
         self.limits = limits or UsageLimits()
@@ -90,7 +91,7 @@ class WindowPartition:
         self.evaluation = WindowEvaluation(
             rules or WindowRules(),
             self.counters,
-            ContainedFailures("usage", partition, self.counters, tell),
+            ContainedFailures("usage", partition, self.counters, log),
         )
         self._users: set[Owner] = set()
         self._cells = HourWindows()
@@ -119,13 +120,13 @@ class WindowPartition:
         self,
         windows: Iterable[FleetWindowStruct],
         checkpoint: Checkpoint | None,
-        floor: int,
+        resume_at: int,
         days: Iterable[LearntDayStruct] = (),
         baselines: Iterable[FleetBaselineStruct] = (),
     ) -> None:
         """Take over what a previous owner sealed and learnt, and where the log is read from."""
-        self.offsets.position = floor
-        self.offsets.hold(self._since, floor)
+        self.offsets.position = resume_at
+        self.offsets.hold(self._since, resume_at)
         if self.learner is not None:
             self.learner.restore(
                 days, baselines, checkpoint.sealed_until if checkpoint is not None else 0
@@ -134,7 +135,7 @@ class WindowPartition:
             return
         self.sealed_until = checkpoint.sealed_until
         self._replay_until = self._checkpointed = checkpoint.through
-        self._evaluated_us = checkpoint.judged_us
+        self._evaluated_us = checkpoint.evaluated_us
         self.watermark = Watermark(
             self.watermark.partitions, checkpoint.progress, checkpoint.watermark_us
         )
@@ -142,7 +143,7 @@ class WindowPartition:
             self._take_sealed(owner, minute, row)
         for past in self.series.values():
             past.forget(self.sealed_until)
-        self.evaluation.restore(checkpoint.judge)
+        self.evaluation.restore(checkpoint.evaluation)
 
     def _take_sealed(self, owner: Owner, minute: int, row: Totals) -> None:
         plain = (*owner[:5], "")
@@ -166,6 +167,7 @@ class WindowPartition:
     def process(self, record: Record) -> None:
         """Process one record of the usage topic."""
         offset = record.offset
+        # Consumers may deliver again what was processed before a rebalance.
         if offset < self.offsets.position:
             return
         self.offsets.position = offset + 1
@@ -293,20 +295,22 @@ class WindowPartition:
         """A closed run: it counts once, by its newest summary."""
         if self.learner is not None:
             settles_at = self.learner.closed(summary, time_us)
+            # The learner needs this record after a restart, for as long as the slot is open.
             if settles_at is not None and settles_at >= self.sealed_until:
                 self._slot(settles_at, offset)
         minute = line.time - line.time % MINUTE_US
         known = self._pending.runs.get(line.trace_id)
         if known is None and (minute < self.sealed_until or line.reopened):
-            self._count_late(
-                line, offset
-            )  # a reopened run that is not in memory was counted in a sealed window
+            # A reopened run that is not in memory was counted in a sealed window.
+            self._count_late(line, offset)
             return
         if known is not None and line.revision <= known.revision:
             self.counters.usage_repeats += 1
             return
+        # The checkpoint has the versions' runs up to there: they must not count twice.
         if known is None and offset >= self._replay_until:
             self.evaluation.closed(summary)
+        # Its old minute is still open, the new one is sealed: it goes on counting where it was.
         if minute < self.sealed_until and known is not None:
             minute = known.minute
         slot = self._slot(minute, offset)
@@ -374,6 +378,7 @@ class WindowPartition:
 
         Evaluate the minutes that are over, seal those without late records.
         """
+        # Before the checkpoint everything was evaluated and sealed already.
         if offset < self._replay_until or not self.watermark.advance(line.partition, line.time):
             return
         now_us = self.watermark.time_us // MINUTE_US * MINUTE_US
@@ -389,7 +394,7 @@ class WindowPartition:
 
     def _bound(self, offset: int) -> None:
         """Seal the oldest slots early when too many records are in memory."""
-        if self._pending.count > self.limits.max_held and offset >= self._replay_until:
+        if self._pending.count > self.limits.max_records and offset >= self._replay_until:
             self.counters.usage_forced_seals += 1
             self._seal(min(self._pending.slots) + self.limits.seal_every_us, offset + 1)
 
@@ -412,9 +417,9 @@ class WindowPartition:
             through=through,
             sealed_until=until,
             watermark_us=self.watermark.time_us,
-            judged_us=self._evaluated_us,
+            evaluated_us=self._evaluated_us,
             progress=dict(self.watermark.known),
-            judge=self.evaluation.state(),
+            evaluation=self.evaluation.state(),
         )
         seal.checkpoint = Output(
             "fleet",

@@ -58,6 +58,7 @@ class SuccessDropDetector(WindowDetectorBase[SuccessDrop]):
         if runs_before < rule.min_runs:
             return
         rate, before = failed / runs, failed_before / runs_before
+        # From a third on twice the rate could hardly be reached: halfway to 1 is asked for instead.
         least = max(before + LEAST_RISE, min(2 * before, (1 + before) / 2))
         if rate < least or chance_of(failed, runs, failed_before, runs_before) > CHANCE:
             return
@@ -87,6 +88,8 @@ def chance_of(failed: int, runs: int, failed_before: int, runs_before: int) -> f
             whole - math.lgamma(k + 1) - math.lgamma(runs - k + 1) + _log_beta(k + a, runs - k + b)
         )
         tail += term
+        # The terms fall geometrically from here on: the rest cannot change a comparison with
+        # CHANCE.
         if term < 1e-18 and k > failed + 10:
             break
     return min(1.0, tail)

@@ -76,6 +76,8 @@ class SilenceDetector(WindowDetectorBase[Silence]):
         first = group.first_hour
         if first is None:
             return 0.0, 0
+        # Three weekdays: one of them may have been a holiday, which the minimum then reports as
+        # quiet.
         if first <= since - 3 * WEEK_US:
             backs = [WEEK_US, 2 * WEEK_US, 3 * WEEK_US]
         elif first <= since - WEEK_US:

@@ -57,6 +57,7 @@ class Budget:
     def group(self, owner: Owner, user_id: str) -> str:
         """For which of those that it limits an owner's spending counts."""
         place = _PLACES.get(self.rule.per)
+        # The user's place in an owner is empty except in windows of single users.
         return user_id if place is None else owner[place]
 
 

@@ -83,10 +83,14 @@ class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
             self._next_hour = group.first_hour
         if self._next_hour is None:
             return
+        # After a restart weeks are learnt at once: the slow way is taken for the hours that give
+        # the spread.
         old = group.sealed_until - SPREAD_US - 24 * HOUR_US
         for hour in group.sealed_hours(self._next_hour):
             row = group.hour(hour)
             learn = self._model.learn_old if hour < old else self._model.learn
+            # Steps, not runs: cost counts in the minute a step ended in, a run in the minute its
+            # root did.
             learn(hour, row.cost_nanos / NANOS_PER_USD, row.sums[STEPS])
             self._next_hour = hour + HOUR_US
 

@@ -166,6 +166,8 @@ class _Channel:
             usual = self.usual(start_us)
             most = usual + self.margin(start_us, width)
             strayed = (amount - usual) / width if amount <= most else None
+            # A spike is learnt as the limit it passed, so that it does not make the next one
+            # normal.
             amount = min(amount, most)
         self.put(start_us, amount, strayed)
 

@@ -55,6 +55,7 @@ def mixture_ratio(difference: float, variance: float, prior: float) -> float:
     if difference <= 0 or variance <= 0:
         return 0.0
     exponent = prior * difference * difference / (2 * variance * (variance + prior))
+    # exp(710) overflows a double; the ratio is compared with 200.
     return math.sqrt(variance / (variance + prior)) * math.exp(min(500.0, exponent))
 
 
@@ -77,6 +78,7 @@ class VersionWorseDetector(WindowDetectorBase[VersionWorse]):
         self, name: str, new: VersionRuns, old_name: str, old: VersionRuns
     ) -> Iterator[WindowObservation]:
         rate, before = new.failed / new.runs, old.failed / old.runs
+        # Laplace's rule of succession: the variance is never 0, also if no run or every run failed.
         pooled = (new.failed + old.failed + 1) / (new.runs + old.runs + 2)
         ratio = mixture_ratio(
             rate - before, pooled * (1 - pooled) * (1 / new.runs + 1 / old.runs), PRIOR_FAILURES

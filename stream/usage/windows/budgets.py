@@ -59,6 +59,7 @@ class Budgets:
         total = self.totals.get(key)
         if total is None:
             total = self.totals[key] = Total(budget, end)
+        # The policy may have another limit by now: what was spent stays, the limit is the newest.
         total.budget = budget
         total.nanos += nanos
         total.changed = True

@@ -24,9 +24,10 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     through: int
     sealed_until: int
     watermark_us: int
-    judged_us: int
+    # The names in the record are those of the first release.
+    evaluated_us: int = msgspec.field(name="judged_us")
     progress: dict[int, int]
-    judge: EvaluationState
+    evaluation: EvaluationState = msgspec.field(name="judge")
 
 
 _decode = msgspec.json.Decoder(Checkpoint).decode

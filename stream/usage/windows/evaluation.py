@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from stepstream.stream.usage.detectors.spend import Budget
 from stepstream.stream.usage.windows.budgets import BudgetKey, Budgets, Total, budget_name
 from stepstream.stream.usage.windows.findings import (
     Firing,
+    GroupKey,
     WindowObservation,
     ended,
     finding,
@@ -48,16 +49,6 @@ class EvaluationState(msgspec.Struct):
 
     firing: list[Firing] = []
     versions: VersionState = msgspec.field(default_factory=VersionState)
-
-
-class GroupKey(NamedTuple):
-    """A rule's alert, and the agent that it is about."""
-
-    alert: str
-    policy: str
-    project: str
-    environment: str
-    agent: str
 
 
 class WindowEvaluation:
@@ -109,7 +100,9 @@ class WindowEvaluation:
         known = {key[:5] for key in self.budgets.totals}
         self._rules = rules
         self._is_stale = True
+        # A detector is made for its rule: other limits need another one, which learns anew.
         self._groups.clear()
+        # A changed policy may have mended what made a detector raise.
         self._off.clear()
         for owner, past in series.items():
             for budget in rules.of(owner).budgets:
@@ -168,7 +161,9 @@ class WindowEvaluation:
             return
         name = budget_name(key)
         agent = key.group if key.per == "agent" else ""
-        if firing_key(key.policy, key.alert, key.project, "", agent, name, level) in self.firing:
+        # A budget per project may be spent in several environments: its group has none.
+        group = GroupKey(key.alert, key.policy, key.project, "", agent)
+        if firing_key(group, name, level) in self.firing:
             return
         spent, full = total.nanos / NANOS_PER_USD, budget.limit_nanos / NANOS_PER_USD
         share = 100 * total.nanos / budget.limit_nanos
@@ -182,7 +177,6 @@ class WindowEvaluation:
             threshold=limit / NANOS_PER_USD,
             unit="usd",
         )
-        group = GroupKey(key.alert, key.policy, key.project, "", agent)
         yield from self._fire(group, budget.rule.rule, observed, time_us, until=total.end)
 
     # -- once a minute -----------------------------------------------------------------------------
@@ -198,8 +192,9 @@ class WindowEvaluation:
         self._regroup(series)
         firing_by_group: dict[GroupKey, list[Firing]] = {}
         for firing in self.firing.values():
+            # Those with a time are budgets, which the calendar ends and no absence.
             if not firing.until:
-                firing_by_group.setdefault(_group_of(firing), []).append(firing)
+                firing_by_group.setdefault(firing.group, []).append(firing)
         for key, (applied, detector, owners) in self._groups.items():
             if key in self._off:
                 continue
@@ -209,6 +204,7 @@ class WindowEvaluation:
                         Group(key.project, key.environment, key.agent, owners, sealed_until), now_us
                     )
                 )
+            # Detectors may come from other packages: one that raises must not stop the partition.
             except Exception as error:
                 yield from self._switch_off(key, applied, error, now_us)
                 continue
@@ -261,15 +257,7 @@ class WindowEvaluation:
     def _fire(
         self, key: GroupKey, rule: str, observed: WindowObservation, now_us: int, *, until: int = 0
     ) -> Iterator[FindingStruct]:
-        name = firing_key(
-            key.policy,
-            key.alert,
-            key.project,
-            key.environment,
-            key.agent,
-            observed.subject,
-            observed.level,
-        )
+        name = firing_key(key, observed.subject, observed.level)
         known = self.firing.get(name)
         if known is not None:
             known.clear_since = 0
@@ -318,7 +306,7 @@ class WindowEvaluation:
         for firing in list(self.firing.values()):
             if firing.until and now_us >= firing.until:
                 yield from self._end(firing, f"{firing.subject}: this window is over", now_us)
-            elif not firing.until and _group_of(firing) not in self._groups:
+            elif not firing.until and firing.group not in self._groups:
                 yield from self._end(firing, "no rule asks for this any more", now_us)
 
     def _end(self, firing: Firing, message: str, now_us: int) -> Iterator[FindingStruct]:
@@ -332,8 +320,4 @@ class WindowEvaluation:
 
 
 def _subject_of(firing: Firing) -> tuple[GroupKey, str]:
-    return _group_of(firing), firing.subject
-
-
-def _group_of(firing: Firing) -> GroupKey:
-    return GroupKey(firing.alert, firing.policy, firing.project, firing.environment, firing.agent)
+    return firing.group, firing.subject

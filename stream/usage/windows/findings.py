@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +29,16 @@ class WindowObservation:
     baseline_runs: int = 0
 
 
+class GroupKey(NamedTuple):
+    """A rule's alert, and the agent that it is about."""
+
+    alert: str
+    policy: str
+    project: str
+    environment: str
+    agent: str
+
+
 class Firing(msgspec.Struct):
     """A finding that was sent and is not resolved.
 
@@ -50,22 +61,19 @@ class Firing(msgspec.Struct):
     @property
     def key(self) -> str:
         """Its key among those that are firing."""
-        return firing_key(
-            self.policy,
-            self.alert,
-            self.project,
-            self.environment,
-            self.agent,
-            self.subject,
-            self.level,
-        )
+        return firing_key(self.group, self.subject, self.level)
+
+    @property
+    def group(self) -> GroupKey:
+        """Whose finding it is."""
+        return GroupKey(self.alert, self.policy, self.project, self.environment, self.agent)
 
 
-def firing_key(
-    policy: str, alert: str, project: str, environment: str, agent: str, subject: str, level: str
-) -> str:
+def firing_key(group: GroupKey, subject: str, level: str) -> str:
     """The key of a firing finding."""
-    return "\x1f".join((policy, alert, project, environment, agent, subject, level))
+    # Ids of findings are derived from this text: another order would be other findings.
+    parts = (group.policy, group.alert, group.project, group.environment, group.agent)
+    return "\x1f".join((*parts, subject, level))
 
 
 def finding(firing: Firing, observed: WindowObservation, time_us: int) -> FindingStruct:

@@ -63,6 +63,7 @@ class HourWindows:
         """
         for owner in list(self.hours):
             hours = self.hours[owner]
+            # In the order of time, so that every worker writes the same records in the same order.
             for start in [start for start in sorted(hours) if start < until]:
                 yield from _seal(owner, start, hours[start], max(since, start), until, through)
                 if start + HOUR_US <= until:
@@ -85,6 +86,8 @@ class HourWindows:
                 self.cell(owner, start).parts = [
                     (w.start, w.end) for w in found if w.end - w.start < HOUR_US
                 ]
+            # An hour and its parts may both be there, if a crash came before the parts were
+            # deleted.
             for window in [w for w in found if w.end - w.start == HOUR_US] or found:
                 for item in window.minutes:
                     minute = start + item.minute * MINUTE_US
@@ -100,6 +103,7 @@ def _seal(
 ) -> Iterator[tuple[bytes, FleetWindowStruct | None]]:
     end = start + HOUR_US
     if until < end:
+        # A part without rows would be a record that no reader needs.
         if any(since <= start + minute * MINUTE_US < until for minute in cell.rows):
             cell.parts.append((since, until))
             yield (
@@ -108,6 +112,7 @@ def _seal(
             )
         return
     yield window_key(owner, start, end), _window(owner, start, cell.rows, start, end, through)
+    # Deleted after the hour is written: a reader in between finds both and ignores the parts.
     for part in cell.parts:
         yield window_key(owner, *part), None
 

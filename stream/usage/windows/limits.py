@@ -1,4 +1,4 @@
-"""How much the windows hold and how late a record may come.
+"""How many records the windows keep and how late a record may come.
 
 The usage stage's settings, in microseconds of log time.
 """
@@ -19,7 +19,7 @@ class UsageLimits:
     seal_every_us: int = 5 * MINUTE_US
     """A multiple of a minute that an hour is a multiple of."""
     max_owners: int = 5_000
-    max_held: int = 500_000
+    max_records: int = 500_000
 
     @classmethod
     def from_settings(cls, settings: Settings) -> UsageLimits:
@@ -27,5 +27,5 @@ class UsageLimits:
         return cls(
             lateness_us=settings.window_lateness,
             max_owners=settings.max_window_owners,
-            max_held=settings.max_window_records,
+            max_records=settings.max_window_records,
         )

@@ -79,6 +79,7 @@ class PendingRecords:
         if old is None:
             self.count += 1
         else:
+            # A later revision may have ended in another minute, which another slot seals.
             self.slot(old.minute).traces.discard(trace_id)
         self.runs[trace_id] = new
         slot.traces.add(trace_id)

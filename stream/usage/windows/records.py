@@ -31,6 +31,7 @@ Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 
 
+# Without the garbage collector (gc=False): a line has no references that could form a cycle.
 _Used: Any = msgspec.defstruct("_Used", [(name, Amount, 0) for name in USED_AMOUNTS], gc=False)
 _amounts = attrgetter(*USED_AMOUNTS)
 

@@ -53,6 +53,8 @@ class WindowRules:
         found = self._by_owner.get(owner)
         if found is None:
             if len(self._by_owner) >= KEEP_OWNERS:
+                # A cache only: matching an owner again costs less than keeping every owner that
+                # ever was.
                 self._by_owner.clear()
             found = self._by_owner[owner] = self._match(owner)
         return found
@@ -62,6 +64,7 @@ class WindowRules:
         asked = [
             (policy.name, r) for policy in matching for r in policy.rules if r.scope == "window"
         ]
+        # A policy replaces a default rule, also where it turns it off.
         named = {rule.rule for _, rule in asked}
         evaluated = [
             AppliedWindow(rule) for rule in default_rules("window") if rule.rule not in named

@@ -64,6 +64,7 @@ def total(group: Iterable[Series], start: int, end: int) -> Totals:
     """
     sums = Totals()
     for series in group:
+        # Up to six hours: minutes are kept for seven before the last seal.
         if end - start <= KEEP_MINUTES_US - HOUR_US:
             for minute in range(start, end, MINUTE_US):
                 row = series.minutes.get(minute)

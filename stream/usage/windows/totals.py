@@ -53,6 +53,7 @@ class Totals:
         bucket = latency_bucket(duration_us)
         latency = self.latency = self.latency or {}
         latency[bucket] = latency.get(bucket, 0) + times
+        # A bucket of 0 would be written to the fleet topic, and differ from one never counted.
         if not latency[bucket]:
             del latency[bucket]
 
@@ -86,6 +87,7 @@ def totals_to_minute(minute: int, row: Totals) -> WindowMinuteStruct:
     A sum that has no place there stands at the nearest value that has.
     """
     latency = {str(bucket): count for bucket, count in sorted((row.latency or {}).items())}
+    # Readers refuse other values: the whole hour would be missing after a restart.
     sums = [min(max(0, amount), MAX_COUNT) for amount in row.sums]
     return WindowMinuteStruct(
         minute=minute, latency=latency, **dict(zip(FIELDS, sums, strict=True))

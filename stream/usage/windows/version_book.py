@@ -33,6 +33,7 @@ class VersionRuns(msgspec.Struct, array_like=True):
 
     def add(self, is_failed: bool, cost_nanos: int | None) -> None:
         """Count a run; ``None`` where its cost is not known."""
+        # Halving keeps the rates, and lets what a version did weeks ago fade out.
         if self.runs >= 2 * MEMORY:
             self.runs, self.failed, self.priced = self.runs / 2, self.failed / 2, self.priced / 2
             self.log_sum, self.log_squares = self.log_sum / 2, self.log_squares / 2
@@ -71,6 +72,8 @@ class VersionBook:
         versions = self._agents.get(key)
         if versions is None:
             if len(self._agents) >= MAX_AGENTS:
+                # The one known for longest: an agent with new versions is added again at its next
+                # run.
                 self._agents.pop(next(iter(self._agents)))
             versions = self._agents[key] = {}
         known = versions.get(summary.agent_version)

@@ -203,7 +203,7 @@ def test_an_hour_replaces_its_parts() -> None:
 
 def test_too_much_pending_is_sealed_early_and_counted() -> None:
     """When partitions of steps stop reporting progress, memory stays bounded."""
-    process = Process(Kafka(), random.Random(0), limits=UsageLimits(max_held=50))
+    process = Process(Kafka(), random.Random(0), limits=UsageLimits(max_records=50))
     for record in records([used(f"{n}", n // 4, 2, 1) for n in range(400)]):
         process.logic.process(record)
     process.settle()
