@@ -24,6 +24,7 @@ more only the first ones are."""
 _CALLS: Final = frozenset({"tool_call", "retrieval"})
 _PARTS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _NUMBERS: Final = re.compile(r"[\s_#:-]*\d+\b")
+# Two tools that share only such a word, as get_user and get_price do, are for different things.
 _GENERAL: Final = word_list(
     """
     a an and api by call check client data details do execute fetch find for from get in info invoke
@@ -57,6 +58,7 @@ _REPORTING: Final = word_list(
     """
 )
 """Verbs of tools that only report something: they do not replace a tool that failed."""
+# A tool that opens a ticket or a case hands over too: a person reads it.
 _TO_A_PERSON: Final = re.compile(
     r"hand_?_?(?:off|over)|human|escalat|to_?(?:agent|person|operator|support|staff)|(?:live|"
     r"real)_?agent|on_?call|supervisor|"
@@ -64,6 +66,7 @@ _TO_A_PERSON: Final = re.compile(
     r"(?:create|open|file|raise|submit|log)_?\w{0,12}?_?(?:ticket|case|incident)\b",
     re.IGNORECASE,
 )
+# A thought after a failure is no other way to what the tool should have brought.
 _INTERNAL_TOOLS: Final = word_list(
     """
     answer calculate calculator final final_answer finish note plan reflect respond think
@@ -105,6 +108,7 @@ def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) 
     failed: dict[str, list[StepInfo]] = {}
     good: dict[str, StepInfo] = {}
     tried: dict[str, StepInfo] = {}
+    # Code that called a failing tool fails with it: that would be one failure reported twice.
     with_failed_child = {step.parent for step in run.steps.values() if step.status == "error"}
     for step in run.steps.values():
         if (step.retry_of or step.fallback_of) and step.status != "error":
@@ -114,6 +118,7 @@ def failures(run: Run, answers: Sequence[Answer], before_us: int | None = None) 
         label = label_of(step)
         if not step.ended or step.status == "ok":
             latest = good.get(label)
+            # The latest success is enough: it is after a failure if any success is.
             if step.start_us > latest.start_us if latest is not None else len(good) < MAX_GOOD:
                 good[label] = step
         elif _failed_before(step, before_us) and (
@@ -140,6 +145,7 @@ def _outcome(
     answers: Sequence[Answer],
 ) -> Failed:
     last = max(steps, key=lambda step: (step.end_us, step.step_id))
+    # By the start of the answering step: a model asked before the failure could not know of it.
     later = [answer for answer in answers if answer[0] >= last.end_us]
     answered = next((answer for answer in sorted(later, reverse=True) if answer[3] == STATED), None)
     how, by = _made_good(run, last, good, tried, answers)
@@ -166,6 +172,7 @@ def _made_good(
             found := makes_good(failed, label_of(failed), step, label)
         ):
             return found, step
+    # Only for tools that read: what a failed payment should have changed no other question changes.
     if failed.kind in _CALLS and not is_writing(failed.label):
         other = _next_way(failed, good, answers)
         if other is not None:
@@ -185,6 +192,7 @@ def makes_good(failed: StepInfo, failed_label: str, step: StepInfo, label: str) 
         return "it was called again"
     if step.kind not in _CALLS:
         return ""
+    # A person can do what any tool could not, so the names need not be alike.
     if _TO_A_PERSON.search(label):
         return "it was handed to a person"
     if failed.kind in _CALLS and is_alternative(failed, step):
@@ -201,6 +209,7 @@ def is_alternative(failed: StepInfo, other: StepInfo) -> bool:
     if (
         failed.input_hash
         and failed.input_hash == other.input_hash
+        # The lower half of the hash is the length: inputs such as {} and null are equal by chance.
         and failed.input_hash & 0xFFFFFFFF > 4
     ):
         return not _reports(other.label) or _reports(failed.label)
@@ -266,4 +275,5 @@ def words_of(label: str) -> frozenset[str]:
 
 @lru_cache(4_096)
 def _all_words(label: str) -> frozenset[str]:
+    # Names come from users: the cut bounds the time for one of megabytes.
     return frozenset(word.lower() for word in _PARTS.findall(label[:200]))

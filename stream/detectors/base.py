@@ -120,6 +120,7 @@ class DetectorBase(Generic[R]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # Decided once per class, because the worker asks for each step and detector.
         cls.follows_steps = cls.on_step is not DetectorBase.on_step
         cls.reads_contents = cls.on_content is not DetectorBase.on_content
         cls.has_timer = cls.on_timer is not DetectorBase.on_timer
@@ -156,6 +157,7 @@ class DetectorBase(Generic[R]):
 
         Also True for everything once the run has ``MAX_FINDINGS`` findings of this detector.
         """
+        # Most runs have no finding: this test comes before the key is built, for every step.
         if not run.fired:
             return False
         return (

@@ -75,6 +75,8 @@ class RunCostDetector(DetectorBase[RunCost]):
         if not step.cost_nanos:
             return NOTHING
         cost, approved = run.cost_nanos, self._approved(run)
+        # Each approval is a level of its own, so that the raised limit is reported when it is
+        # passed too.
         most = self._limit + approved
         limit, level = (
             (most, f"limit+{approved}" if approved else "limit")
@@ -97,6 +99,7 @@ class RunCostDetector(DetectorBase[RunCost]):
     def _observation(self, run: Run, limit: int, level: str) -> Observation:
         cost_usd, limit_usd = run.cost_nanos / NANOS_PER_USD, limit / NANOS_PER_USD
         word = "the limit is" if level != "warn" else "the warning is set at"
+        # Only when a limit is passed: sorting all steps with each record would be quadratic.
         most_expensive = sorted(run.steps.values(), key=lambda info: -(info.cost_nanos or 0))[:5]
         return Observation(
             message=f"cost {format_dollars(cost_usd)} so far, {word} {format_dollars(limit_usd)}",

@@ -52,6 +52,7 @@ def likely_cause(run: Run, normal: Normal) -> Cause:
         ]
         if not found:
             continue
+        # The label decides between equal costs, so that every replay names the same cause.
         cost, label, group = max(found, key=lambda item: (item[0], item[1]))
         if cost >= MAIN_SHARE * total:
             stated = (

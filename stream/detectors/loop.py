@@ -83,9 +83,11 @@ class LoopDetector(DetectorBase[Loop]):
         key = f"{step.kind}|{step.label}|{step.input_hash:x}|{step.output_hash:x}|{step.status}"
         seen: list[Any] | None = calls.get(key)
         if seen is None:
+            # A longer run goes on unobserved rather than growing its state record without a limit.
             if len(calls) < _MAX_CALLS:
                 calls[key] = [[step.step_id], step.start_us]
                 if step.kind != "llm_call":
+                    # By the steps' own times, so that the order of arrival does not matter.
                     calls[_NEW] = max(step.start_us, calls.get(_NEW, 0))
             return NOTHING
         if self.has_fired(run, subject := f"{step.label}:{step.input_hash:x}"):

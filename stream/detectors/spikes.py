@@ -114,6 +114,8 @@ class SpikeDetector(DetectorBase[R_]):
     def thresholds(self, normal: Normal) -> tuple[float, float]:
         """The values above which a run is a warning and an error."""
         median = normal.median(self.amount)
+        # All three must be passed: the factor keeps the rule quiet, the share where costs vary
+        # widely.
         spike = max(self._at_least, self._factor * median, normal.at(self.amount, self._share))
         return spike, max(spike, FAR * median, normal.at(self.amount, 0.99))
 

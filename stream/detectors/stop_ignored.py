@@ -54,6 +54,7 @@ def note_stop_command(run: Run, command: CommandStruct, now_us: int) -> None:
 def _note(run: Run, step_id: str, at_us: int) -> None:
     commands: dict[str, int] = run.detector_state.setdefault(_COMMANDS, {})
     if len(commands) < _MAX_COMMANDS:
+        # The first notice counts: the command's own, or its step's if no policy sent it.
         commands.setdefault(step_id, at_us)
 
 
@@ -109,6 +110,7 @@ class StopIgnoredDetector(DetectorBase[StopIgnored]):
             return
         for step_id, at_us in run.detector_state[_COMMANDS].items():
             step = run.steps.get(step_id)
+            # No step: the command was sent, and nothing shows that it arrived.
             if (step is None or not step.ended) and not self.has_fired(run, step_id):
                 yield at_us + self._after_us, step_id
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from stepstream.schemas.alert import FindingSeverity
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.rule_base import Glob, RuleBase
@@ -19,7 +20,6 @@ from stepstream.stream.detectors.base import (
     Observation,
     Observations,
 )
-from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
 
@@ -71,13 +71,42 @@ class StuckRun(RuleBase):
     after: DurationUs = 1_800_000_000
 
 
+def _observation(
+    message: str,
+    severity: FindingSeverity,
+    took_us: int,
+    limit_us: int,
+    *,
+    step_ids: tuple[str, ...],
+    subject: str = "",
+    detail: str = "",
+) -> Observation:
+    """A time that is longer than its limit."""
+    return Observation(
+        message=message,
+        severity=severity,
+        subject=subject,
+        step_ids=step_ids,
+        value=float(took_us),
+        threshold=float(limit_us),
+        unit="us",
+        detail=detail,
+    )
+
+
+def _is_early(run: Run, alert: str, due_us: int, now_us: int) -> bool:
+    """Whether a time has not come yet; then the timer is set for it."""
+    # One timer a run, set again where records have moved the deadline meanwhile: setting it with
+    # each record would cost more than one call in so long a time.
+    if now_us < due_us:
+        run.set_timer(alert, due_us)
+        return True
+    return False
+
+
 @detector_for(RunDuration)
 class RunDurationDetector(DetectorBase[RunDuration]):
-    """The run is still going after a limit of time, or took longer."""
-
-    def __init__(self, applied: Applied) -> None:
-        super().__init__(applied)
-        self._limit_us = self.rule.limit
+    """Evaluated by the append time while the run is going, by its own times once it has ended."""
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
         """True: records arrive out of order, so any step may be the first after the root's end."""
@@ -89,7 +118,7 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         if (
             root is None
             or not root.ended
-            or root.end_us - root.start_us <= self._limit_us
+            or root.end_us - root.start_us <= self.rule.limit
             or self.has_fired(run)
         ):
             return NOTHING
@@ -99,23 +128,22 @@ class RunDurationDetector(DetectorBase[RunDuration]):
         """Report an open run; its time counts from the append time of its first record."""
         if not run.live or run.root_ended or run.closed or self.has_fired(run):
             return NOTHING
-        due_us = run.first_append_us + self._limit_us
-        if now_us < due_us:
-            run.set_timer(self.name, due_us)
+        due_us = run.first_append_us + self.rule.limit
+        if _is_early(run, self.name, due_us, now_us):
             return NOTHING
         return (self._observation(run, now_us - run.first_append_us),)
 
     def _observation(self, run: Run, took_us: int) -> Observation:
         waiting = sorted(run.open.values(), key=lambda info: -info.start_us)[:3]
         inner = [info for info in waiting if info is not run.root]
-        return Observation(
-            message=f"{format_duration(took_us)}, the limit is {format_duration(self._limit_us)}",
-            detail=f"waiting for {inner[0].kind} {inner[0].label}" if inner else "",
-            severity=self.severity("error"),
+        limit = format_duration(self.rule.limit)
+        return _observation(
+            f"{format_duration(took_us)}, the limit is {limit}",
+            self.severity("error"),
+            took_us,
+            self.rule.limit,
             step_ids=tuple(info.step_id for info in inner),
-            value=float(took_us),
-            threshold=float(self._limit_us),
-            unit="us",
+            detail=f"waiting for {inner[0].kind} {inner[0].label}" if inner else "",
         )
 
 
@@ -169,15 +197,13 @@ class StepDurationDetector(DetectorBase[StepDuration]):
     def _observation(self, run: Run, step: StepInfo, took_us: int) -> Observation:
         state = "took" if step.ended else "has been running for"
         limit = format_duration(self.rule.limit)
-        return Observation(
-            message=f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is "
-            f"{limit}",
-            severity=self.severity("warning"),
+        return _observation(
+            f"{step.kind} {step.label} {state} {format_duration(took_us)}, the limit is {limit}",
+            self.severity("warning"),
+            took_us,
+            self.rule.limit,
             subject=step.step_id,
             step_ids=(step.step_id,),
-            value=float(took_us),
-            threshold=float(self.rule.limit),
-            unit="us",
         )
 
 
@@ -187,10 +213,6 @@ class HungStepDetector(DetectorBase[HungStep]):
 
     Resolved when it ends after all.
     """
-
-    def __init__(self, applied: Applied) -> None:
-        super().__init__(applied)
-        self._after_us = self.rule.after
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
         """False: the rule fires by timer. Once it has, ``on_step`` is called to resolve it."""
@@ -216,11 +238,10 @@ class HungStepDetector(DetectorBase[HungStep]):
             return NOTHING
         # One timer per run, set again here if records have moved the deadline meanwhile. Setting it
         # with each record would cost more than this one extra call.
-        due_us = run.last_append_us + self._after_us
-        if now_us < due_us:
-            run.set_timer(self.name, due_us)
+        due_us = run.last_append_us + self.rule.after
+        if _is_early(run, self.name, due_us, now_us):
             return NOTHING
-        run.set_timer(self.name, now_us + self._after_us)
+        run.set_timer(self.name, now_us + self.rule.after)
         return [
             self._observation(run, step, now_us - step.append_us) for step in self._hanging(run)
         ]
@@ -242,16 +263,14 @@ class HungStepDetector(DetectorBase[HungStep]):
                 yield step
 
     def _observation(self, run: Run, step: StepInfo, open_us: int) -> Observation:
-        return Observation(
-            message=f"{step.kind} {step.label} started {format_duration(open_us)} ago, has not "
-            "ended, "
+        return _observation(
+            f"{step.kind} {step.label} started {format_duration(open_us)} ago, has not ended, "
             "and nothing else happens in the run",
-            severity=self.severity("error"),
+            self.severity("error"),
+            open_us,
+            self.rule.after,
             subject=step.step_id,
             step_ids=(step.step_id,),
-            value=float(open_us),
-            threshold=float(self._after_us),
-            unit="us",
         )
 
 
@@ -261,10 +280,6 @@ class StuckRunDetector(DetectorBase[StuckRun]):
 
     Resolved when something happens again.
     """
-
-    def __init__(self, applied: Applied) -> None:
-        super().__init__(applied)
-        self._after_us = self.rule.after
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
         """False: the rule fires by timer. Once it has, ``on_step`` is called to resolve it."""
@@ -285,22 +300,19 @@ class StuckRunDetector(DetectorBase[StuckRun]):
         """Report an open root once no record has arrived for ``after``."""
         if not run.live or run.root_ended or self.has_fired(run):
             return NOTHING
-        due_us = run.last_append_us + self._after_us
-        if now_us < due_us:
-            run.set_timer(self.name, due_us)
+        due_us = run.last_append_us + self.rule.after
+        if _is_early(run, self.name, due_us, now_us):
             return NOTHING
         if run.root is None:
-            run.set_timer(self.name, now_us + self._after_us)  # the root may still arrive
+            run.set_timer(self.name, now_us + self.rule.after)  # the root may still arrive
             return NOTHING
         silent_us = now_us - run.last_append_us
         return (
-            Observation(
-                message=f"nothing has happened for {format_duration(silent_us)}, and the run has "
-                "not ended",
-                severity=self.severity("error"),
+            _observation(
+                f"nothing has happened for {format_duration(silent_us)}, and the run has not ended",
+                self.severity("error"),
+                silent_us,
+                self.rule.after,
                 step_ids=tuple(run.open)[:5],
-                value=float(silent_us),
-                threshold=float(self._after_us),
-                unit="us",
             ),
         )

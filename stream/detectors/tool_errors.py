@@ -103,6 +103,7 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
             or step.kind not in EVALUATED_KINDS
         ):
             return NOTHING
+        # A failure that was reported may be made up for by a step that is only now complete.
         label = label_of(step)
         out = []
         for reported_label, step_id in self._reported(run).items():
@@ -123,6 +124,8 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
         answer = self.note(run, step, contents)
         if not run.errors:
             return NOTHING
+        # The number of evaluations is part of the state record, so that a restart does not start it
+        # anew.
         if step.kind == "output" and self.own(run).get("judged", 0) < _MAX_EVALUATIONS:
             self.own(run)["output_us"] = step.start_us
             self.defer(run, _OUTPUT, now_us)
@@ -155,10 +158,12 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
     def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """What failed before the last output."""
         own = self.own(run)
+        # Counted, because each evaluation goes over all steps of the run.
         own["judged"] = own.get("judged", 0) + 1
         return self._evaluate(run, own["output_us"])
 
     def _evaluate(self, run: Run, before_us: int | None) -> list[Observation]:
+        # Only before the last output: later failures may still be made up for.
         found = failures(run, answers_of(run), before_us)
         ignored = [item for item in found if not item.how and not self.has_fired(run, item.label)]
         reported: dict[str, str] = self.own(run).setdefault("told", {}) if ignored else {}
@@ -179,6 +184,7 @@ class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
                 f"{item.label} failed{times}, no later call made up for it, and the run went "
                 "on as if it had succeeded"
             )
+        # A tool that was called again was not ignored, only in vain: a warning.
         is_severe = item.answered is not None and item.times == 1
         is_reported = is_reported_by(run, _REPEATED, item.label)
         answer = (item.answered[2],) if item.answered is not None else ()

@@ -144,6 +144,8 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
         if found is None and stated[:1] == "{":
             found = self._read.get(stated)
             if found is None:
+                # Schemas come with the steps: a producer that changes them in each step must not
+                # fill the memory.
                 if len(self._read) >= _MAX_SCHEMAS:
                     self._read.clear()
                 found = self._read[stated] = ToolSchema(json_of(stated))
@@ -168,6 +170,7 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
         known = Known(own)
         if step is None or not known.is_complete(step.start_us):
             return []
+        # The user's own id is known to the agent without having appeared in a step.
         ours = identity_words(run)
         invented = [
             (name, value)
@@ -185,6 +188,7 @@ class ToolArgumentsDetector(DeferringDetector[ToolArguments]):
                 message=f"{step.label} was called with arguments that its schema does not allow",
                 quoted=excerpt(errors[0]),
                 detail="; ".join(errors),
+                # A tool that refused the call has prevented the damage.
                 severity=self.severity("error" if step.status == "ok" else "warning"),
                 subject=step.label,
                 level=f"schema:{step.step_id}",

@@ -53,6 +53,7 @@ class DeferringDetector(ContentDetector[R]):
         pending: dict[str, int] | None = state.get("held") if state else None
         if not pending:
             return NOTHING
+        # Sorted, because the order in the state depends on the order in which records arrived.
         due = sorted(key for key, due_us in pending.items() if due_us <= now_us)
         for key in due:
             del pending[key]
@@ -111,4 +112,5 @@ def excerpt(text: str, length: int = EXCERPT) -> str:
 
 def earliest(steps: list[StepInfo]) -> StepInfo | None:
     """The step that ended first; of several the one whose id is smallest."""
+    # The id decides between equal times, so that every replay names the same step.
     return min(steps, key=lambda info: (info.end_us, info.step_id), default=None)

@@ -100,6 +100,7 @@ def runtime_error(text: str) -> str:
         found = _TRACE.match(text, start)
         if found is not None:
             line = found[0].strip().partition("\n")[0]
+            # Rust puts the message below the line that ends with a colon.
             rest = text[found.end() + 1 : found.end() + 241].partition("\n")[0].strip()
             return f"{line} {rest}" if line.endswith(":") else line
     return ""
@@ -168,6 +169,7 @@ def ends_well(text: str) -> bool:
         last = re.split(r"[.;!?]\s+|,\s+(?=then\b|second\b|third\b|now\b)", last)[-1]
         if last == text.rstrip():
             return False
+    # A sentence about the outcome is short; a long last line is contents.
     if len(last) > 200 or not _ENDS_WELL.search(last):
         return False
     return _BAD_WORD.search(_NO_FAILURE.sub("", last)) is None
@@ -183,6 +185,7 @@ def transforms(label: str) -> bool:
 def _stems(label: str) -> tuple[str, ...]:
     words = _CAMEL.sub("_", label).lower().replace("-", "_").split("_")
     return tuple(
+        # Without a final e, so that "approved" matches approve.
         word[: max(4, len(word) - 1)]
         for word in words
         if len(word) >= 4 and (is_writing(word) or word == words[0])
@@ -194,6 +197,7 @@ def reports_success(label: str, text: str) -> bool:
 
     A requested rejection is no failure.
     """
+    # "3 of 5 rows imported" is no success.
     if any(part[1] != part[2] for part in _PART_OF.finditer(text[:400])):
         return False
     stated = [

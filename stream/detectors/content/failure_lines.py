@@ -263,6 +263,7 @@ def _ends_badly(line: str) -> bool:
 
 def _behind_preamble(line: str) -> str:
     """What follows the labels that tools put before what a program printed."""
+    # Labels are nested, as in "Observation: Output: stdout: ..."; the number bounds the time.
     for _ in range(3):
         found = _PREAMBLE.match(line)
         if found is None:
@@ -273,6 +274,7 @@ def _behind_preamble(line: str) -> str:
 
 def _lines(text: str, most: int = 200) -> list[str]:
     """The first lines of a text that are not blank, each cut."""
+    # Four times as many, because blank lines between them do not count.
     lines = (line.strip()[:_MAX_LINE] for line in text.split("\n", 4 * most)[: 4 * most])
     return [line for line in lines if line][:most]
 

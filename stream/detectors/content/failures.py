@@ -135,6 +135,7 @@ def failure_in(contents: Contents, label: str, *, form_only: bool = False) -> Fa
 def _failure_in(contents: Contents, label: str, form_only: bool) -> Failure | None:
     output = contents.output
     first = output[:1]
+    # A long list is rows of data: parsing it costs time and finds nothing.
     if first == "[" and len(output) > _LONG_LIST and output[1:2] in "{[\"'0123456789 \n":
         return None  # data
     if first == "{" and len(output) > _LONG_LIST and not _may_report(contents):
@@ -176,43 +177,62 @@ def _in_json(value: Any, contents: Contents, label: str) -> Failure | None:
 def _in_object(
     value: dict[str, Any], contents: Contents, label: str, depth: int = 0
 ) -> Failure | None:
+    # An order or a ticket has a status too, and many other fields.
     small = len(value) <= MAX_STATUS_KEYS
     for key, item in value.items():
-        name = key.lower()
-        if (
-            len(name) <= _MAX_KEY
-            and is_error_key(name)
-            and _states_error(item)
-            and not (name[-1] == "s" and isinstance(item, int))
-        ):
-            return Failure(f"it holds {key!r}", _text_of(item) or _message_of(value))
-        if name in FAILED_COUNTS and _part_failed(value, item):
-            return Failure(f"{key!r} is {item}", _message_of(value))
-        if name in SUCCESS_KEYS and (item is False or item == "false"):
-            return Failure(f"{key!r} is false", _message_of(value))
-        if name in FAILED_KEYS and (item is True or item == "true"):
-            return Failure(f"{key!r} is true", _message_of(value))
-        if not small:
-            continue
-        if name in STATUS_KEYS and isinstance(item, str) and _is_bad_status(item, label):
-            return Failure(f"{key!r} is {item!r}", _message_of(value))
-        if name in CODE_KEYS and isinstance(item, str) and item.lower() in BAD_STATUS:
-            return Failure(f"{key!r} is {item!r}", _message_of(value))
-        if (
-            name == "detail"
-            and isinstance(item, list)
-            and item
-            and isinstance(item[0], dict)
-            and "msg" in item[0]
-        ):
-            return Failure("it lists what is invalid", _text_of(item))
-        if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
-            return Failure(f"{key!r} is {item}", _message_of(value))
-        if name in _EXIT_KEYS and _is_bad_exit(item):
-            return Failure(
-                f"{key!r} is {item}", _printed_error(value, contents, label) or _message_of(value)
-            )
+        found = _by_key(value, key, item)
+        if found is None and small:
+            found = _by_status(value, key, item, contents, label)
+        if found is not None:
+            return found
     return _inside(value, contents, label, depth)
+
+
+def _by_key(value: dict[str, Any], key: str, item: Any) -> Failure | None:
+    """A failure that one field states in an object of any size."""
+    name = key.lower()
+    if (
+        len(name) <= _MAX_KEY
+        and is_error_key(name)
+        and _states_error(item)
+        # "errors": 3 is a count, which a report of a linter has when it worked.
+        and not (name[-1] == "s" and isinstance(item, int))
+    ):
+        return Failure(f"it holds {key!r}", _text_of(item) or _message_of(value))
+    if name in FAILED_COUNTS and _part_failed(value, item):
+        return Failure(f"{key!r} is {item}", _message_of(value))
+    if name in SUCCESS_KEYS and (item is False or item == "false"):
+        return Failure(f"{key!r} is false", _message_of(value))
+    if name in FAILED_KEYS and (item is True or item == "true"):
+        return Failure(f"{key!r} is true", _message_of(value))
+    return None
+
+
+def _by_status(
+    value: dict[str, Any], key: str, item: Any, contents: Contents, label: str
+) -> Failure | None:
+    """A failure that a field with a status or a code states."""
+    name = key.lower()
+    if name in STATUS_KEYS and isinstance(item, str) and _is_bad_status(item, label):
+        return Failure(f"{key!r} is {item!r}", _message_of(value))
+    if name in CODE_KEYS and isinstance(item, str) and item.lower() in BAD_STATUS:
+        return Failure(f"{key!r} is {item!r}", _message_of(value))
+    if (
+        name == "detail"
+        and isinstance(item, list)
+        and item
+        and isinstance(item[0], dict)
+        and "msg" in item[0]
+    ):
+        return Failure("it lists what is invalid", _text_of(item))
+    # "code": 404 alone may be an article's number; with a message it is a status.
+    if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
+        return Failure(f"{key!r} is {item}", _message_of(value))
+    if name in _EXIT_KEYS and _is_bad_exit(item):
+        return Failure(
+            f"{key!r} is {item}", _printed_error(value, contents, label) or _message_of(value)
+        )
+    return None
 
 
 def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -> Failure | None:
@@ -297,6 +317,7 @@ def _number(item: Any) -> int | None:
     """A small whole number, as such or in ASCII digits."""
     if isinstance(item, str) and len(item) <= 5 and item.isascii() and item.isdecimal():
         return int(item)
+    # True is an int in Python, and no exit code.
     return item if isinstance(item, int) and not isinstance(item, bool) else None
 
 
@@ -336,6 +357,7 @@ def failure_in_text(output: str, contents: Contents, label: str) -> Failure | No
     if is_error_value(output):
         return Failure("an error value", output)
     found = _failure_in_text(output, contents, label)
+    # A table or a good ending after a traceback does not undo it.
     if found is None or found.sign == TRACEBACK:
         return found
     return None if is_table(output) or ends_well(output) else found
@@ -449,6 +471,7 @@ def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
         "://" in contents.input and "\n" not in output and len(output) <= _MOST_ABOUT_A_PAGE
     )  # a page has more lines
     reads = (_reads(label) and not is_page) or shows_something(contents)
+    # Several lines of a tool that reads are its contents, not its message.
     if reads and "\n" in output.strip():
         return None
     if reads:

@@ -81,6 +81,7 @@ def _has_free_text(contents: Contents) -> bool:
 
 def is_in_sentences(text: str) -> bool:
     """Whether a text is a sentence: at least five words, two of them function words."""
+    # Five words have four blanks: counting them is cheaper than splitting the text.
     if text.count(" ") < 4 or _COMMAND.search(text[:200]):
         return False
     words = text.lower().replace("?", " ").replace(",", " ").replace(".", " ").split()
@@ -134,6 +135,7 @@ def _command_of(contents: Contents) -> str:
         if (
             isinstance(value, str)
             and name.lower() in _PROGRAM_KEYS
+            # "code" is as often a voucher's or a country's.
             and (name.lower() != "code" or _IS_CODE.search(value))
         ):
             return value[:_MAX_EXAMINED]

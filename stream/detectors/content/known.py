@@ -83,6 +83,7 @@ class Known:
         if self._state.get("cut_us", _FAR) <= at_us:
             return  # nothing after it is checked
         heads: dict[int, int] = self._state.setdefault("heads", {})
+        # The same text comes again in many steps: its numbers are learnt once.
         head = whole_hash >> 32
         if heads.get(head, _FAR) <= at_us:
             return
@@ -95,6 +96,7 @@ class Known:
         if not found:
             return
         known: dict[bytes, int] = self._state.setdefault("known", {})
+        # Records out of order: a number counts from the earliest time at which it was seen.
         if at_us < self._state.get("latest_us", 0):
             for number in found & known.keys():
                 known[number] = min(known[number], at_us)
@@ -133,6 +135,7 @@ class Known:
 
 
 def _with_commas(number: bytes, known: dict[bytes, int], at_us: int) -> bool:
+    # 1500 is written 1,500 in texts, whose digits alone are two numbers.
     parts = f"{int(number):,}".encode().split(b",") if len(number) <= 15 else []
     return len(parts) > 1 and all(known.get(part, _FAR) <= at_us for part in parts)
 
@@ -142,6 +145,7 @@ def identifiers(label: str, arguments: dict[str, Any]) -> list[tuple[str, str]]:
     found = [
         pair for pair in _leaves(arguments, "") if 4 <= len(pair[1]) <= 65 and _is_identifier(*pair)
     ]
+    # What is created gets its own new id from the caller.
     if _CREATING.match(label):
         found = [
             (name, value)

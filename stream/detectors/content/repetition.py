@@ -141,11 +141,13 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             return NOTHING
         own = self.own(run)
         calls: dict[str, list[_Call]] = own.setdefault("calls", {})
+        # Parallel agents of one task write nearly the same: each is compared with itself alone.
         bucket = label if is_call else f"{_THOUGHTS}|{step.agent}|{step.name}"
         before = calls.get(bucket)
         if before is None:
             before = calls[bucket] = []
         count = own.get("count", 0)
+        # All pairs of a tool are compared: 32 calls are 496 comparisons.
         if len(before) >= _MAX_PER_TOOL or count >= _MAX_CALLS:
             return NOTHING
         own["count"] = count + 1
@@ -178,6 +180,7 @@ class RepetitionDetector(DeferringDetector[Repetition]):
         failed: list[list[Any]] = self.own(run).get("code", [])
         if not failed:
             return []
+        # Code that fails because a tool in it did is counted with the tool.
         above = {step.parent for step in run.steps.values() if step.status == "error"}
         return [item for item in failed if item[0] not in above]
 
@@ -228,6 +231,7 @@ class RepetitionDetector(DeferringDetector[Repetition]):
     def _compare(
         self, run: Run, label: str, calls: list[_Call], new: _Call, *, is_call: bool
     ) -> Observations:
+        # A model that writes nearly the same twice may have been asked twice.
         repeats = self._repeats if is_call else max(3, self._repeats)
         near = self._same_as(new, calls) if is_call else _written_as(new, calls)
         if len(near) == 1:

@@ -68,6 +68,7 @@ class UnsupportedAnswer(RuleBase):
     )
 
 
+# Kept as hexadecimal text: 24 retrievals take up to 12 KB of a run's state record.
 _BITS: Final = 2_048
 _ANSWER_BITS: Final = 8_192
 _MAX_KEPT: Final = 24
@@ -89,6 +90,7 @@ _RETRIEVAL_KEYS: Final = (
 _ASKED_AGAIN: Final = 0.5
 """Share of words in common (Jaccard) from which a query is another's, asked again."""
 _EMPTY: Final = frozenset({"", "[]", "{}", "null", "None", '""', "()", "[[]]"})
+# Words that every text has: a document that shares only these is about something else.
 _COMMON: Final = frozenset(
     b"""a about all an and any are as at be been but by can could did do does for from get give had
     has have how i if in into is it its list me more most my no not of on one or other our out
@@ -102,6 +104,7 @@ def query_of(kind: str, contents: Contents) -> str:
     """What was asked for; empty where a step is no retrieval."""
     arguments = contents.arguments
     if arguments is not None:
+        # A tool call counts as a retrieval only under an unmistakable name: "text" may be anything.
         for key in _RETRIEVAL_KEYS if kind == "retrieval" else _QUERY_KEYS:
             value = arguments.get(key)
             if isinstance(value, str) and value:
@@ -128,6 +131,7 @@ def retrieved_text(contents: Contents, query: str) -> str:
     else:
         taken = contents.taken
         text = contents.output if taken is None else values_text(taken)
+    # Search pages repeat the query at the top, which would be found in its own answer.
     if not query or len(text) < 2 * _ECHO:
         return text
     return text[:_ECHO].replace(query, " ") + text[_ECHO:]
@@ -139,6 +143,7 @@ def is_empty(step: StepInfo, contents: Contents) -> bool:
         return False
     if step.status == "error":
         return bool(NO_RESULTS.search(step.error_message[:300]))
+    # A long output is not empty: copying it to strip it would cost more than the comparison.
     output = contents.output.strip() if len(contents.output) < 200 else contents.output
     if output in _EMPTY:
         return bool(contents.input) and not contents.step.output_bytes
@@ -179,7 +184,11 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
             self._note_query(run, step, query, now_us)
         if is_empty(step, contents):
             return (
-                (self._observation(step, query, "brought nothing", "empty", 0.0, None),)
+                (
+                    self._observation(
+                        step, query, "brought nothing", level="empty", value=0.0, threshold=None
+                    ),
+                )
                 if self._empty
                 else NOTHING
             )
@@ -202,9 +211,9 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
             step,
             query,
             f"found nothing better than {max(scores):.2f}",
-            "score",
-            max(scores),
-            self._min_score,
+            level="score",
+            value=max(scores),
+            threshold=self._min_score,
         )
 
     def _note(self, run: Run, step: StepInfo, contents: Contents, query: str, now_us: int) -> None:
@@ -264,9 +273,9 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
                 run.steps[last],
                 queries[last][1],
                 message,
-                "again",
-                alike,
-                _ASKED_AGAIN,
+                level="again",
+                value=alike,
+                threshold=_ASKED_AGAIN,
                 again=mine[1],
             )
         ]
@@ -278,8 +287,10 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
         if step is None or entry is None:
             return []
         end_us, marks, hits, _, query = entry
+        # Only what had come back by then, so that the result does not depend on later records.
         others = [int(other[3], 16) for other in kept.values() if other[0] <= end_us]
         weights = [
+            # BM25's idf with its 0.5, over the run's own retrievals as the collection of documents.
             math.log(1 + (len(others) + 1) / (0.5 + sum(bits >> m & 1 for bits in others)))
             for m in marks
         ]
@@ -287,13 +298,23 @@ class IrrelevantRetrievalDetector(DeferringDetector[IrrelevantRetrieval]):
         if share >= self._min_overlap:
             return []
         message = f"brought back next to nothing about its query ({sum(hits)} of {len(hits)} words)"
-        return [self._observation(step, query, message, "irrelevant", share, self._min_overlap)]
+        return [
+            self._observation(
+                step,
+                query,
+                message,
+                level="irrelevant",
+                value=share,
+                threshold=self._min_overlap,
+            )
+        ]
 
     def _observation(
         self,
         step: StepInfo,
         query: str,
         message: str,
+        *,
         level: str,
         value: float,
         threshold: float | None,
@@ -341,6 +362,8 @@ class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
             ):
                 self._retrieved(run, step, contents)
         elif contents.output and (step.kind in ("output", "llm_call") or not step.parent):
+            # The root's output is the run's answer; without one an output step, else the model's
+            # last words.
             rank = 3 if not step.parent else 2 if step.kind == "output" else 1
             self._answered(run, step, contents, rank)
         return NOTHING
@@ -373,6 +396,7 @@ class UnsupportedAnswerDetector(ContentDetector[UnsupportedAnswer]):
         bits, answer = int(own["bits"], 16), own["answer"]
         share = sum(bits >> mark % _ANSWER_BITS & 1 for mark in answer) / len(answer)
         chance = bits.bit_count() / _ANSWER_BITS
+        # With nine bits of ten set nearly every word is found by chance: then nothing is reported.
         overlap = max(0.0, (share - chance) / (1 - chance)) if chance < 0.9 else 1.0
         if overlap >= self._min_overlap:
             return NOTHING

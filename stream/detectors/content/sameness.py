@@ -28,6 +28,7 @@ def sketch(found: Iterable[bytes]) -> int:
     Of many words those with the smallest hashes stand for all.
     """
     marks = set(map(crc32, found))
+    # The smallest hashes are a sample that equal sets have in common, as in bottom-k MinHash.
     kept = sorted(marks)[:MAX_WORDS] if len(marks) > MAX_WORDS else marks
     bits = 0
     for value in kept:

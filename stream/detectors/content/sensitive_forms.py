@@ -152,6 +152,7 @@ def ibans_in(text: str) -> Iterator[Found]:
     for match in _IBAN.finditer(text):
         account = match.group().replace(" ", "")
         wanted = _IBAN_LENGTHS.get(account[:2], 0)
+        # The pattern may take the next word along: only the length of the country counts.
         if wanted and len(account) >= wanted and _is_iban(account[:wanted]):
             yield Found("a bank account (IBAN)", f"ending in {account[wanted - 4 : wanted]}")
 
@@ -160,6 +161,7 @@ def emails_in(text: str) -> Iterator[Found]:
     """Addresses of people; those of examples are left out."""
     for match in EMAIL.finditer(text):
         name, _, host = match.group().partition("@")
+        # Hosts of documentation (RFC 2606) and of tests.
         if not host.lower().startswith(("example.", "test.", "localhost")):
             yield Found("an email address", f"{name[0]}...@{host}")
 
@@ -173,6 +175,7 @@ def phones_in(text: str) -> Iterator[Found]:
 
 def ssns_in(text: str) -> Iterator[Found]:
     """Social security numbers of the United States, where the text speaks of them."""
+    # The number has no check digit: nine digits alone are as often an order or an account.
     if re.search(r"social security|\bSSN\b", text, re.IGNORECASE):
         for match in _SSN.finditer(text):
             yield Found("a social security number", f"ending in {match.group()[-2:]}")
@@ -224,6 +227,7 @@ def _luhn(digits: str) -> bool:
 
 
 def _is_iban(account: str) -> bool:
+    # ISO 13616: country and check digits to the end, letters as 10 to 35, remainder 1 by 97.
     turned = account[4:] + account[:4]
     return int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
 

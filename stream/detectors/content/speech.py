@@ -106,6 +106,7 @@ def note_answer(run: Run, step: StepInfo, contents: Contents, *, whole: bool) ->
     if len(answers) >= MAX_ANSWERS:
         if step.start_us < answers[0][0]:
             return None
+        # The oldest goes: what followed a failure is decided by newer answers.
         answers.sort()
         del answers[0]
     answer = [step.start_us, step.end_us, step.step_id, what_it_was(contents, whole=whole)]
@@ -203,6 +204,7 @@ def _collect(value: Any, parts: list[str], depth: int) -> None:
     if isinstance(value, str):
         parts.append(value)
     elif depth < 5 and isinstance(value, list):
+        # Messages are nested without a limit: width and depth bound the time.
         for item in value[:20]:
             _collect(item, parts, depth + 1)
     elif depth < 5 and isinstance(value, dict):
@@ -212,6 +214,7 @@ def _collect(value: Any, parts: list[str], depth: int) -> None:
 
 
 def _mentions_problem(beginning: str) -> bool:
+    # The usual case, and faster as bytes: every answer of every model passes here.
     if beginning.isascii():
         data = beginning.encode().translate(_LOWERED)
         return b"n't" in data or not _PROBLEM_BYTES.isdisjoint(data.split())
@@ -239,6 +242,7 @@ def _calls_tools(contents: Contents) -> bool:
     ends = ends_of(output)
     if not any(key in ends for key in _CALL_WORDS):
         return _in_code(output)
+    # What was cut is no JSON any more: then the beginning decides.
     if first == "[" or contents.output_is_cut:
         return any(key in output[:_BEGINNING] for key in _CALL_KEYS) or _in_code(output)
     found = contents.taken
