@@ -69,7 +69,8 @@ _MODULES: Final = {
     "Usage": "trajectory",
 }
 _CONTRACTS: Final = (
-    "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command", "Delivery", "Notification",
+    "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command",
+    "Delivery", "Notification",
     "FleetWindow", "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
 )  # fmt: skip
 

@@ -86,6 +86,7 @@ def _check_url(text: str) -> str:
         raise ValueError(
             "not a URL: write https://host/path, or env:VARIABLE or file:/path where it is a secret"
         )
+    # Documents are readable by everyone who can read the config topic.
     if found["login"]:
         raise ValueError(
             "a URL with a password in it is a secret: name it as env:VARIABLE or file:/path"
@@ -101,6 +102,7 @@ def _check_headers(values: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"the header {name} is a secret: name it as env:VARIABLE or file:/path"
             )
+        # A line break would add further headers (CWE-113).
         if "\n" in value or "\r" in value:
             raise ValueError(f"the header {name} has a line break in it")
     return values

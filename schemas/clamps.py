@@ -36,7 +36,8 @@ from stepstream.schemas.times import DAY_US
 CLAMPS: Final[dict[str, str]] = {
     "end_before_start": "end_time preceded start_time and was set to it",
     "unknown_kind": "kind was unknown and counts as other",
-    "unknown_status": "status was unknown: it was mapped by its word, or by whether an error is given",
+    "unknown_status": "status was unknown: it was mapped by its word, or by whether an error "
+    "is given",
     "own_parent": "the step named itself as its parent; it counts as a root",
     "content_truncated": "input or output was longer than the limit",
     "text_truncated": "a name or message was longer than the limit",
@@ -44,8 +45,8 @@ CLAMPS: Final[dict[str, str]] = {
     "documents_dropped": "more documents than the limit",
     COST: "cost_usd was impossible; the step is priced as if it had none",
     "unknown_cost_source": "cost_source was unknown and was dropped",
-    "invalid_reference": "retry_of or fallback_of was not a step id and was dropped, or parent_step_id "
-    "was not one and refers to no step",
+    "invalid_reference": "retry_of or fallback_of was not a step id and was dropped, or "
+    "parent_step_id was not one and refers to no step",
     "first_token_out_of_range": "first_token_time was outside the step and was dropped",
     CONVERTED: "a value had another form (12 as text, an id in upper case) and was converted",
     DROPPED: "a value that is impossible for the field was dropped",
@@ -269,6 +270,7 @@ def clamp_contents(step: Step, limits: Limits, clamped: Repairs) -> None:
         _clamp_content(step, limits.max_content_bytes, clamped)
     count = len(step.attributes)
     if count > limits.max_attributes:
+        # The first ones stay: JSON objects keep the order in which producers wrote them.
         step.attributes = dict(list(step.attributes.items())[: limits.max_attributes])
         clamped.append(
             Repair("attributes_dropped", f"attributes: {count} became {limits.max_attributes}")
@@ -302,7 +304,7 @@ def truncated(text: str, max_bytes: int) -> tuple[str, int]:
 
 
 def likely_unit(time_us: int, timestamp_us: int) -> str:
-    """A hint about the unit that a time seems to be in: the one in which it is near the timestamp."""
+    """A hint about the unit of a time: the one in which it is near the timestamp."""
     for unit, us, times in _UNITS:
         if abs(time_us * us // times - timestamp_us) < 3_650 * DAY_US:
             return f": it looks like {unit}, and times are microseconds since 1970"

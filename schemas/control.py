@@ -56,7 +56,7 @@ def binds(command: Command, *, project: str, environment: str, agent: str, start
 
 
 def name_of(command: Command) -> str:
-    """The name of its control step: the action; a resume with a budget is an approval of an amount."""
+    """The name of its control step: the action; for a resume with a budget the approval."""
     return (
         f"{_APPROVE}{command.budget_usd}"
         if command.action == "resume" and command.budget_usd
@@ -65,7 +65,7 @@ def name_of(command: Command) -> str:
 
 
 class ControlStep(NamedTuple):
-    """What a control step reports: the command's action, and what it approves on top of a run's limits."""
+    """Attributes of a control step: the action, and the amount that it approves."""
 
     action: str
     approved_nanos: int = 0

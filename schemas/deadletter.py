@@ -47,6 +47,7 @@ def letter_headers(
         DEADLETTER_DETAIL: detail[:MAX_DETAIL],
         DEADLETTER_BY: by,
     }
+    # A record that was replayed and refused again has our headers of the first time.
     kept = [(name, value) for name, value in headers or () if name not in ours]
     return [*kept, *((name, value.encode("utf-8", "replace")) for name, value in ours.items())]
 
@@ -63,4 +64,5 @@ def source_of(ours: Mapping[str, str]) -> Source | None:
 
 def number_of(text: str) -> int:
     """The non-negative integer in a header; -1 for anything else."""
+    # 19 digits are the most that a 64-bit offset has; int() of a huge text takes quadratic time.
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1

@@ -69,6 +69,7 @@ class ToolSchema:
     def _resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
         # References may form a circle.
         for _ in range(MAX_DEPTH):
+            # Only references within the schema: others would have to be fetched.
             reference = schema.get("$ref")
             if not isinstance(reference, str) or not reference.startswith("#/"):
                 return schema
@@ -207,7 +208,8 @@ class ToolSchema:
             # With the budget of checks used up, a choice was not checked to its end.
             if self._left >= 0 and (not fitting or (word == "oneOf" and fitting > 1)):
                 found.append(
-                    f"{_name(at)} fits {'none' if not fitting else 'more than one'} of the forms it may have"
+                    f"{_name(at)} fits {'more than one' if fitting else 'none'} of the forms it "
+                    "may have"
                 )
 
 

@@ -15,6 +15,7 @@ def latency_bucket(duration_us: int) -> int:
     """The bucket of a duration. Whole microseconds below 16 have one each."""
     if duration_us < 2 * _SUBS:
         return max(0, duration_us)
+    # Log-linear, as in HdrHistogram: 8 buckets for each power of two, found with integers alone.
     octave = duration_us.bit_length() - 1 - SUB_BITS
     return (octave << SUB_BITS) + (duration_us >> octave)
 

@@ -104,6 +104,7 @@ class _Durations:
         from genai_prices import Usage
 
         used = Usage(**dict.fromkeys(AUDIO_SECONDS, milliseconds / 1_000))
+        # Not from unit prices, because the list has a minimum duration that is charged.
         price = self.model.calc_price(
             used,
             self.provider,

@@ -145,7 +145,8 @@ BASELINES_FORGOTTEN: Final = Metric(
 OWNERS_NOT_LEARNT: Final = Metric(
     "stepstream_worker_owners_not_learnt_total",
     "counter",
-    "times a closed run named an agent and task beyond what baselines are kept for: ids instead of names",
+    "times a closed run named an agent and task beyond what baselines are kept for: ids instead "
+    "of names",
 )
 USAGE_TOO_LATE: Final = Metric(
     "stepstream_worker_usage_too_late_total",
@@ -380,13 +381,13 @@ def markdown() -> str:
     head = (
         "# Metrics\n\n"
         "<!-- Made by `python -m stepstream.schemas.metrics`; a test keeps it current. -->\n\n"
-        "Worker, sink and notifier serve `/metrics` for Prometheus, `/healthz` (503: it hangs, restart\n"
-        "it) and `/readyz` (503: not ready yet) at `metrics_host:metrics_port`; by default on the\n"
-        "loopback interface and a free port.\n\n"
-        "Under `stepstream up` each of the three has its own port, which it keeps for the next start:\n"
-        "9464 (worker), 9465 (sink) and 9466 (notifier) if they are free, or `metrics_port` and the next\n"
-        "two. They are printed at the start and stored in `endpoints.json`. Configuration of a\n"
-        "Prometheus on the same machine:\n\n"
+        "Worker, sink and notifier serve `/metrics` for Prometheus, `/healthz` (503: it hangs,\n"
+        "restart it) and `/readyz` (503: not ready yet) at `metrics_host:metrics_port`; by default\n"
+        "on the loopback interface and a free port.\n\n"
+        "Under `stepstream up` each of the three has its own port, which it keeps for the next\n"
+        "start: 9464 (worker), 9465 (sink) and 9466 (notifier) if they are free, or\n"
+        "`metrics_port` and the next two. They are printed at the start and stored in\n"
+        "`endpoints.json`. Configuration of a Prometheus on the same machine:\n\n"
         "```yaml\n"
         "scrape_configs:\n"
         "  - job_name: stepstream\n"

@@ -26,7 +26,8 @@ MAX_WORDS: Final = 65_536
 MAX_ITEMS: Final = 1_000
 
 _NAMES: Final = (
-    "project", "environment", "agent", "agent_version", "task", "user_id", "trace_id", "alert", "rule", "policy", "subject",
+    "project", "environment", "agent", "agent_version", "task", "user_id", "trace_id", "alert",
+    "rule", "policy", "subject",
     "action", "by", "alert_id",
 )  # fmt: skip
 

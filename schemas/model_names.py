@@ -1,7 +1,7 @@
 """Names of models and providers as frameworks and gateways write them, and what a price list may
 call the same thing.
 
-Nothing is guessed: a name is only taken apart where the part that goes away says who serves the
+Nothing is guessed: a name is only taken apart where the part that goes away names who serves the
 model (``bedrock/``, ``models/``, ``us.anthropic.``). Versions stay as they are.
 """
 
@@ -20,16 +20,20 @@ class Name(NamedTuple):
 
 
 _BEHIND_HUGGINGFACE: Final = (
-    "cerebras", "fireworks-ai", "groq", "hyperbolic", "nebius", "novita", "nscale", "ovhcloud", "publicai", "sambanova",
+    "cerebras", "fireworks-ai", "groq", "hyperbolic", "nebius", "novita", "nscale", "ovhcloud",
+    "publicai", "sambanova",
     "together",
 )  # fmt: skip
 _PROVIDERS: Final[dict[str, str]] = {
     "anthropic": "anthropic claude",
     "arcee": "arcee arcee_ai",
     "avian": "avian",
-    "aws": "aws bedrock bedrock_converse bedrock_runtime amazon amazon_bedrock aws_bedrock anthropic_bedrock chatbedrock",
-    "azure": "azure azure_ai azure_ai_inference azure_ai_openai az_ai_openai az_ai_inference azure_openai azureopenai azureai"
-    " azurechatopenai azure_text azure_ai_foundry azure_foundry azure_ai_studio microsoft microsoft_foundry anthropic_foundry",
+    "aws": "aws bedrock bedrock_converse bedrock_runtime amazon amazon_bedrock aws_bedrock"
+    " anthropic_bedrock chatbedrock",
+    "azure": "azure azure_ai azure_ai_inference azure_ai_openai az_ai_openai az_ai_inference"
+    " azure_openai azureopenai azureai"
+    " azurechatopenai azure_text azure_ai_foundry azure_foundry azure_ai_studio microsoft"
+    " microsoft_foundry anthropic_foundry",
     "baseten": "baseten",
     "cerebras": "cerebras",
     "cloudflare": "cloudflare workers_ai",
@@ -41,8 +45,10 @@ _PROVIDERS: Final[dict[str, str]] = {
     "elevenlabs": "elevenlabs",
     "fireworks": "fireworks fireworks_ai",
     "github-copilot": "github_copilot",
-    "google": "google gemini gcp gcp_gen_ai gcp_gemini gcp_vertex_ai google_ai google_ai_studio google_genai"
-    " google_generative_ai google_generativeai generativelanguage google_gla google_vertex google_vertexai google_vertex_ai"
+    "google": "google gemini gcp gcp_gen_ai gcp_gemini gcp_vertex_ai google_ai google_ai_studio"
+    " google_genai"
+    " google_generative_ai google_generativeai generativelanguage google_gla google_vertex"
+    " google_vertexai google_vertex_ai"
     " vertex vertexai vertex_ai vertex_ai_beta anthropic_vertex",
     "groq": "groq",
     **{

@@ -50,7 +50,8 @@ class PartitionVector(NamedTuple):
     of_12: int
 
 
-# The six after the empty key are those of Kafka's own tests (UtilsTest.testMurmur2); librdkafka agrees on all of them.
+# The six after the empty key are those of Kafka's own tests (UtilsTest.testMurmur2); librdkafka
+# agrees on all of them.
 PARTITION_VECTORS: Final = (
     PartitionVector("", 0x106E08D9, 1, 9),
     PartitionVector("21", 0xC5F2F8EC, 0, 0),

@@ -56,7 +56,8 @@ class PriceBook:
         self._own: dict[tuple[str, str, str], list[tuple[date, UnitPrices]]] = {}
         # Sorted, so that of two documents for a model and day the same one wins in every process.
         for document in sorted(documents, key=lambda d: d.name):
-            label = f"{document.name}@{hashlib.sha256(document.model_dump_json().encode()).hexdigest()[:8]}"
+            digest = hashlib.sha256(document.model_dump_json().encode()).hexdigest()
+            label = f"{document.name}@{digest[:8]}"
             for price in document.models:
                 prices, tier = _from_document(price, label), tier_of(price.service_tier)
                 if prices is None:
@@ -179,7 +180,7 @@ class PriceBook:
 
 
 def tier_in(attributes: dict[str, str]) -> str:
-    """The service tier in a step's attributes, by its name in the price list; empty for standard."""
+    """The service tier in a step's attributes, as the price list names it; empty for standard."""
     for name in _TIER_ATTRIBUTES:
         written = attributes.get(name)
         if written:
@@ -188,7 +189,7 @@ def tier_in(attributes: dict[str, str]) -> str:
 
 
 def _is_answered_call(step: Step) -> bool:
-    """Whether a step without usage must have had a cost: a model was called and may have answered."""
+    """Whether a step without usage must have had a cost: a call that may have been answered."""
     if step.kind != "llm_call" or not step.model or step.phase != "end":
         return False
     return step.status != "error" or bool(step.output) or step.first_token_time is not None

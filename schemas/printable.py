@@ -26,6 +26,7 @@ _CRLF: Final = re.compile("\r\n?")
 
 def printable(text: str) -> str:
     """The text with every character replaced, except tab and LF, that a terminal would act on."""
+    # Almost all texts end here, without a search.
     if text.isascii() and text.isprintable():
         return text
     return _UNSAFE.sub(REPLACEMENT, _CRLF.sub("\n", text) if "\r" in text else text)
@@ -46,5 +47,6 @@ def escaped_json(text: str) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
+    # JSON escapes are UTF-16 units: a character beyond U+FFFF takes two of them.
     units = found[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

@@ -5,7 +5,7 @@ URLs) and by its name (``"password": "..."``, ``api_key=...``), in JSON, in JSON
 Python's ``repr``, in query strings and headers. Only the secret goes, so that JSON stays JSON. It
 is a net, not a proof: what looks like ordinary words stays.
 
-The work is linear in the text's length, whatever the text: what a value needs to be judged by
+The work is linear in the text's length, whatever the text: what is needed to evaluate a value
 (where its quotes close, where a run of letters ends, where its last digit stands) is found once for
 all names that share it, not again for each.
 """
@@ -56,7 +56,7 @@ def without_secrets(text: str, *, words_too: bool = False) -> str:
     """The text with ``[redacted]`` where secrets were.
 
     ``words_too``: after a secret's name a plain word goes as well (``password: correct``). Texts
-    that quote others want that; in what an agent says it would take away ordinary sentences.
+    that quote others want that; in an agent's answers it would remove ordinary sentences.
     """
     for form in TEXT_FORMS:
         if form.hint in text:
@@ -74,7 +74,7 @@ def without_secrets(text: str, *, words_too: bool = False) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field with this name has a secret: ``db_password``, ``X-Api-Key``, ``accessToken``."""
+    """Whether a field's name is one of secrets: ``db_password``, ``X-Api-Key``, ``accessToken``."""
     low = name.lower()
     for stem, (rest, before) in NAMES.items():
         at = low.rfind(stem)
@@ -92,7 +92,7 @@ def _harmless(low: str, at: int, stem: str) -> bool:
 
 
 class Named:
-    """Finds the values after names of secrets in one text; ``examined`` counts the characters read."""
+    """Finds the values after names of secrets in one text; ``examined`` counts characters read."""
 
     def __init__(self, text: str, *, words_too: bool = False) -> None:
         self._text = text
@@ -140,11 +140,11 @@ class Named:
         if first in ('"', "'", "\\"):
             return self._quoted(at, name)
         if first == "[" and close:
-            held = _LIST.match(text, at)
-            if held is None:
+            listed = _LIST.match(text, at)
+            if listed is None:
                 return None
-            self.examined += held.end() - at
-            return (*held.span("value"), f"{close}{REDACTED}{close}")
+            self.examined += listed.end() - at
+            return (*listed.span("value"), f"{close}{REDACTED}{close}")
         if close:
             number = _NUMBER.match(text, at) if name in NUMBERED else None
             return None if number is None else (*number.span(), f"{close}{REDACTED}{close}")
@@ -169,7 +169,7 @@ class Named:
 
         Every level of JSON doubles the backslashes and puts one before the quote. So with ``k`` of
         them before the opening quote, a quote with ``k + b(k+1)`` follows ``b`` backslashes that
-        belong to the value: it closes where ``b`` is even. Deeper than anybody writes, the next
+        belong to the value: it closes where ``b`` is even. Deeper than ``_DEEPEST``, the next
         quote of the kind ends it.
         """
         kind, level = opening[2], len(opening[1])
@@ -211,7 +211,7 @@ class Named:
         return known
 
     def _bare(self, at: int, *, spaced: bool, name: str) -> Span | None:
-        """A value without quotes. After ``: `` or a space it must not be a word of ordinary text."""
+        """A value without quotes; after ``: `` or a space not a word of ordinary text."""
         text = self._text
         scheme = _SCHEME.match(text, at)
         if scheme is not None:
@@ -235,10 +235,10 @@ class Named:
         """
         if self._run.start <= at < self._run.end:
             return self._run
-        held = _BARE.match(self._text, at)
-        if held is None:
+        found = _BARE.match(self._text, at)
+        if found is None:
             return _Run(at, at, at, -1, -1)
-        value = held[0].rstrip(".:!?")
+        value = found[0].rstrip(".:!?")
         digit, letter = -1, -1
         for place in range(len(value) - 1, -1, -1):
             if digit < 0 and value[place].isdigit():
@@ -247,8 +247,8 @@ class Named:
                 letter = at + place
             if digit >= 0 and letter >= 0:
                 break
-        self.examined += len(held[0])
-        self._run = _Run(at, held.end(), at + len(value), digit, letter)
+        self.examined += len(found[0])
+        self._run = _Run(at, found.end(), at + len(value), digit, letter)
         return self._run
 
 

@@ -59,5 +59,6 @@ def record_limits(settings: Settings) -> Limits:
     """Limits of step records; the worker and the sink must use the same."""
     kept = retention(settings, "steps")
     ages_us = tuple((project, days * DAY_US) for project, days in kept.projects)
+    # Without projects of their own every project has the same age, which max_age_us already is.
     others = (("", kept.days * DAY_US),) if ages_us else ()
     return Limits(max_age_us=kept.shortest * DAY_US, project_ages_us=ages_us + others)

@@ -1,8 +1,8 @@
 """What secrets look like: forms that give themselves away, and names whose values are secret.
 
-The one list of them: the SDK takes them out of what it sends, detectors find them in what agents
-say, and notifications are cleared of them. Every pattern is searched in time linear in the text,
-whatever the text.
+The one list of them: the SDK takes them out of what it sends, detectors find them in agents'
+outputs, and notifications are cleared of them. Every pattern is searched in time linear in the
+text, whatever the text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WORD: Final = r"[A-Za-z0-9]"
 def _form(start: str, rest: str, before: str = _WORD) -> re.Pattern[str]:
     """A key that begins with ``start`` and does not go on from a word before it.
 
-    The look-behind stands after the start, because a pattern that begins with plain text is
+    The assertion stands after the start, because a pattern that begins with plain text is
     searched for much faster.
     """
     text = re.escape(start)
@@ -134,7 +134,11 @@ def key_starts(text: str) -> set[str]:
 
 
 _KEY_LINES = r"(?:[A-Za-z0-9+/=\s:,.-]|\\+[nrt])*"
-_PRIVATE_KEY = rf"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:{_KEY_LINES}?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|{_KEY_LINES})"
+# A truncated text may lack the end line: then the lines that look like a key are removed.
+_PRIVATE_KEY = (
+    r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
+    rf"(?:{_KEY_LINES}?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|{_KEY_LINES})"
+)
 LOGIN_IN_URL: Final = re.compile(
     r"(://[^\s/:@\"'<>\\]{0,256}):[^\s/\"'<>\\$\[][^\s/\"'<>\\]{0,255}@"
 )
@@ -236,7 +240,7 @@ _TOKEN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])eyJ(?=[A-Za-z0-9_-]{8})")
 
 def web_tokens(text: str) -> Iterator[tuple[int, int]]:
     """Where JSON web tokens begin and end. Each begins with ``eyJ`` and so does its second part;
-    looked for by the dot between them, so that a run of letters is looked at once, however often
+    found by the dot between them, so that a run of letters is read once, however often
     ``eyJ`` stands in it.
     """
     done = 0
@@ -280,7 +284,8 @@ NUMBERED: Final = frozenset({"pass", "pwd"})
 """Stems of names whose values are secret even where they are numbers."""
 
 HARMLESS_TOKENS: Final = (
-    "page", "next", "continuation", "cursor", "pad", "eos", "bos", "unk", "stop", "first", "last", "per", "max", "min", "sep",
+    "page", "next", "continuation", "cursor", "pad", "eos", "bos", "unk", "stop", "first", "last",
+    "per", "max", "min", "sep",
     "mask", "cls", "special", "end", "start", "image", "sync", "delta",
 )  # fmt: skip
 """What stands before ``token`` where it is no secret: ``next_page_token``, ``pad_token``."""

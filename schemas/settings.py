@@ -511,8 +511,8 @@ class Settings(BaseModel):
     )
     gateway_port: int = _gateway(
         0,
-        "Port of the gateway's HTTP server. 0: a free port, printed in the log (`up`: 4318 if it is "
-        "free). -1: `up` starts no gateway.",
+        "Port of the gateway's HTTP server. 0: a free port, printed in the log (`up`: 4318 if it "
+        "is free). -1: `up` starts no gateway.",
         metavar="PORT",
         ge=-1,
         le=65535,

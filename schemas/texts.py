@@ -75,7 +75,8 @@ def check_template(text: str, fields: Collection[str]) -> str:
             continue
         if name is None:
             raise ValueError(
-                f"a single {found[0]} at character {found.start() + 1}: write {{{{ or }}}} for a brace"
+                f"a single {found[0]} at character {found.start() + 1}: "
+                "write {{ or }} for a brace"
             )
         raise ValueError(f"{{{name}}} is no field; {did_you_mean(name, sorted(fields))}")
     return text

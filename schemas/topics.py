@@ -49,7 +49,8 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             "trace_id, on the partition of its steps",
             "state of the assemble stage",
             {
-                # Not compacted: compaction keeps the last record of a run, and that may be a zombie's, which knows less.
+                # Not compacted: compaction keeps the last record of a run, and that may come from a
+                # worker that was replaced, and which knows less.
                 "cleanup.policy": "delete",
                 "retention.ms": str(max(3 * DAY_MS, 2 * steps_retention_ms)),
                 "segment.ms": str(HOUR_MS),

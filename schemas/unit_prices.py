@@ -50,10 +50,12 @@ LIST_UNITS: Final[dict[str, str]] = {
 FIELDS: Final = {unit: name for name, unit in LIST_UNITS.items()}
 AUDIO_SECONDS: Final = ("audio_seconds", "input_audio_seconds")
 PER_THOUSAND: Final = (
-    "document_pages", "annotated_pages", "text_messages", "web_searches", "social_searches", "storage_searches",
+    "document_pages", "annotated_pages", "text_messages", "web_searches", "social_searches",
+    "storage_searches",
     "code_executions", "rerank_searches",
 )  # fmt: skip
 """What the list charges by the thousand; the rest of ``LIST_UNITS`` goes by the million."""
+# A search costs as much as thousands of tokens: without it a sum would be far too low.
 MUST_BE_PRICED: Final = (
     "web_searches",
     "social_searches",
@@ -231,7 +233,7 @@ def _list_units() -> Mapping[str, Any]:
 def from_price_keys(
     prices: Mapping[str, Any], version: str, listed: ByDuration | None = None
 ) -> UnitPrices | None:
-    """Unit prices from amounts by the list's price keys (``input_mtok``); None without known keys."""
+    """Unit prices from amounts by the list's price keys (``input_mtok``); None if none is known."""
     known = _list_units()
     request = Fraction(0)
     rows: list[tuple[str, Mapping[str, str], Fraction, list[tuple[int, Fraction]]]] = []

@@ -88,7 +88,8 @@ class TokenUsage(BaseModel):
     )
     incomplete: bool = Field(
         False,
-        description="counts are missing or were wrong: they are a lower bound and the cost is unknown",
+        description="counts are missing or were wrong: they are a lower bound and the cost is "
+        "unknown",
     )
 
 
@@ -114,6 +115,7 @@ NO_TOKENS: Final = TokenUsageStruct()
 """The usage of a step without usage."""
 
 _FIRST_DETAIL: Final = len(TOTALLED)
+# One tuple instead of 20 attributes: the worker asks for every priced step.
 _fields: Any = astuple
 _NO_DETAILS: Final = _fields(NO_TOKENS)[_FIRST_DETAIL:]
 

@@ -82,6 +82,7 @@ def _reason(
             text = f"{where} takes {_size_limit(wrong['type'], context)}"
         case _:
             wanted = _wanted(wrong["type"], context) or _plain(wrong["msg"])
+            # Only scalars are quoted: a mapping may contain secrets and fill the message.
             is_shown = show_input and not isinstance(given, dict | list | tuple | bytes | BaseModel)
             text = f"{where or 'the document'} {wanted}"
             text += f", not {_shown(given)}" if is_shown else ""
@@ -190,7 +191,7 @@ def _shown(given: Any) -> str:
 
 
 def _visible(path: tuple[int | str, ...], value: Any, *, last: bool) -> Iterator[int | str]:
-    """The path without the parts that validation adds (kinds, rules); ``last``: keep the last part."""
+    """The path without parts that validation adds (kinds, rules); ``last``: keep the last part."""
     for position, part in enumerate(path):
         if isinstance(value, dict):
             if part in value:

@@ -66,9 +66,9 @@ def act(
     finally:
         client.close()
     raise NotTaken(
-        f"the alert was not {action} within {wait_s:.0f} s: it may be resolved already (`stepstream "
-        f"alerts show {alert.alert_id[:8]}`), or no worker is running (`stepstream doctor`); the "
-        "action is applied when a worker runs"
+        f"the alert was not {action} within {wait_s:.0f} s: it may be resolved already "
+        f"(`stepstream alerts show {alert.alert_id[:8]}`), "
+        "or no worker is running (`stepstream doctor`); the action is applied when a worker runs"
     )
 
 

@@ -61,7 +61,7 @@ BASELINES: Final = (
 
 
 def readable(values: Iterable[bytes], read: Callable[[bytes], _Read]) -> list[_Read]:
-    """The results of ``read``, without those values for which it raises: workers dead-letter them."""
+    """The results of ``read``, without values for which it raises: workers dead-letter them."""
     made = []
     for value in values:
         try:

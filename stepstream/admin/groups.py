@@ -110,8 +110,8 @@ def describe(settings: Settings, group: str, *, timeout: float = 10) -> Group:
 def _lags(
     client: Consumer, places: Iterable[Place], assigned: frozenset[Place], timeout: float
 ) -> Iterator[tuple[Place, int]]:
-    # A consumer that joins nothing, because an admin client dies in librdkafka 2.16 (a null pointer) when it asks for
-    # offsets while the coordinator is loading.
+    # A consumer that joins nothing, because an admin client crashes in librdkafka 2.16 (a null
+    # pointer) when it asks for offsets while the coordinator is loading.
     for found in client.committed([TopicPartition(*place) for place in places], timeout=timeout):
         place = (found.topic, found.partition)
         # Every topic is asked for; without offset and member the group does not read this one.

@@ -151,7 +151,7 @@ def require_topic(settings: Settings, name: str) -> int:
 
 
 def _wanted_partitions(settings: Settings, spec: TopicSpec, found: dict[str, _Found]) -> int:
-    """The number of partitions to create: that of the topic it follows, else that of the settings."""
+    """The number of partitions to create: that of the topic it follows, else the setting."""
     if spec.partitioned == "one":
         return 1
     # Topics that are joined by partition number need as many partitions as their leader.
@@ -202,8 +202,8 @@ def _raise_for(settings: Settings, name: str, error: KafkaException) -> None:
         return
     if code == KafkaError.INVALID_REPLICATION_FACTOR:
         raise TopicsError(
-            f"topic {name} cannot be created: replication_factor is {settings.replication_factor} and "
-            "the cluster has fewer brokers; start more of them or lower replication_factor"
+            f"topic {name} cannot be created: replication_factor is {settings.replication_factor} "
+            "and the cluster has fewer brokers; start more of them or lower replication_factor"
         ) from None
     raise TopicsError(f"topic {name} cannot be created: {words(error)}") from None
 

@@ -45,9 +45,8 @@ def show(what: RenderableType) -> None:
     terminal.tolerate(sys.stdout)
     if sys.stdout.isatty():
         console = terminal.console(soft_wrap=isinstance(what, Text))
-        if isinstance(
-            what, Table
-        ):  # it was made for this width, or cannot be narrower: what would be cut is wrapped instead
+        # A table was made for this width, or cannot be narrower: the terminal wraps the rest.
+        if isinstance(what, Table):
             console.width = max(console.width, console.measure(what).minimum)
         console.print(what)
         return

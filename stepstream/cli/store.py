@@ -49,7 +49,7 @@ def migrate(settings: Settings) -> None:
 
     require_clickhouse(settings)
     report = bring_up_to_date(settings)
-    done = {
+    made = {
         "created again:": report.repaired,
         "note:": report.notes,
         "applied": report.applied,
@@ -57,12 +57,11 @@ def migrate(settings: Settings) -> None:
         "changed:": report.changes,
         "not changed:": report.wrong,
     }
-    for what, names in done.items():
+    for what, names in made.items():
         for name in names:
             echo(f"{what} {name}")
-    echo(
-        f"database {report.database} is at version {report.version}{'' if report.changed else '; nothing to do'}"
-    )
+    done = "" if report.changed else "; nothing to do"
+    echo(f"database {report.database} is at version {report.version}{done}")
     if report.wrong:
         raise typer.Exit(errors.FAILED)
 
@@ -75,9 +74,8 @@ def status(settings: Settings) -> None:
 
     require_clickhouse(settings)
     found = read_status(settings)
-    echo(
-        f"database {found.database} {f'is at version {found.version}' if found.exists else 'does not exist'}"
-    )
+    state = f"is at version {found.version}" if found.exists else "does not exist"
+    echo(f"database {found.database} {state}")
     for name in found.pending:
         echo(f"pending {name}")
     for name in found.newer:

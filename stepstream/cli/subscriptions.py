@@ -224,10 +224,21 @@ def deliveries(
     require_kafka(settings)
     found = latest_records.list_deliveries(settings, subscription=name, state=state, limit=limit)
     rows = [
-        (_time(one.time), one.subscription, one.channel, one.state, one.attempts, _time(one.next_try), one.alert,
-         short_id(one.alert_id) if format is Format.TABLE else one.alert_id, one.alert_state, one.reason)
+        (
+            _time(one.time),
+            one.subscription,
+            one.channel,
+            one.state,
+            one.attempts,
+            _time(one.next_try),
+            one.alert,
+            # In JSON and CSV in full, for programs that join by it.
+            short_id(one.alert_id) if format is Format.TABLE else one.alert_id,
+            one.alert_state,
+            one.reason,
+        )
         for one in found
-    ]  # fmt: skip
+    ]
     columns = (
         "time",
         "subscription",

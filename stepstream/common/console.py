@@ -20,7 +20,8 @@ class SafeConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """The segments of ``renderable``; control segments are those of rich itself (cursor, live)."""
+        """The segments of ``renderable``, without control characters in their texts."""
+        # Control segments (cursor, live display) are made by rich itself and contain no text.
         for segment in super().render(renderable, options):
             if segment.control is None and (clean := printable(segment.text)) != segment.text:
                 yield Segment(clean, segment.style)

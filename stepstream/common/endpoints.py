@@ -67,6 +67,7 @@ def read(state_dir: Path) -> Endpoints | None:
 
 def _parsed(content: dict[str, Any]) -> Endpoints:
     known = {one.name for one in fields(Endpoints)}
+    # Unknown fields are dropped: another version of stepstream may have written the file.
     values: dict[str, Any] = {name: value for name, value in content.items() if name in known}
     for name in _LOGINS:
         values[name] = Login(**values.get(name, {}))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class Login:
-    """A user and a password; ``user`` is empty if none is required. Not in its repr: the password."""
+    """A user and a password (not in its repr); ``user`` is empty if none is required."""
 
     user: str = ""
     password: str = field(default="", repr=False)

@@ -47,7 +47,7 @@ def _more(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class TextLines(logging.Formatter):
-    """``2026-01-02T03:04:05.678Z warning stepstream.worker: message name=value``, then a traceback."""
+    """``2026-01-02T03:04:05.678Z warning stepstream.worker: message name=value``, a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

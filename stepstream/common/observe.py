@@ -38,6 +38,7 @@ class Observer:
         self._mirrored: dict[tuple[str, ...], float] = {}
         self._before_scrape: list[Callable[[], None]] = []
         self.health: Check = lambda: ""
+        # Until the process sets its own check, so that no early scrape reports ready.
         self.readiness: Check = lambda: "starting"
 
     def counter(self, metric: Metric) -> Counter:

@@ -21,7 +21,7 @@ class Identity:
 
 
 def identity_of(pid: int) -> Identity | None:
-    """The process with this pid; None when there is none, or on a platform that does not show it."""
+    """The process with this pid; None when there is none, or the platform does not show it."""
     began = _began_linux(pid) if sys.platform == "linux" else _began_ps(pid)
     return Identity(pid, began) if began else None
 
@@ -29,6 +29,7 @@ def identity_of(pid: int) -> Identity | None:
 def _began_linux(pid: int) -> str | None:
     """Clock ticks after boot, with the boot's id; a zombie counts as gone."""
     try:
+        # After the last ")": the program's name stands in parentheses and may contain ")".
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -40,7 +41,11 @@ def _began_ps(pid: int) -> str | None:
     if os.name != "posix":
         return None
     answer = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        # macOS and the BSDs have no /proc.
+        ["ps", "-o", "lstart=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return answer.stdout.strip() or None
 

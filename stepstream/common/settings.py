@@ -97,7 +97,7 @@ class _Draft:
 
 
 def load_with_others(**flags: Any) -> tuple[Settings, list[str]]:
-    """As ``load``, for other programs: returns unknown names with the settings instead of raising."""
+    """As ``load``, for other programs: returns unknown names too instead of raising."""
     resolved = resolve(flags=flags, lenient=True)
     return resolved.settings, list(resolved.unknown)
 
@@ -307,7 +307,7 @@ def _reason(error: Exception) -> str:
 
 
 def _apply_endpoint(draft: _Draft) -> None:
-    """Set ``kafka_brokers`` from ``endpoint``, unless an earlier source has set ``kafka_brokers``."""
+    """Set ``kafka_brokers`` from ``endpoint``, unless an earlier source has set it."""
     given = str(draft.values.get("endpoint") or "")
     if not given:
         return

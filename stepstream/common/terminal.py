@@ -47,6 +47,7 @@ def console(*, stderr: bool = False, **options: Any) -> Console:
 
 
 def _write(stream: Any, lines: Iterable[str]) -> None:
+    # pythonw and some services have no standard streams.
     if stream is None:
         return
     tolerate(stream)

@@ -149,8 +149,8 @@ def _newest_steps(settings: Settings) -> Iterator[Check]:
     if misplaced:
         yield warn(
             "partitioner",
-            f"{misplaced} of the newest {seen} steps are not on the partition of their key; workers "
-            "have to move them",
+            f"{misplaced} of the newest {seen} steps are not on the partition of their key; "
+            "workers have to move them",
             "set partitioner=murmur2_random in every librdkafka producer (the default of Java and "
             "aiokafka is right)",
         )

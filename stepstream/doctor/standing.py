@@ -50,8 +50,9 @@ def evaluate(
     """The check of a process that was watched; ``moved``: it made progress meanwhile."""
     part, running = standing.part, f"{standing.members} running"
     start = f"start `stepstream {part}` or `stepstream up`"
+    verb = "waits" if standing.waiting == 1 else "wait"
     waiting = (
-        f"{format_number_of(standing.waiting, 'record')} of {standing.reads} wait{'s' if standing.waiting == 1 else ''}"
+        f"{format_number_of(standing.waiting, 'record')} of {standing.reads} {verb}"
         if standing.reads
         else "records wait"
     )

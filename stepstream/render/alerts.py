@@ -96,7 +96,7 @@ def alert_lines(
 
 
 def _command(alert: Alert, dot: str) -> str:
-    """The next command: show the run and, with ``dot`` as separator, stop it; or show the incident."""
+    """The next command: show the run and, after ``dot``, stop it; or show the incident."""
     # An incident has many runs: its own page lists them.
     if alert.runs:
         return f"stepstream alerts show {short_id(alert.alert_id)}"

@@ -38,7 +38,7 @@ STATUS_STYLES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How to draw: width in characters (at least 40), the time now (for running steps), how much."""
+    """How to draw: width in cells (at least 40), the time now (for running steps), how much."""
 
     width: int
     now_us: int

@@ -15,7 +15,7 @@ RUNNING: Final = "running"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRow:
-    """A step. ``end_us`` is None while it is open, ``cost_nanos`` if unknown or nothing was used."""
+    """A step. ``end_us`` is None while it is open, ``cost_nanos`` if unknown or none."""
 
     step_id: str
     start_us: int
@@ -151,12 +151,13 @@ def caught_up(run: RunRow, steps: list[StepRow]) -> RunRow:
     if not run.running or not steps:
         return run
     now = run_from_steps(run.trace_id, steps)
-    if (
-        now.steps < run.steps or now.open_steps > run.open_steps
-    ):  # the steps are those of an earlier moment
+    # Two queries: the steps may have been read before the run's row changed.
+    if now.steps < run.steps or now.open_steps > run.open_steps:
         return run
-    totals = ("status", "start_us", "end_us", "steps", "open_steps", "error_steps", "unpriced_steps", "input_tokens",
-              "output_tokens", "cost_nanos")  # fmt: skip
+    totals = (
+        "status", "start_us", "end_us", "steps", "open_steps", "error_steps", "unpriced_steps",
+        "input_tokens", "output_tokens", "cost_nanos",
+    )  # fmt: skip
     return replace(run, **{name: getattr(now, name) for name in totals})
 
 
@@ -190,16 +191,20 @@ def _score(document: Any) -> float | None:
 def _document(document: Any) -> str:
     parts = list(document.values()) if isinstance(document, Mapping) else list(document)
     name, score, content = (*parts, "", "", "")[:3]
-    return f"{name}{f' ({float(score):.2f})' if score is not None else ''}{f': {content}' if content else ''}"
+    rated = f" ({float(score):.2f})" if score is not None else ""
+    return f"{name}{rated}{f': {content}' if content else ''}"
 
 
 _STEP_FIELDS: Final = (
-    "kind", "name", "tool", "model", "agent", "error_type", "error_message", "attempt", "retry_of", "fallback_of",
+    "kind", "name", "tool", "model", "agent", "error_type", "error_message", "attempt",
+    "retry_of", "fallback_of",
     "input_tokens", "output_tokens", "cost_source", "input", "output",
 )  # fmt: skip
 _RUN_FIELDS: Final = (
-    "project", "environment", "agent", "agent_version", "task", "session_id", "user_id", "steps", "open_steps", "error_steps",
-    "unpriced_steps", "orphan_steps", "duplicates", "late_steps", "steps_over_limit", "skewed_steps", "input_tokens",
+    "project", "environment", "agent", "agent_version", "task", "session_id", "user_id", "steps",
+    "open_steps", "error_steps",
+    "unpriced_steps", "orphan_steps", "duplicates", "late_steps", "steps_over_limit",
+    "skewed_steps", "input_tokens",
     "output_tokens",
     "failed_tool", "failed_kind", "error_type", "error_message",
 )  # fmt: skip

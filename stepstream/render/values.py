@@ -37,7 +37,8 @@ def short_id(trace_id: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text on one line with control characters replaced: agents' texts must not steer the terminal."""
+    """Text on one line with control characters replaced."""
+    # Agents' texts must not control the terminal (colours, cursor, title, clipboard).
     return _printable(" ".join(text.split()))
 
 

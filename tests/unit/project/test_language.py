@@ -64,7 +64,13 @@ PLAIN: Final = re.compile(
 # Names on the wire, in settings, and of other people's software.
 NAMES: Final[dict[str, str]] = {
     "max_held_bytes": "a setting",
+    "STEPSTREAM_MAX_HELD_BYTES": "a setting",
+    "max-held-bytes": "a setting",
     "held_bytes": "a metric",
+    "stepstream_worker_held_bytes": "a metric",
+    "stepstream_worker_window_held_records": "a metric",
+    "stepstream_worker_floor_lag_records": "a metric",
+    "stepstream_worker_floor_age_seconds": "a metric",
     "told_seq": "a field of deliveries",
     "told_state": "a field of deliveries",
     "told_severity": "a field of deliveries",
@@ -81,8 +87,6 @@ NOT_YET: Final = frozenset(
         "deploy",
         "docs",
         "producers",
-        "schemas",
-        "stepstream/common",
         "stepstream/local",
         "top",
         "tests/chaos",
@@ -98,6 +102,9 @@ EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("sinks/clickhouse/migrations/0001_steps.sql", "says"): "released migrations stay as they are",
     ("sinks/clickhouse/migrations/0012_findings.sql", "said"): "released",
     ("sinks/clickhouse/migrations/0013_usage_details.sql", "beside"): "released",
+    ("schemas/metrics.py", "told"): "a label of a metric",
+    ("docs/metrics.md", "told"): "a label of a metric",
+    ("schemas/alert_actions.py", "said"): "a part of ids of findings",
     ("stepstream/cli/subscriptions.py", "told"): "an outcome in responses of the admin API",
     ("CHANGELOG.md", "trouble"): "names the page that was renamed",
     ("docs/glossary.md", "floor"): "names the old word for readers of old records",
@@ -116,7 +123,6 @@ EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("stream/detectors/tool_errors.py", "told"): "a key in state records",
     ("stream/usage/windows/checkpoint.py", "judge"): "a key in state records",
     ("stream/usage/windows/checkpoint.py", "judged"): "a key in state records",
-    ("schemas/alert_actions.py", "said"): "part of ids of findings",
 }
 """(file, word) with the reason; an empty word stands for every word."""
 
