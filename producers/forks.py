@@ -1,7 +1,13 @@
-"""Forks: a fork waits for imports of the SDK's threads, and objects are reset in the child.
+"""Forks: a fork waits for imports and first connections of the SDK's threads, and objects are reset
+in the child.
 
 A fork copies one thread only. A module that another thread is importing at that moment stays
-half-initialised in the child.
+half-initialised in the child. A lock of the C library that another thread holds at that moment is
+never released there: glibc's ``getaddrinfo`` holds one while it asks the kernel for the machine's
+addresses (``sysdeps/unix/sysv/linux/check_pf.c``), and librdkafka's threads call it for each
+connection. Of the children that were forked while their parent made its first connections, 3 to
+5 % could connect to nothing. Connections that are made anew later, after an outage, are not waited
+for: librdkafka does not report them.
 """
 
 from __future__ import annotations
@@ -9,18 +15,24 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Final, Protocol
 
 # The longest time that a fork waits for an import to finish.
 LONGEST_WAIT_S: Final = 5.0
+# The longest time that a fork waits for first connections. Without brokers it is waited once only.
+CONNECT_WAIT_S: Final = 1.0
+CONNECT_PAUSE_S: Final = 0.001
 
 
 class Gate:
-    """A lock around imports in the SDK's threads; a fork waits for it."""
+    """A lock around imports in the SDK's threads, and what is connecting; a fork waits for both."""
 
     def __init__(self) -> None:
+        # Clients that have reached no broker yet, by id().
+        self._connecting: set[int] = set()
         # Re-entrant: an import may cause another one, and the importing thread may fork.
         self._lock = threading.RLock()
         self._thread = threading.local()
@@ -32,9 +44,29 @@ class Gate:
         with lock:
             yield
 
+    def connecting(self, client: object) -> None:
+        """The client begins to connect: a fork waits until ``connected`` is called."""
+        self._connecting.add(id(client))
+
+    def connected(self, client: object) -> None:
+        """The client has reached a broker, or stopped trying."""
+        self._connecting.discard(id(client))
+
     def before_fork(self) -> None:
-        """Wait until no other thread imports, at most ``LONGEST_WAIT_S``."""
+        """Wait until no client connects, at most ``CONNECT_WAIT_S``, and no other thread imports,
+        at most ``LONGEST_WAIT_S``.
+        """
+        # First the connections: a thread that connects imports on the way.
+        self._wait_for_connections()
         self._thread.by_fork = self._lock.acquire(timeout=LONGEST_WAIT_S)
+
+    def _wait_for_connections(self) -> None:
+        deadline = time.monotonic() + CONNECT_WAIT_S
+        while self._connecting:
+            if time.monotonic() >= deadline:
+                self._connecting.clear()  # brokers are away: the next fork does not wait again
+                return
+            time.sleep(CONNECT_PAUSE_S)
 
     def after_fork_in_parent(self) -> None:
         """Let imports go on."""
@@ -46,6 +78,7 @@ class Gate:
         """Replace the lock: no other thread exists in the child."""
         self._lock = threading.RLock()
         self._thread = threading.local()
+        self._connecting = set()
 
 
 gate: Final = Gate()

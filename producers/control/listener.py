@@ -63,10 +63,11 @@ class CommandListener:
                 target=self._work, args=(self._stopping,), name="stepstream-control", daemon=True
             )
             self._thread = thread
+        gate.connecting(self)
         try:
             thread.start()
         except RuntimeError:  # the interpreter shuts down
-            return
+            gate.connected(self)
 
     def close(self, wait_s: float = JOIN_S) -> None:
         """Stop listening; a later ``ensure`` starts again. ``wait_s`` 0 does not wait for the
@@ -92,7 +93,10 @@ class CommandListener:
             wait_s = min(LONGEST_RETRY_S, 2 * wait_s)
 
     def _follow(self, stopping: threading.Event) -> None:
-        consumer = self._consumer = self._open()
+        try:
+            consumer = self._consumer = self._open()
+        finally:
+            gate.connected(self)
         try:
             self.ready.set()
             while not stopping.is_set():

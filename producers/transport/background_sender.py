@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from stepstream.producers.forks import call_after_fork
+from stepstream.producers.forks import call_after_fork, gate
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.schemas.step import Step as StepRecord
@@ -97,7 +97,7 @@ class BackgroundSender:
         self._waiting = 0
         self._exit_registered = False
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._stopping = self._connecting = False
         self._give_up_to = _ALL
         self._grace_s = 0.0
 
@@ -178,10 +178,13 @@ class BackgroundSender:
         self._give_up_to = _ALL
         thread = threading.Thread(target=self._work, name="stepstream-sender", daemon=True)
         self._thread = thread
+        self._connecting = True
+        gate.connecting(self)
         try:
             thread.start()
         except RuntimeError:
             self._thread = None
+            self._connected_or_stopped()
         return self._thread is not None
 
     # --- called in the sender's thread ---
@@ -270,6 +273,8 @@ class BackgroundSender:
                 self._failed += 1
             else:
                 self._delivered += 1
+                if self._connecting:
+                    self._connected_or_stopped()
             if self._waiting:
                 self._settled.notify_all()
         # What is pending at the end is counted in the exit summary instead.
@@ -282,6 +287,11 @@ class BackgroundSender:
         except Exception as error:
             internal_error("poll", error)
 
+    def _connected_or_stopped(self) -> None:
+        """A fork needs not wait for the transport's first connection any more."""
+        self._connecting = False
+        gate.connected(self)
+
     def _log_dropped(self) -> None:
         fresh = self._dropped - self._dropped_logged
         if fresh and sdk_log.log(
@@ -291,6 +301,7 @@ class BackgroundSender:
 
     def _finish(self) -> None:
         """Fail what was pending at the stop; start a new thread for what was enqueued later."""
+        self._connected_or_stopped()
         if self._transport is not None:
             try:
                 self._transport.close()

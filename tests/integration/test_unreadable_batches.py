@@ -35,12 +35,16 @@ READABLE = 130
 def send_batch(
     settings: Settings, name: str, count: int, codec: str = "zstd", value: bytes = b"x" * MEGABYTE
 ) -> None:
-    """So many records of a megabyte in one batch; a probe's offsets prove that it is one."""
+    """Send ``count`` records of a megabyte in one batch.
+
+    The offsets that readers skip prove that it is one.
+    """
     client = Producer(
         {
             **settings.kafka,
             "compression.type": codec,
-            "linger.ms": 20_000,
+            # Sent when the count is reached, never by time: a slow machine would split the batch.
+            "linger.ms": 600_000,
             "batch.size": 2_000_000_000,
             "batch.num.messages": count,
             "message.max.bytes": 1_000_000_000,

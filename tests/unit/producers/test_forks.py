@@ -1,15 +1,18 @@
-"""A process does not fork in the middle of what another thread of the SDK imports."""
+"""A process does not fork while another thread of the SDK imports or connects."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from stepstream.producers.forks import Gate
+from stepstream.producers import forks
+from stepstream.producers.forks import CONNECT_WAIT_S, Gate
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -44,6 +47,48 @@ def test_a_fork_waits_for_an_import_under_way() -> None:
     gate.after_fork_in_child()
     with gate.importing():
         order.append("in a child")
+
+
+def test_a_fork_waits_for_first_connections() -> None:
+    """The fork goes on when each client has reached a broker or stopped trying."""
+    gate, listener, sender = Gate(), object(), object()
+    order: list[str] = []
+    gate.connecting(listener)
+    gate.connecting(sender)
+
+    def connect() -> None:
+        for client in (listener, sender):
+            order.append("connected")
+            gate.connected(client)
+
+    thread = threading.Timer(0.05, connect)
+    thread.start()
+    gate.before_fork()
+    order.append("forked")
+    gate.after_fork_in_parent()
+    thread.join(30)
+    assert order == ["connected", "connected", "forked"]
+
+
+def test_a_fork_waits_once_for_brokers_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a wait in vain, later forks do not wait for the same client; a child does not either."""
+    pauses: list[float] = []
+    times = itertools.count(step=CONNECT_WAIT_S / 8)  # exact in binary
+    monkeypatch.setattr(
+        forks, "time", SimpleNamespace(monotonic=times.__next__, sleep=pauses.append)
+    )
+    gate = Gate()
+    for client in (object(), object()):
+        gate.connecting(client)
+        gate.before_fork()
+        assert len(pauses) == 7
+        gate.before_fork()
+        assert len(pauses) == 7
+        pauses.clear()
+    gate.connecting(object())
+    gate.after_fork_in_child()
+    gate.before_fork()
+    assert not pauses
 
 
 def test_a_thread_that_imports_may_fork() -> None:
