@@ -46,3 +46,8 @@ class ActiveRun:
         """When it is woken next; None where that is to be worked out."""
         self.size_bytes = 0
         """What ``MemoryAccounting`` counts for it."""
+
+    @property
+    def is_unpublished(self) -> bool:
+        """Whether its newest trajectory is still to be published; late fragments have none."""
+        return self.publication.is_outdated and not self.run.is_late_fragment

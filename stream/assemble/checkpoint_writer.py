@@ -65,7 +65,7 @@ class CheckpointWriter:
         # An open run is published again after a restart, a closed one is not. So the state of a
         # closed run may be written only after its newest revision was published, which ``flush``
         # does at the end of the batch.
-        if active.run.closed and active.publication.is_outdated:
+        if active.run.closed and active.is_unpublished:
             return
         self._write(active)
 
@@ -107,7 +107,7 @@ class CheckpointWriter:
         checkpoint = active.checkpoint
         if not active.run.closed or checkpoint.state is not CheckpointState.CLEAN:
             return False
-        if checkpoint.pending or active.publication.is_outdated:
+        if checkpoint.pending or active.is_unpublished:
             checkpoint.request()  # again, after the outputs that are still to be acknowledged
             return False
         return True

@@ -412,7 +412,7 @@ class AssemblePartition:
             self._outbox.append(pipeline_output(finding))
 
     def _publish_if_due(self, active: ActiveRun, now_us: int) -> None:
-        if not active.publication.is_outdated:
+        if not active.is_unpublished:
             # Only duplicates came. A closed run's state is written again, so that their offsets do
             # not keep the safe offset back.
             self._writer.write_if_ready(active)

@@ -57,7 +57,7 @@ class RunCloser:
             1 for info in run.steps.values() if info.parent and info.parent not in run.steps
         )
         self._detection.resolve_all(active)
-        active.publication.is_outdated = not run.is_late_fragment
+        active.publication.is_outdated = True
         if run.is_late_fragment:
             counters.too_late += len(run.steps)
             self._writer.write_if_ready(active)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.times import HOUR_US
 from stepstream.stream.assemble.state import decode_state
 from stepstream.stream.run.limits import AssembleLimits
 from tests.support.stream_world import (
@@ -208,6 +209,21 @@ def test_a_step_after_the_horizon_changes_no_trajectory() -> None:
     assert kafka.final()[trace] == before
     assert process.logic.counters.too_late == 1
     assert kafka.committed == 2
+
+
+def test_a_second_late_fragment_of_a_forgotten_run_keeps_no_offset() -> None:
+    """Nothing is published of either one, and the committed offset passes both."""
+    trace, root, at = "b" * 32, "1" * 16, START_US
+    kafka = Kafka()
+    process = Process(kafka, random.Random(0), AssembleLimits())
+    for offset in range(2):
+        late = record_of(offset, event(trace, f"{offset + 2:016x}", root, "end", at, at + 9))
+        late.timestamp = (at + 2 * HOUR_US) // 1000 + offset * 300_000
+        process.batch([late])
+        process.settle(late.timestamp * 1000)
+        assert not process.logic.runs
+        assert kafka.committed == offset + 1
+    assert not kafka.values("trajectories")
 
 
 def test_rejected_records_keep_the_safe_offset_until_their_copy_is_acknowledged() -> None:
