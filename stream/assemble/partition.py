@@ -219,7 +219,7 @@ class AssemblePartition:
         run = active.run
         self._writer.merged(active, offset, append_us)
         self._touched[run.trace_id] = active
-        had_root = run.root is not None
+        root_before = run.root
         cost = NOTHING_USED if step.phase == "start" else self.prices.cost(step, given_nanos)
         info = run.merge(step, cost, append_us, self.limits.max_steps_per_run)
         if info is None:
@@ -231,14 +231,15 @@ class AssemblePartition:
         if run.closed:
             run.late_steps += 1
             self.counters.late += 1
-        if not had_root and run.root is not None:
+        if run.root is not root_before and _is_other_step(run.root, root_before):
             self._adopt_root_rules(active)
         return info
 
     def _adopt_root_rules(self, active: ActiveRun) -> None:
         """Replace the run's rules and baseline by those that match the root step.
 
-        Until the root arrives, the project, agent and task of the first step decide.
+        Until the root arrives, the project, agent and task of the first step decide, or those of a
+        step that stands in for the root.
         """
         run = active.run
         # The new rules' deadlines count from the run's first record, so they may be due before what
@@ -471,3 +472,8 @@ class AssemblePartition:
         """
         active = self._at_work
         return self.offsets.position - 1 if active is None else active.checkpoint.merged_through
+
+
+def _is_other_step(root: StepInfo | None, before: StepInfo | None) -> bool:
+    """Whether a run's root is another step than before, and not that step's end."""
+    return root is not None and (before is None or root.step_id != before.step_id)

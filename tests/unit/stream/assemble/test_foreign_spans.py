@@ -17,6 +17,8 @@ from stepstream.schemas.money import nanos_from_usd
 from stepstream.stream.run.limits import AssembleLimits
 from tests.support.data_cases import real_data
 from tests.support.otlp import framework_spans, mapped
+from tests.support.stream_bench import Bench, policy, root
+from tests.support.stream_bench import step as bench_step
 from tests.support.stream_world import START_US, Kafka, Process, Rec, event, play, record_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -170,6 +172,23 @@ def test_a_later_root_takes_the_run_over(root_s: float) -> None:
     assert found["input_tokens"] == 100
     revisions = [value["revision"] for value in kafka.values("trajectories")]
     assert revisions == sorted(revisions)
+
+
+def test_a_later_root_brings_its_rules() -> None:
+    """The policies of the root's agent replace those of the step that stood in for it."""
+    inner = policy({"rule": "run_steps", "limit": 1}, name="inner", match={"agent": "inner"})
+    web = policy({"rule": "run_steps", "limit": 3}, name="web", match={"agent": "web"})
+    bench = Bench(inner, web)
+    bench.send(bench_step(2, "start", 0.0, agent="inner", parent_remote=True), 0.0)
+    assert {item.policy for item in bench.run.rules.applied} == {"", "inner"}
+    bench.send(root("start", 0.0, agent="web"), 1.0)
+    bench.send(bench_step(2, "end", 0.0, 1.5, agent="inner", parent_remote=True), 1.5)
+    assert {item.policy for item in bench.run.rules.applied} == {"", "web"}
+    assert not bench.findings(alert="run-steps")
+    for number in (3, 4):
+        bench.send(bench_step(number, "end", 2.0, 2.5), 2.5)
+    (finding,) = bench.findings(alert="run-steps")
+    assert (finding["policy"], finding["agent"]) == ("web", "web")
 
 
 def test_two_agents_below_one_remote_parent_are_one_run() -> None:
