@@ -44,7 +44,7 @@ def send_batch(
             **settings.kafka,
             "compression.type": codec,
             # Sent when the count is reached, never by time: a slow machine would split the batch.
-            "linger.ms": 600_000,
+            "linger.ms": 200_000,
             "batch.size": 2_000_000_000,
             "batch.num.messages": count,
             "message.max.bytes": 1_000_000_000,
