@@ -1,8 +1,8 @@
-"""Lists of messages as OpenAI's API has them, as runs: they have no times, so a step takes a
-second.
+"""Converts lists of messages in the format of OpenAI's API to runs.
 
-Each answer of the model is a call, each message of a tool the end of that tool's call. The times
-are made up from the file's, and every step says so (attribute ``synthetic_time``).
+Each answer of the model becomes a model call, each message of a tool the end of that tool's call.
+Messages have no times: each step takes one second, counted from the time of the file, and has the
+attribute ``synthetic_time``.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def span_of(item: dict[str, Any]) -> Span:
 
 
 def _list(value: Any) -> list[dict[str, Any]]:
-    held = parsed(value)
-    return [one for one in held if isinstance(one, dict)] if isinstance(held, list) else []
+    items = parsed(value)
+    return [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
 
 
 def _event(event: dict[str, Any], start: int) -> SpanEvent:
@@ -82,9 +82,9 @@ def _attributes(item: dict[str, Any]) -> dict[str, Any]:
     for name, value in item.items():
         if name.startswith("attributes.") and value is not None:
             plain = name.removeprefix("attributes.")
-            held = parsed(value)
-            if isinstance(held, dict) or plain in _LISTS:
-                _flatten({plain: held}, "", made, 0)
+            decoded = parsed(value)
+            if isinstance(decoded, dict) or plain in _LISTS:
+                _flatten({plain: decoded}, "", made, 0)
             else:
                 made[plain] = value
     return made

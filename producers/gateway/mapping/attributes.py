@@ -40,18 +40,18 @@ _IS_KNOWN: Final = tuple(Field(index) not in GENERAL for index in range(COUNT))
 
 
 class Read(msgspec.Struct, gc=False):
-    """A span's attributes, sorted out."""
+    """A span's attributes, assigned to fields."""
 
     values: list[Any]
-    """By ``Field``: the value of the name that is believed first; None where no name says
-    anything.
+    """By ``Field``: the value of the attribute with the lowest rank; None where no attribute of
+    the field has a value.
     """
     names: list[str]
-    """By ``Field``: that name."""
+    """By ``Field``: the name of that attribute."""
     rest: dict[str, Any]
     flat: dict[str, Flat]
     known: bool
-    """Whether anything shows that the span is an agent's work."""
+    """Whether an attribute shows that the span belongs to an agent."""
 
 
 def _place_of(name: str) -> Place:

@@ -106,7 +106,7 @@ def documents_of(flat: Flat) -> list[dict[str, Any]]:
 
 
 def from_events(events: Iterable[SpanEvent]) -> tuple[str, str]:
-    """Input and output as a span's events tell them; empty texts where they tell nothing."""
+    """Input and output in a span's events; empty texts where the events have none."""
     given: list[Any] = []
     taken: list[Any] = []
     for event in events:
@@ -121,10 +121,10 @@ def from_events(events: Iterable[SpanEvent]) -> tuple[str, str]:
 
 
 def _as_list(value: Any) -> list[Any]:
-    held = parsed(value)
-    if held is None or held == "":
+    decoded = parsed(value)
+    if decoded is None or decoded == "":
         return []
-    return held if isinstance(held, list) else [held]
+    return decoded if isinstance(decoded, list) else [decoded]
 
 
 def _event_message(name: str, attributes: dict[str, Any]) -> Any:
@@ -141,19 +141,20 @@ def _event_message(name: str, attributes: dict[str, Any]) -> Any:
 
 
 def event_message(name: str, attributes: dict[str, Any], body: Any) -> Any:
-    """The message of a content event in a log record, whose body holds what a span event has in
-    attributes.
+    """The message of a content event that is a log record: its body has the fields that a span
+    event has as attributes.
     """
-    held = dict(body) if isinstance(body, dict) else {} if body is None else {"content": body}
-    return _event_message(name, attributes | held)
+    fields = dict(body) if isinstance(body, dict) else {} if body is None else {"content": body}
+    return _event_message(name, attributes | fields)
 
 
 def exception_of(span: Span) -> tuple[str, str]:
     """Type and message of the exception that a span recorded last."""
     for event in reversed(span.events):
         if event.name == "exception":
-            told = event.attributes
-            return text_of(told.get("exception.type")), text_of(told.get("exception.message"))
+            kind = event.attributes.get("exception.type")
+            message = event.attributes.get("exception.message")
+            return text_of(kind), text_of(message)
     return "", ""
 
 
@@ -224,10 +225,10 @@ def _made(
     ids = (outer or {}, item)
     call_id = next(
         (
-            text_of(held[key])
-            for held in ids
+            text_of(source[key])
+            for source in ids
             for key in ("id", "call_id", "toolCallId", "tool_call_id", "toolUseId")
-            if held.get(key)
+            if source.get(key)
         ),
         "",
     )

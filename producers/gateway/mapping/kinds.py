@@ -1,4 +1,4 @@
-"""Which kind of step a span is: from what it says, else from its name, its tool, its model and its
+"""The kind of step that a span is: named by an attribute, or derived from its name, tool, model and
 tokens.
 """
 
@@ -35,8 +35,8 @@ KINDS: Final[dict[str, str]] = {
     word: kind for kind, words in _BY_KIND.items() for word in words.split()
 }
 KINDS["vector store"] = RETRIEVAL
-"""What spans call their kind, in lower case. Everything else (chain, task, prompt, agent_step ...)
-is ``other``.
+"""The kind by the word that spans use for it, in lower case. Every other word (chain, task, prompt,
+agent_step ...) means ``other``.
 """
 
 _BY_NAME: Final = (
@@ -65,7 +65,7 @@ _SCOPE_STARTS: Final = (
     "autogen",
     "langfuse-sdk",
 )
-"""Instrumentations whose span names are reliable enough to tell the kind."""
+"""Instrumentations whose span names are reliable enough to derive the kind from them."""
 
 
 def named_kind(word: object) -> str | None:
@@ -79,7 +79,7 @@ def named_kind(word: object) -> str | None:
 
 
 def kind_by_name(name: str, scope: str) -> str | None:
-    """The kind that a span's name gives away, where a known instrumentation made it."""
+    """The kind that follows from the name of a span of a known instrumentation, else None."""
     found = _BY_SCOPE.get((scope, name.partition(" [")[0]))
     if found is not None:
         return found

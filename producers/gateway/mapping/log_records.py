@@ -29,9 +29,7 @@ _OUTPUTS: Final = frozenset({"gen_ai.choice", "gen_ai.content.completion"})
 
 
 def name_of(record: LogRecord) -> str:
-    """The event's name, where it stands in today's field, in the attribute of before, or in the
-    body of before that.
-    """
+    """The event's name, from its field or from the attribute that older instrumentations use."""
     return record.event_name or text_of(record.attributes.get("event.name"))
 
 
@@ -67,11 +65,11 @@ class LogMapper:
     def _step(self, record: LogRecord, origin: Origin, name: str, time_us: int) -> AnyStep:
         resource = record.resource.attributes
         service = text_of(resource.get("service.name"))
-        held = text_of([record.attributes, record.body])
+        identity = text_of([record.attributes, record.body])
         return AnyStep(
             trace_id=record.trace_id,
             step_id=contents.derived_step_id(
-                record.trace_id, record.span_id, name, str(record.time_ns), held
+                record.trace_id, record.span_id, name, str(record.time_ns), identity
             ),
             parent_step_id=record.span_id,
             kind="evaluation" if name == EVALUATION else "other",
@@ -91,9 +89,9 @@ class LogMapper:
     def _fill_content(self, step: AnyStep, record: LogRecord, name: str) -> None:
         body = parsed(record.body)
         if name == contents.DETAILS_EVENT:
-            held = record.attributes | (body if isinstance(body, dict) else {})
-            given = held.get("gen_ai.input.messages")
-            taken = held.get("gen_ai.output.messages")
+            fields = record.attributes | (body if isinstance(body, dict) else {})
+            given = fields.get("gen_ai.input.messages")
+            taken = fields.get("gen_ai.output.messages")
         else:
             message = contents.event_message(name, record.attributes, body)
             given, taken = (None, message) if name in _OUTPUTS else (message, None)
@@ -123,14 +121,14 @@ _EVALUATION_FIELDS: Final = {
 
 def _fill_evaluation(step: AnyStep, record: LogRecord) -> None:
     body = parsed(record.body)
-    held = record.attributes | (body if isinstance(body, dict) else {})
-    named = text_of(held.get("gen_ai.evaluation.name"))
+    fields = record.attributes | (body if isinstance(body, dict) else {})
+    named = text_of(fields.get("gen_ai.evaluation.name"))
     step.name = named[:MAX_NAME_CHARS] or EVALUATION
     for attribute, short in _EVALUATION_FIELDS.items():
-        value = held.get(attribute)
+        value = fields.get(attribute)
         if value is not None and value != "":
             step.attributes[short] = text_of(value)[:MAX_ATTRIBUTE_CHARS]
-    error = held.get("error.type")
+    error = fields.get("error.type")
     if error:
         step.status, step.error_type = "error", text_of(error)[:MAX_NAME_CHARS]
     step.output = step.attributes.get("label") or step.attributes.get("score", "")

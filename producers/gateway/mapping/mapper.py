@@ -57,13 +57,12 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a span came from, as far as the connection tells, and when."""
+    """Where and when a span was received."""
 
     project: str
     now_us: int
     projects: frozenset[str] = frozenset()
-    """The projects that a span may name for itself (attribute ``stepstream.project``); empty: any.
-    """
+    """The projects that a span may name in the attribute ``stepstream.project``; empty: any."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -147,7 +146,7 @@ class Mapper:
         return steps
 
     def _project(self, read: Read, span: Span, origin: Origin) -> str | None:
-        """The step's project; None where the span names one that its sender may not write to."""
+        """The step's project; None where the span names one that its key does not allow."""
         named = read.values[F.PROJECT] or span.resource.attributes.get("stepstream.project")
         if named is None or (wanted := text_of(named).strip()[:MAX_NAME_CHARS]) == "":
             return origin.project
@@ -168,7 +167,7 @@ class Mapper:
         return ""
 
     def _identify(self, step: AnyStep, span: Span, read: Read) -> None:
-        """Whose step it is."""
+        """Set agent, environment, session, user and task."""
         values, resource = read.values, span.resource.attributes
         service = text_of(resource.get("service.name"))
         if service.startswith("unknown_service"):
@@ -210,7 +209,7 @@ class Mapper:
         step.input, step.input_bytes = self._content(given)
         step.output, step.output_bytes = self._content(taken)
         if step.kind == kinds.TOOL and span.status == STATUS_UNSET and step.status == "ok":
-            _look_into_result(step, taken)
+            _set_status_from_result(step, taken)
         step.first_token_time = _first_token_us(step, span, read)
         step.attributes = self._attributes(step, span, read)
 
@@ -235,12 +234,12 @@ class Mapper:
 
     def _fill_documents(self, step: AnyStep, read: Read) -> None:
         found = read.values[F.DOCUMENTS]
-        held = parsed(found) if found is not None else None
-        if not isinstance(held, list) or not held:
-            held = contents.documents_of(read.flat.get("documents", {}))
+        items = parsed(found) if found is not None else None
+        if not isinstance(items, list) or not items:
+            items = contents.documents_of(read.flat.get("documents", {}))
         step.documents = [
             _document(item, self.options.capture_content)
-            for item in held[: self.options.limits.max_documents]
+            for item in items[: self.options.limits.max_documents]
         ]
 
     def _content(self, value: Any) -> tuple[str, int | None]:
@@ -257,7 +256,7 @@ class Mapper:
         return cut, size if size > self.options.max_content_bytes else None
 
     def _attributes(self, step: AnyStep, span: Span, read: Read) -> dict[str, str]:
-        """What fills no field, as texts."""
+        """Attributes that fill no field of a step, as texts."""
         kept: dict[str, str] = {}
         values = read.values
         if span.resource.scope:
@@ -285,7 +284,7 @@ class Mapper:
         return kept
 
     def _selections(self, step: AnyStep) -> list[AnyStep]:
-        """The tools that a model's answer chose, as steps of their own: no span tells of that."""
+        """Steps for the tools that a model's answer chose, because no span records that choice."""
         made: list[AnyStep] = []
         for number, call in enumerate(contents.tool_calls_of(step.output)):
             text, size = self._content(call.arguments)
@@ -333,30 +332,34 @@ def _name_of(span: Span, read: Read) -> str:
 
 
 def _kind_of(span: Span, read: Read) -> str:
-    """The kind: as a node of a graph, as the span says, or as its name and attributes show."""
+    """The kind of a span.
+
+    A node of a LangGraph graph first, then the kind that an attribute names, then the one derived
+    from the span's name and attributes.
+    """
     values = read.values
     node = values[F.NODE]
     if node is None and (metadata := values[F.METADATA]) is not None:
         text = text_of(metadata)
-        held = parsed(text) if '"langgraph_node"' in text else None
-        node = held.get("langgraph_node") if isinstance(held, dict) else None
+        decoded = parsed(text) if '"langgraph_node"' in text else None
+        node = decoded.get("langgraph_node") if isinstance(decoded, dict) else None
     if node is not None and node == span.name:
         return "state_update"
-    said = _said_kind(read)
-    if said != kinds.OTHER and said is not None:
-        return said
-    if said is None or values[F.OTHER_KIND] is not None:
-        shown = _shown_kind(span, read)
-        if shown is not None:
-            return shown
+    named = _named_kind(read)
+    if named != kinds.OTHER and named is not None:
+        return named
+    if named is None or values[F.OTHER_KIND] is not None:
+        derived = _derived_kind(span, read)
+        if derived is not None:
+            return derived
     if values[F.LANGSMITH_KIND] is not None and values[F.LANGSMITH_KIND] != "chain":
         return kinds.OTHER
     return kinds.AGENT if _is_agent_root(span) else kinds.OTHER
 
 
-def _said_kind(read: Read) -> str | None:
-    """The first kind that the span itself names; ``other`` where all that it names is not known;
-    None for none.
+def _named_kind(read: Read) -> str | None:
+    """The first known kind that an attribute names; ``other`` where no named kind is known; None
+    where no attribute names a kind.
     """
     found: str | None = None
     for field in (F.LANGSMITH_KIND, F.OPERATION, F.OPENINFERENCE_KIND, F.OTHER_KIND):
@@ -370,8 +373,8 @@ def _said_kind(read: Read) -> str | None:
     return found
 
 
-def _shown_kind(span: Span, read: Read) -> str | None:
-    """The kind that name, tool, agent, model and tokens show."""
+def _derived_kind(span: Span, read: Read) -> str | None:
+    """The kind derived from name, tool, agent, model and tokens; None where it does not follow."""
     values = read.values
     if (named := kinds.kind_by_name(span.name, span.resource.scope)) is not None:
         return named
@@ -426,8 +429,9 @@ def _set_status(step: AnyStep, span: Span, read: Read) -> None:
 
 
 def _make_start(step: AnyStep, read: Read) -> None:
-    """A pending span of Logfire's: it has an id of its own, and the span that it announces as its
-    parent.
+    """Make a pending span of Logfire a start event.
+
+    Such a span has an id of its own; its parent is the span that it announces.
     """
     step.phase = "start"
     step.end_time = None
@@ -439,7 +443,7 @@ def _make_start(step: AnyStep, read: Read) -> None:
 
 
 def _contents_of(kind: str, span: Span, read: Read) -> tuple[Any, Any]:
-    """Input and output, from the first place that tells them."""
+    """Input and output, each from the first attribute or event that has it."""
     values, flat = read.values, read.flat
     given, taken = values[F.INPUT], values[F.OUTPUT]
     if given is None:
@@ -479,13 +483,13 @@ def _with_calls(read: Read, taken: Any) -> Any:
 
 def _arguments(value: Any) -> Any:
     """A tool's parameters where they are arguments; None where they are its declared schema."""
-    held = parsed(value)
-    if isinstance(held, dict):
-        if "properties" in held and "type" in held:
+    parameters = parsed(value)
+    if isinstance(parameters, dict):
+        if "properties" in parameters and "type" in parameters:
             return None
-        if held and all(
+        if parameters and all(
             isinstance(item, dict) and {"type", "description"} <= item.keys()
-            for item in held.values()
+            for item in parameters.values()
         ):
             return None
     return None if value in NOTHING else value
@@ -515,9 +519,10 @@ def _document(item: Any, capture: bool) -> Any:
     )
 
 
-def _look_into_result(step: AnyStep, taken: Any) -> None:
-    """Instrumentations leave the status of failed tools unset: the result may say that it is an
-    error.
+def _set_status_from_result(step: AnyStep, taken: Any) -> None:
+    """Set the status of a tool call whose result is an error.
+
+    Instrumentations leave the status of failed tools unset.
     """
     text = taken if taken.__class__ is str else text_of(taken)
     if text.startswith(("Error:", "Error executing tool")):
@@ -525,26 +530,26 @@ def _look_into_result(step: AnyStep, taken: Any) -> None:
         return
     if "rror" not in text[:4_096]:
         return
-    held = parsed(taken)
-    if not isinstance(held, dict):
+    result = parsed(taken)
+    if not isinstance(result, dict):
         return
-    error = held.get("error")
+    error = result.get("error")
     if (
-        held.get("isError") is True
-        or held.get("is_error") is True
-        or held.get("status") == "error"
-        or (error not in (None, "", False, {}, []) and not held.get("result"))
+        result.get("isError") is True
+        or result.get("is_error") is True
+        or result.get("status") == "error"
+        or (error not in (None, "", False, {}, []) and not result.get("result"))
     ):
         step.status = "error"
     else:
         return
-    told = error if error not in (None, "", False, True) else held.get("content", text)
-    step.error_message = text_of(told)[:4_096]
+    message = error if error not in (None, "", False, True) else result.get("content", text)
+    step.error_message = text_of(message)[:4_096]
 
 
 def _first_token_us(step: AnyStep, span: Span, read: Read) -> int | None:
-    """When the first streamed output came; None where nobody tells, or where it lies outside the
-    step.
+    """Time of the first streamed output in microseconds; None where the span has none, or where
+    the time lies outside the step.
     """
     values = read.values
     found: int | None = None

@@ -1,8 +1,7 @@
-"""Which attribute fills which field of a step: one table for all conventions.
+"""The attributes that fill each field of a step, for all conventions.
 
-Names of one field stand in order: the first that says something wins. Old names stay for ever,
-because instrumentations lag behind the conventions by years. What is listed here is written down
-in docs/gateway.md too.
+The names of one field are ordered: the first attribute that has a value is used. Old names stay,
+because instrumentations follow the conventions years later. docs/gateway.md documents this table.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final, NamedTuple
 
 
 class Field(IntEnum):
-    """What an attribute is about."""
+    """A field of a step that attributes fill."""
 
     LANGSMITH_KIND = 0
     OPERATION = 1
@@ -109,8 +108,8 @@ CHAINS: Final[dict[Field, str]] = {
         "pydantic_ai.all_messages tool_arguments gcp.vertex.agent.tool_call_args "
         "gcp.vertex.agent.llm_request langfuse.observation.input mlflow.spanInputs genkit:input"
     ),
-    # Arguments in some instrumentations, the declared schema in others: only where nothing else
-    # tells.
+    # Arguments in some instrumentations, the declared schema in others: used only where no other
+    # attribute has the input.
     F.TOOL_PARAMETERS: "tool.parameters",
     F.OUTPUT: (
         "gen_ai.output.messages gen_ai.tool.call.result output.value ai.response.text "
@@ -191,7 +190,7 @@ GENERAL: Final = frozenset(
         F.PROJECT,
     }
 )
-"""What HTTP and database spans say too: none of it shows that a span belongs to an agent's work."""
+"""Fields that HTTP and database spans have too, so they do not show that a span is an agent's."""
 
 DROPPED: Final = frozenset(
     [
@@ -207,11 +206,11 @@ DROPPED: Final = frozenset(
         "logfire.metrics",
     ]
 )
-"""Descriptions of other attributes and sums: they tell nothing of their own."""
+"""Descriptions and sums of other attributes, which add no information."""
 
 
 class Slot(NamedTuple):
-    """The field that an attribute fills, and its rank there: 0 is believed first."""
+    """The field that an attribute fills, and its rank there: the lowest rank is used."""
 
     field: int
     rank: int

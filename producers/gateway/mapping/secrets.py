@@ -48,7 +48,7 @@ def redact(step: AnyStep) -> None:
     texts = [step.input, step.output, step.error_message, step.name]
     texts += step.attributes.values()
     texts += [document.content for document in step.documents]
-    # Only a name that says so makes a value secret: few attributes have one.
+    # Values are redacted by the attribute's name (password, api_key ...): few attributes have one.
     for name in step.attributes:
         if _is_secret(name):
             step.attributes[name] = REDACTED

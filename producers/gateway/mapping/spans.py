@@ -22,7 +22,7 @@ KIND_SERVER: Final = 2
 
 
 class Resource(msgspec.Struct, gc=False):
-    """What the process that made a span says of itself, and the instrumentation that made it."""
+    """Attributes of the process that made a span, and name and version of its instrumentation."""
 
     attributes: Attributes = {}
     scope: str = ""

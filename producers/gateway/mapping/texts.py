@@ -13,12 +13,12 @@ import msgspec
 _encode = msgspec.json.Encoder().encode
 
 NOTHING: Final = frozenset({"", "null", "None", "{}", "[]", "<not specified>", '""'})
-"""Texts that instrumentations write where they have nothing to say."""
+"""Texts that instrumentations write for an absent value."""
 
 MEDIA_CHARS: Final = 1_368
-"""Base64 of 1 KB and more is described instead of kept: else it displaces the text beside it."""
+"""Base64 of 1 KB and more is replaced by a description: else it displaces the text around it."""
 
-# The look-behind keeps the search linear: inside a run of such characters no second try starts.
+# The lookbehind keeps the search linear: inside a run of such characters no second try starts.
 _BASE64: Final = re.compile(
     r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{" + str(MEDIA_CHARS) + r",}={0,2}"
 )
@@ -39,7 +39,7 @@ _MAGIC: Final = (
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value says nothing: absent, empty, or a placeholder."""
+    """Whether a value is absent, empty, or a placeholder for an absent one."""
     if value.__class__ is str:
         return value in NOTHING
     return value is None or value in ([], {}, b"")

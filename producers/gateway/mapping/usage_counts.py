@@ -79,7 +79,7 @@ def count_of(value: Any) -> int | None:
 
 
 def usage_of(values: list[Any], scope: str) -> TokenUsage | None:
-    """The usage that a span's fields tell; None where they tell none."""
+    """The usage in a span's fields; None where neither input nor output tokens are given."""
     given = count_of(values[F.INPUT_TOKENS])
     produced = count_of(values[F.OUTPUT_TOKENS])
     cached = count_of(values[F.CACHED_TOKENS]) or 0
@@ -118,7 +118,7 @@ def _with_details(
     """The counts with those of a map on top, which holds buckets that may or may not overlap.
 
     Langfuse's buckets do not overlap (``input`` leaves out ``input_cached_tokens``), unless an
-    integration filled them in so that they do: the total tells.
+    integration filled them in so that they do. The total decides which of the two it is.
     """
     found = {name: count for name, value in counts.items() if (count := count_of(value))}
     cached = sum(found.get(name, 0) for name in _CACHED) or parts[0]
@@ -142,7 +142,7 @@ def _with_details(
 
 
 def cost_of(values: list[Any]) -> str | None:
-    """The cost in dollars as a decimal text, where the span tells a possible one."""
+    """The cost in dollars as a decimal text; None where the span has none or an impossible one."""
     value = values[F.COST]
     if value is None and values[F.COST_DETAILS] is not None:
         details = parsed(values[F.COST_DETAILS])

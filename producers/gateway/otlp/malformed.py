@@ -1,7 +1,7 @@
-"""What every decoder raises for a body that is no request at all."""
+"""The exception that decoders raise for a body that is not a request."""
 
 from __future__ import annotations
 
 
 class Malformed(ValueError):
-    """The body is no such request; ``str`` says why, where that is known."""
+    """The body is not a valid request; the message has the reason where it is known."""

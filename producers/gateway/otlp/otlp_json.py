@@ -1,7 +1,7 @@
 """OTLP/JSON requests as spans and log records.
 
-Ids are hex, whatever protobuf's own JSON mapping says; whole numbers are numbers or texts; enums
-numbers or names; what is not known is ignored; ``null`` is the same as absent.
+Ids are hex, as OTLP specifies in place of protobuf's JSON mapping. Integers are numbers or texts,
+enums numbers or names. Unknown members are ignored, and ``null`` is the same as absent.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ _MOST_DIGITS: Final = 24
 
 
 def spans(body: bytes) -> Iterator[Span | Unreadable]:
-    """The spans of a request; what cannot be read in one span costs that span. Raises
+    """The spans of a request, with ``Unreadable`` in place of a span that cannot be read. Raises
     ``Malformed`` at the first item.
     """
     try:
@@ -286,15 +286,15 @@ def _value(value: _Value) -> Any:
 def _nested(is_array: bool, raw: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"values lie in each other more than {MAX_DEPTH} deep")
-    held = raw.get("values") if isinstance(raw, dict) else None
-    if held is None:
+    items = raw.get("values") if isinstance(raw, dict) else None
+    if items is None:
         return [] if is_array else {}
-    if not isinstance(held, list):
+    if not isinstance(items, list):
         raise ValueError("the values of an array or a map are not a list")
     if is_array:
-        return [_plain(item, depth) for item in held]
+        return [_plain(item, depth) for item in items]
     found: dict[str, Any] = {}
-    for item in held:
+    for item in items:
         if isinstance(item, dict):
             found[str(item.get("key", ""))] = _plain(item.get("value"), depth)
     return found

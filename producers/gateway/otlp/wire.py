@@ -197,60 +197,60 @@ def _fields(data: bytes) -> Iterable[tuple[int, int, Any]]:
         number, kind = key >> 3, key & 7
         if number == 0:
             raise ValueError("a field has the number 0")
-        held: Any
+        value: Any
         if kind == 0:
-            held, at = _varint(data, at)
+            value, at = _varint(data, at)
         elif kind == 2:
             length, at = _varint(data, at)
-            held = data[at : at + length]
-            if len(held) < length:
+            value = data[at : at + length]
+            if len(value) < length:
                 raise ValueError("a field is cut off")
             at += length
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
-            held = data[at : at + size]
-            if len(held) < size:
+            value = data[at : at + size]
+            if len(value) < size:
                 raise ValueError("a field is cut off")
             at += size
         else:
             raise ValueError(f"wire type {kind} is not known")
-        yield number, kind, held
+        yield number, kind, value
 
 
 def _value_slowly(data: bytes, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"values lie in each other more than {MAX_DEPTH} deep")
     found: Any = None
-    for number, kind, held in _fields(data):
+    for number, kind, raw in _fields(data):
         match number, kind:
             case 1, 2:
-                found = text(held)
+                found = text(raw)
             case 2, 0:
-                found = held != 0
+                found = raw != 0
             case 3, 0:
-                found = held - (1 << 64) if held >> 63 else held
+                found = raw - (1 << 64) if raw >> 63 else raw
             case 4, 1:
-                found = _double(held)[0]
+                found = _double(raw)[0]
             case 5, 2:
                 found = [
                     _value_slowly(item, depth + 1)
-                    for inner, form, item in _fields(held)
+                    for inner, form, item in _fields(raw)
                     if (inner, form) == (1, 2)
                 ]
             case 6, 2:
-                found = _map(held, depth + 1)
+                found = _map(raw, depth + 1)
             case 7, 2:
-                found = held
+                found = raw
     return found
 
 
 def _map(data: bytes, depth: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for number, kind, held in _fields(data):
+    for number, kind, entry in _fields(data):
         if (number, kind) != (1, 2):
             continue
         name, value = "", b""
-        for inner, form, item in _fields(held):
+        for inner, form, item in _fields(entry):
             if form == 2 and inner == 1:
                 name = text(item)
             elif form == 2 and inner == 2:

@@ -46,8 +46,9 @@ class Admission:
         self._left: dict[str, tuple[float, float]] = {}
 
     def enter(self, size: int, project: str, now_s: float) -> Refusal | None:
-        """Admit a request of ``size`` bytes on the wire, or say why not. Each admitted one must
-        ``leave``.
+        """Admit a request of ``size`` bytes on the wire, or return the refusal.
+
+        ``leave`` must be called once for each admitted request.
         """
         if self._rate and (wait_s := self._wait_s(project, now_s)) > 0:
             return Refusal(
@@ -64,8 +65,8 @@ class Admission:
         return None
 
     def leave(self, size: int, began_s: float, now_s: float, *, counts: bool) -> None:
-        """A request was answered. ``counts`` is false where the time it took tells nothing of
-        load.
+        """Count a request as answered. ``counts`` is false where its duration does not depend on
+        load, and so must not change the limit.
         """
         took_s = now_s - began_s
         full = self.in_flight_bytes > self.limit_bytes / 2

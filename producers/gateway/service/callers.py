@@ -29,8 +29,8 @@ PROJECT_HEADER: Final = "x-stepstream-project"
 CHECK_EVERY_S: Final = 2.0
 _log = logging.getLogger("stepstream.gateway")
 LOOPBACK: Final = Credential("loopback", f"sha256:{'0' * 64}", frozenset({"ingest"}))
-"""A program of this machine that names no key. No secret has this hash, so nobody can sign in as
-it.
+"""The caller for programs on the same machine that send no key. No secret has this hash, so no key
+can be used to sign in as it.
 """
 
 

@@ -1,7 +1,7 @@
 """Reads the topic that an OpenTelemetry Collector's Kafka exporter writes, and writes steps.
 
-A record holds one export request, in protobuf or JSON, of many traces. Offsets are committed once
-Kafka has acknowledged everything that the records before them held.
+A record is one export request, in protobuf or JSON, with any number of traces. Offsets are
+committed once Kafka has acknowledged all steps of the records before them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class CollectorReader:
         self._writer = writer
         self._stopping = threading.Event()
         self.records = 0
-        """Records that were read and are done."""
+        """Records whose offsets are committed."""
         self._thread = threading.Thread(target=self._run, name="gateway-collector", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop after the records at hand."""
+        """Stop after the batch in progress."""
         self._stopping.set()
         self._thread.join(15)
 
@@ -79,7 +79,7 @@ class CollectorReader:
             consumer.close()
 
     async def _write(self, batch: Batch) -> bool:
-        """Write until Kafka has acknowledged; False when told to stop before that."""
+        """Write until Kafka has acknowledged; False when ``close`` was called before that."""
         while True:
             try:
                 await self._writer.write(batch.records, batch.letters)

@@ -67,7 +67,8 @@ _encode = msgspec.json.Encoder().encode
 class SeenTraces:
     """The projects of runs whose steps went through this gateway, the most recent ones.
 
-    A key for some projects may command their runs alone, and a trace id does not tell its project.
+    A key for some projects may command only their runs, and a trace id does not contain the
+    project.
     """
 
     def __init__(self) -> None:
@@ -289,22 +290,22 @@ def _event(command: Command) -> bytes:
 def _checked(sent: bytes) -> dict[str, str]:
     """What was asked for, checked. Raises ``WebError`` 400."""
     try:
-        held = json.loads(sent)
+        fields = json.loads(sent)
     except (ValueError, RecursionError):
-        held = None
-    if not isinstance(held, dict):
+        fields = None
+    if not isinstance(fields, dict):
         raise WebError(400, 'send a JSON object: {"action": "stop", "reason": "..."}')
-    for name, value in _known(held):
+    for name, value in _known(fields):
         if not isinstance(value, str) or len(value) > 1_000:
             raise WebError(400, f"{name} is a text of at most 1000 characters")
-    if held.get("action") not in ACTIONS:
+    if fields.get("action") not in ACTIONS:
         raise WebError(400, f"action is one of {', '.join(ACTIONS)}")
-    if held.get("budget_usd") and held["action"] != "resume":
+    if fields.get("budget_usd") and fields["action"] != "resume":
         raise WebError(400, "budget_usd goes with the action resume")
-    return dict(_known(held))
+    return dict(_known(fields))
 
 
-def _known(held: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _known(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in ("action", "by", "reason", "budget_usd"):
-        if held.get(name) is not None:
-            yield name, held[name]
+        if fields.get(name) is not None:
+            yield name, fields[name]

@@ -1,4 +1,4 @@
-"""What the gateway counts, for its metrics."""
+"""Counters of the gateway's metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Counts:
         self._refused = observer.counter(metrics.GATEWAY_REFUSED)
 
     def answered(self, signal: str, status: int, batch: Batch | None = None) -> None:
-        """Count one answer, and what a request held that was taken."""
+        """Count one answer, and the items of ``batch``, which is None for a refused request."""
         self._requests.labels(signal, str(status)).inc()
         if batch is None:
             return

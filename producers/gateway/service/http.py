@@ -128,10 +128,10 @@ class Endpoints:
             raise
         status = 400 if batch.refused and not batch.taken else 200
         self._counts.answered("steps", status, batch)
-        told: dict[str, Any] = {"accepted": batch.taken, "rejected": batch.refused}
+        body: dict[str, Any] = {"accepted": batch.taken, "rejected": batch.refused}
         if batch.refused:
-            told |= {"error": batch.sentence, "code": "rejected", "rejections": batch.details}
-        return Response(json_body(told), status, media_type="application/json")
+            body |= {"error": batch.sentence, "code": "rejected", "rejections": batch.details}
+        return Response(json_body(body), status, media_type="application/json")
 
     async def _taken(
         self, request: Request, read: Callable[[bytes, Origin], Iterator[Batch]]

@@ -35,14 +35,14 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass
 class Batch:
-    """What one request holds."""
+    """The items of one request."""
 
     records: list[Record] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     taken: int = 0
     """Items that are steps now."""
     ignored: int = 0
-    """Items that nobody wants: spans that a setting drops, log records of other programs."""
+    """Items that are no steps: spans that a setting drops, log records of other programs."""
     refused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     first: str = ""
@@ -53,7 +53,7 @@ class Batch:
 
     @property
     def items(self) -> int:
-        """All that the request held."""
+        """Number of items in the request."""
         return self.taken + self.ignored + self.refused
 
     def refuse(self, name: str, refused: Refused, original: Any, key: str = "") -> None:

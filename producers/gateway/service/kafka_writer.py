@@ -43,7 +43,7 @@ class NoRoom(Exception):
 
 
 class NotAcknowledged(Exception):
-    """Kafka did not acknowledge in time, or refused; ``str`` says what it said."""
+    """Kafka did not acknowledge in time, or refused; the message has Kafka's error."""
 
 
 class _Request:

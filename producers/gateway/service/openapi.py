@@ -1,6 +1,7 @@
 """The OpenAPI description of the gateway, published at ``/openapi.json``.
 
-Written by hand: what generators make of the code says nothing of protobuf bodies and back-pressure.
+Written by hand, because generators that read the code cannot describe protobuf bodies and
+backpressure.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _otlp(signal: str, rejected: str) -> dict[str, Any]:
             },
             "responses": {
                 "200": {
-                    "description": "Taken, or partly taken: then the body says what was not.",
+                    "description": "All or some items were taken; the body counts the others.",
                     "content": {JSON: {"schema": partial}, PROTOBUF: binary},
                 },
                 **_errors("400", "401", "403", "408", "413", "415", "429", "503", otlp=True),

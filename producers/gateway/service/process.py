@@ -1,4 +1,4 @@
-"""The gateway's process: settings in, a server that runs until it is told to stop."""
+"""The gateway's process: it starts the server from the settings and runs until SIGTERM."""
 
 from __future__ import annotations
 

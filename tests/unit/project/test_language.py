@@ -84,11 +84,6 @@ NAMES: Final[dict[str, str]] = {
 NOT_YET: Final = frozenset(
     {
         "benchmarks",
-        "deploy",
-        "docs",
-        "producers",
-        "stepstream/local",
-        "top",
         "tests/chaos",
         "tests/security",
         "tests/unit",
