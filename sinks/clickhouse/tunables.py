@@ -22,7 +22,10 @@ TEXT_INDEXES: Final = {"ft_input": "input", "ft_output": "output"}
 """Word indexes of the text search, in lower case, and the column of each."""
 
 _TTL: Final = re.compile(
-    r"\bTTL (?P<base>.+?) \+ toIntervalDay\((?P<days>\d+|multiIf\(.*?\))\)", re.DOTALL
+    r"\bTTL (?P<base>.+?) \+ toIntervalDay\((?P<days>\d+|multiIf\(.*?\))\)"
+    # Recompression, which MODIFY TTL would remove.
+    r"(?P<others>, .+? RECOMPRESS CODEC\(.+?\)(?=\s+SETTINGS|\s*$))?",
+    re.DOTALL,
 )
 _OWN: Final = re.compile(r"project = '([^']*)', (\d+)")
 _ROW_BY_ROW: Final = re.compile(r"\bttl_only_drop_parts = 0\b")
@@ -84,7 +87,7 @@ def _retention(create: Mapping[str, str], settings: Settings) -> Iterator[Differ
                 f"ALTER TABLE {name} MODIFY SETTING ttl_only_drop_parts = "
                 f"{0 if wanted.projects else 1}",
                 f"ALTER TABLE {name} MODIFY TTL {found['base']} "
-                f"+ toIntervalDay({days_sql(wanted)})",
+                f"+ toIntervalDay({days_sql(wanted)}){found['others'] or ''}",
             )
             yield Difference(table, "retention", str(there), str(wanted), statements)
 

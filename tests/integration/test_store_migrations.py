@@ -33,6 +33,7 @@ from stepstream.sinks.clickhouse.errors import (
 from stepstream.sinks.clickhouse.public_views import VIEW_NAMES
 from stepstream.sinks.clickhouse.schema import migrations
 from tests.support.paths import DOCS
+from tests.support.processes import wait_until
 from tests.support.sink import dump
 from tests.support.stores import ALERT_FIELDS_WITHOUT_COLUMN, STEP_FIELDS_WITHOUT_COLUMN
 
@@ -197,7 +198,34 @@ def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client:
     ]
     assert len(migrate(shorter).changes) == 3
     assert status(shorter).current
-    assert "toIntervalDay(7)" in str(client.command("SHOW CREATE TABLE steps_raw"))
+    changed = str(client.command("SHOW CREATE TABLE steps_raw"))
+    assert "toIntervalDay(7)" in changed
+    assert "toIntervalDay(1) RECOMPRESS CODEC(ZSTD(5, 23))" in changed
+
+
+def test_texts_are_compressed_strongly_when_they_are_a_day_old(
+    settings: Settings, client: Client
+) -> None:
+    """Also after the retention was changed, in the background, and nothing is lost by it."""
+    migrate(settings)
+    migrate(settings.model_copy(update={"retention_by_project": "dev.steps=20"}))
+    client.command(
+        "INSERT INTO steps_raw (trace_id, step_id, start_time, append_time, output) "
+        "SELECT hex(number), 'a', now() - INTERVAL number % 2 * 3 DAY AS time, time, "
+        "repeat(hex(number), 50) FROM numbers(2000)"
+    )
+    question = (
+        "SELECT toDate(partition) < today() - 1, default_compression_codec FROM system.parts "
+        "WHERE active AND database = currentDatabase() AND table = 'steps_raw' ORDER BY 1"
+    )
+    wanted = [(0, "ZSTD(1)"), (1, "ZSTD(5, 23)")]
+
+    def found() -> object:
+        return client.query(question).result_rows
+
+    wait_until(lambda: found() == wanted, 60, "recompressed texts", every_s=0.5, instead=found)
+    rows = client.query("SELECT uniqExact(output), count() FROM steps").result_rows
+    assert rows == [(2000, 2000)]
 
 
 def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client: Client) -> None:
