@@ -2,6 +2,7 @@
 load runs.
 
 ``harness`` brings cluster, processes, load and faults together, ``load`` makes runs whose truth is
-known, ``faults`` says what is broken when, ``checks`` reads the topics to their ends and compares.
+known, ``faults`` plans what is broken and when, ``checks`` reads the topics to their ends and
+compares.
 ``make chaos`` runs the long form.
 """

@@ -1,7 +1,7 @@
-"""``python -m tests.chaos [scenario ...]``: plays scenarios by name; those of the long form when
-none is named.
+"""``python -m tests.chaos [scenario ...]``: runs scenarios by name; without names those of the long
+form.
 
-``--rounds`` plays them again with other seeds. What was wrong is said, and where the logs are.
+``--rounds`` runs them again with other seeds. Prints the problems and the folder of the logs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _all() -> dict[str, Scenario]:
 
 
 def main() -> int:
-    """Play, print, and say by the exit code whether anything was wrong."""
+    """Run the scenarios and print their reports; returns 1 where there was a problem, else 0."""
     known = _all()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -110,7 +110,7 @@ def _hostile(folder: Path, seed: int) -> int:
             hostile_topics.HostileTopics(seed=seed), kafka, store, place / "logs"
         )
     print(report)
-    _tell(report.problems)
+    _print(report.problems)
     return len(report.problems)
 
 
@@ -124,14 +124,14 @@ def _contents(_folder: Path, seed: int) -> int:
     problems = contents.problems() + records.problems()
     print(f"contents (seed {seed}): {len(problems)} problems in {time.monotonic() - began:.0f} s")
     print(contents.counts() | records.counts())
-    _tell(problems)
+    _print(problems)
     return len(problems)
 
 
 FUZZ = {"hostile": _hostile, "contents": _contents}
 
 
-def _tell(problems: list[str]) -> None:
+def _print(problems: list[str]) -> None:
     for problem in problems[:40]:
         print(" -", problem)
 
@@ -149,7 +149,7 @@ def _play(scenario: Scenario, folder: Path) -> Report:
         )
         report = run(scenario, kafka, "chaos", place / "logs", store)
     print(report)
-    _tell(report.problems)
+    _print(report.problems)
     for item in report.exits:
         print(f" {item.crew} {item.slot} ended with {item.code}: {item.tail[-600:]}")
     sys.stdout.flush()

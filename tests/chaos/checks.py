@@ -1,5 +1,7 @@
-"""Whether what the topics hold is what was sent: every disagreement in a line, and the counts of
-what was compared."""
+"""Compares the records of the topics with what was sent.
+
+Every difference is one line; ``counts`` has the numbers of what was compared.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tests.support.collector import Collector
 
 
 def is_settled(truth: Truth, collected: Collector) -> bool:
-    """Whether everything expected has come; what is too much shows later."""
+    """Whether everything expected has arrived. ``problems`` reports what was not expected."""
     final = collected.final()
     if any(
         final.get(trace_id, {}).get("revision") != run.final_revision
@@ -23,12 +25,12 @@ def is_settled(truth: Truth, collected: Collector) -> bool:
     ):
         return False
     if (
-        len({held.value["finding_id"] for held in collected.records["findings"]})
+        len({record.value["finding_id"] for record in collected.records["findings"]})
         < truth.expected_findings()
     ):
         return False
     closed = sum(1 for state in collected.states.values() if state.closed)
-    alerts = Counter(held.value["alert_id"] for held in collected.records["alerts"])
+    alerts = Counter(record.value["alert_id"] for record in collected.records["alerts"])
     return closed >= truth.count(closed_only=True) and len(alerts) >= sum(
         len(run.findings) for run in truth.runs.values()
     )
@@ -47,7 +49,7 @@ def problems(truth: Truth, collected: Collector) -> list[str]:
 
 
 def counts(truth: Truth, collected: Collector) -> dict[str, int]:
-    """What was compared, for people."""
+    """The numbers of what was compared, for the report."""
     records = collected.records
     return {
         "runs": len(truth.runs),
@@ -59,10 +61,10 @@ def counts(truth: Truth, collected: Collector) -> dict[str, int]:
         "trajectory records": len(records["trajectories"]),
         "usage records": len(records["usage"]),
         "finding records": len(records["findings"]),
-        "distinct findings": len({held.value["finding_id"] for held in records["findings"]}),
+        "distinct findings": len({record.value["finding_id"] for record in records["findings"]}),
         "alert records": len(records["alerts"]),
         "distinct alert records": len(
-            {(held.value["alert_id"], held.value["seq"]) for held in records["alerts"]}
+            {(record.value["alert_id"], record.value["seq"]) for record in records["alerts"]}
         ),
         "dead letters": len(records["deadletter"]),
     }
@@ -76,8 +78,8 @@ def _trajectories(truth: Truth, collected: Collector) -> Iterator[str]:
     for trace_id in final.keys() - truth.runs.keys():
         yield f"trajectory of a run that was never sent: {trace_id}"
     finals: Counter[str] = Counter()
-    for held in collected.records["trajectories"]:
-        value, run = held.value, truth.runs.get(held.value["trace_id"])
+    for record in collected.records["trajectories"]:
+        value, run = record.value, truth.runs.get(record.value["trace_id"])
         if run is not None and value["revision"] > run.final_revision:
             yield (
                 f"{_name(run)}: revision {value['revision']} exceeds the true one, "
@@ -151,8 +153,8 @@ def _path(got: dict[str, Any]) -> dict[str, str]:
 
 def _usage(truth: Truth, collected: Collector) -> Iterator[str]:
     newest: dict[str, dict[tuple[str, str, int], dict[str, Any]]] = defaultdict(dict)
-    for held in collected.records["usage"]:
-        value = held.value
+    for record in collected.records["usage"]:
+        value = record.value
         if "kind" in value:  # a closed run's summary, or a partition's progress
             continue
         key = (value.get("agent", ""), value.get("agent_version", ""), value["minute"])
@@ -192,8 +194,8 @@ def _usage_of(run: RunTruth, newest: dict[tuple[str, str, int], dict[str, Any]])
 def _findings(truth: Truth, collected: Collector) -> Iterator[str]:
     ids: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
     words: dict[str, str] = {}
-    for held in collected.records["findings"]:
-        value = held.value
+    for record in collected.records["findings"]:
+        value = record.value
         key = (
             value["trace_id"],
             value["alert"],
@@ -220,10 +222,10 @@ def _findings(truth: Truth, collected: Collector) -> Iterator[str]:
 def _alerts(truth: Truth, collected: Collector) -> Iterator[str]:
     by_id: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     by_group: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for held in collected.records["alerts"]:
-        value = held.value
+    for record in collected.records["alerts"]:
+        value = record.value
         by_id[value["alert_id"]][value["seq"]].append(value)
-        if not value.get("runs"):  # an incident of many runs is beside their own alerts
+        if not value.get("runs"):  # an incident of many runs exists in addition to their alerts
             by_group[value.get("trace_id", ""), value["alert"], value.get("subject", "")].add(
                 value["alert_id"]
             )
@@ -266,13 +268,13 @@ def _alert(alert_id: str, records: dict[int, list[dict[str, Any]]]) -> Iterator[
             for value in same
         }
         if len(kinds) != 1:
-            yield f"alert {alert_id} seq {seq} says different things: {kinds}"
+            yield f"alert {alert_id} seq {seq} has different contents: {kinds}"
 
 
 def _commands(truth: Truth, collected: Collector) -> Iterator[str]:
     ids: dict[str, set[str]] = defaultdict(set)
-    for held in collected.records["control"]:
-        ids[held.value["trace_id"]].add(held.value["command_id"])
+    for record in collected.records["control"]:
+        ids[record.value["trace_id"]].add(record.value["command_id"])
     for run in truth.runs.values():
         found = len(ids.get(run.trace_id, ()))
         if found != run.commands:
@@ -282,11 +284,11 @@ def _commands(truth: Truth, collected: Collector) -> Iterator[str]:
 def _dead_letters(truth: Truth, collected: Collector) -> Iterator[str]:
     places = {
         (
-            held.headers[DEADLETTER_TOPIC],
-            held.headers[DEADLETTER_PARTITION],
-            held.headers[DEADLETTER_OFFSET],
+            record.headers[DEADLETTER_TOPIC],
+            record.headers[DEADLETTER_PARTITION],
+            record.headers[DEADLETTER_OFFSET],
         )
-        for held in collected.records["deadletter"]
+        for record in collected.records["deadletter"]
     }
     if len(places) != truth.rejected:
         yield f"{len(places)} records were dead-lettered, wanted {truth.rejected}"

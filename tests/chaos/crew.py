@@ -32,7 +32,7 @@ class CrewSpec:
 
 @dataclass(frozen=True)
 class Exit:
-    """A process that ended without being told to."""
+    """A process that ended without a signal from the scenario."""
 
     crew: str
     slot: int
@@ -122,13 +122,13 @@ class Crew:
             self.counts["leaves"] += 1
 
     def add(self, slot: int) -> None:
-        """It is wanted again."""
+        """Start a removed process again."""
         with self._guard:
             self._wanted.add(slot)
             self.counts["joins"] += 1
 
     def all_on(self) -> None:
-        """Everybody is thawed and wanted."""
+        """Resume every frozen process and start those that were removed."""
         with self._guard:
             for process in self._slots.values():
                 if process.frozen:

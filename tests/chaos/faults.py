@@ -22,10 +22,10 @@ class Target(Protocol):
         """SIGTERM; its supervisor starts it again."""
 
     def remove(self, crew: str, slot: int) -> None:
-        """SIGTERM, and nobody starts it again until ``add``."""
+        """SIGTERM, without a restart until ``add``."""
 
     def add(self, crew: str, slot: int) -> None:
-        """One process more."""
+        """Start a removed process again."""
 
     def kill_broker(self, node: int, down_s: float) -> None:
         """SIGKILL, and start it again after a while."""

@@ -97,17 +97,17 @@ class Senders:
         began = time.monotonic()
         try:
             with urllib.request.urlopen(request, timeout=GIVE_UP_S) as answer:
-                told, data = str(answer.status), answer.read()
+                outcome, data = str(answer.status), answer.read()
                 assert data == b"{}", data
         except urllib.error.HTTPError as error:
-            told = str(error.code) if error.code in RETRIED else f"unexpected {error.code}"
+            outcome = str(error.code) if error.code in RETRIED else f"unexpected {error.code}"
         except OSError as error:
-            told = "no answer" if not isinstance(error, TimeoutError) else "timeout"
+            outcome = "no answer" if not isinstance(error, TimeoutError) else "timeout"
         with self._guard:
-            self.answers[told] += 1
-            if told == "200":
+            self.answers[outcome] += 1
+            if outcome == "200":
                 self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-        return told == "200"
+        return outcome == "200"
 
 
 def _body(trace_id: str, ids: list[str]) -> bytes:

@@ -1,8 +1,7 @@
 """A scenario: cluster, processes, a known load and a schedule of faults; then the checks.
 
-Other processes join as crews beside the workers (``Scenario.crews``), each with faults of its own,
-and with judges that say whether what they leave behind has settled and what is wrong with it
-(``Scenario.judges``).
+Other processes run as crews next to the workers (``Scenario.crews``), each with faults of its own.
+Verifiers (``Scenario.verifiers``) check whether all their outputs have arrived and are what was sent.
 """
 
 from __future__ import annotations
@@ -51,22 +50,19 @@ from tests.support.processes import worker
 log = logging.getLogger("chaos")
 
 START_S = 3.0
-"""From the making of the plan to its first record."""
+"""Time from the plan to its first record."""
 
 LINGER_S = 3.0
-"""After everything has come, this long for what would be too much."""
+"""How long to wait, after everything expected has arrived, for what was not expected."""
 
 
-class Judge(Protocol):
-    """What a crew beside the workers is judged by.
-
-    Made when the load has been sent, used until the end.
-    """
+class Verifier(Protocol):
+    """Checks the outputs of a crew. Created when the load has been sent, used until the end."""
 
     def __init__(self, settings: Settings) -> None: ...
 
     def is_settled(self, truth: Truth) -> bool:
-        """Whether everything expected has come."""
+        """Whether everything expected has arrived."""
 
     def problems(self, truth: Truth) -> list[str]:
         """Everything that is wrong; called once, after all processes have ended."""
@@ -95,7 +91,7 @@ class Scenario:
     settle_s: float = 90.0
     excused: bool = False
     crews: tuple[CrewSpec, ...] = ()
-    judges: tuple[type[Judge], ...] = ()
+    verifiers: tuple[type[Verifier], ...] = ()
     more: dict[str, object] = field(default_factory=dict)
 
     def settings(self, brokers: str, prefix: str, clickhouse_url: str = "") -> Settings:
@@ -116,7 +112,7 @@ class Scenario:
         return Settings.model_validate(values)
 
     def all_crews(self) -> tuple[CrewSpec, ...]:
-        """The workers and whoever stands beside them."""
+        """The workers and the other crews."""
         return (CrewSpec("worker", worker, self.workers, self.mix), *self.crews)
 
     def faults(self) -> tuple[list[Fault], list[Fault], list[Fault]]:
@@ -226,7 +222,7 @@ class Stage:
         self._kafka.start()
 
     def refuse(self, seconds: float) -> None:
-        """Trajectories are too large for the topic: to each the brokers say no, for good."""
+        """Make trajectories too large for their topic, so that brokers refuse each one permanently."""
         self._limit_trajectories(AlterConfigOpType.SET)
         self._count("refusals")
         self._pass(seconds)
@@ -348,13 +344,16 @@ def run(
             crew.all_on()
         sender.wait(scenario.shape.seconds + 300)
         loaded = time.monotonic()
-        collected, judges = Collector(settings), [judge(settings) for judge in scenario.judges]
-        _settle(scenario, plan.truth, collected, judges)
+        collected, verifiers = (
+            Collector(settings),
+            [verifier(settings) for verifier in scenario.verifiers],
+        )
+        _settle(scenario, plan.truth, collected, verifiers)
         settled = time.monotonic()
         codes = {name: crew.end() for name, crew in crews.items()}
     collected.read()
     problems = checks.problems(plan.truth, collected)
-    problems += [problem for judge in judges for problem in judge.problems(plan.truth)]
+    problems += [problem for verifier in verifiers for problem in verifier.problems(plan.truth)]
     problems += [
         f"{name} ended with {code} after SIGTERM"
         for name, ended in codes.items()
@@ -365,8 +364,8 @@ def run(
     problems += _exits(scenario, exits)
     collected.close()
     counts = checks.counts(plan.truth, collected)
-    for judge in judges:
-        counts |= judge.counts()
+    for verifier in verifiers:
+        counts |= verifier.counts()
     faults = {
         f"{name} {what}": number
         for name, crew in crews.items()
@@ -396,18 +395,23 @@ def _crews(scenario: Scenario, settings: Settings, folder: Path) -> Iterator[dic
         }
 
 
-def _settle(scenario: Scenario, truth: Truth, collected: Collector, judges: list[Judge]) -> None:
+def _settle(
+    scenario: Scenario, truth: Truth, collected: Collector, verifiers: list[Verifier]
+) -> None:
     deadline = time.monotonic() + scenario.settle_s
     while time.monotonic() < deadline:
         collected.read()
-        if checks.is_settled(truth, collected) and all(judge.is_settled(truth) for judge in judges):
+        if checks.is_settled(truth, collected) and all(
+            verifier.is_settled(truth) for verifier in verifiers
+        ):
             break
     time.sleep(LINGER_S)
     collected.read()
 
 
 def _exits(scenario: Scenario, exits: list[Exit]) -> list[str]:
-    grave = [item for item in exits if item.code in NATIVE_CRASHES or not scenario.excused]
+    unexpected = [item for item in exits if item.code in NATIVE_CRASHES or not scenario.excused]
     return [
-        f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}" for item in grave
+        f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}"
+        for item in unexpected
     ]

@@ -100,8 +100,8 @@ class Play:
             for name, start in kinds.items()
         ]
 
-    def look(self) -> None:
-        """Note what has ended by itself."""
+    def note_ended(self) -> None:
+        """Report processes that ended by themselves as problems."""
         for process in self._processes:
             if not process.running:
                 self.problems.append(
@@ -111,7 +111,7 @@ class Play:
 
     def kill(self) -> None:
         """SIGKILL to all."""
-        self.look()
+        self.note_ended()
         for process in self._processes:
             process.kill()
 
@@ -180,7 +180,7 @@ class Play:
         wanted = len(self.traces)
 
         def is_there() -> bool:
-            self.look()
+            self.note_ended()
             names = {"project": "valid"}
             closed = client.command(
                 "SELECT count() FROM runs WHERE project = {project:String} AND closed", names
@@ -314,7 +314,7 @@ def run(
         play.send_run()
     play.wait()
     settled = time.monotonic()
-    play.look()
+    play.note_ended()
     counts = play.check()
     play.kill()
     counts |= {"hostile records": len(play.sent), "valid runs": len(play.traces)}

@@ -30,7 +30,7 @@ SLOW_LIMIT_S = 3
 ROOTLESS_IDLE_S = 8
 
 SPIKES = ("run_cost_spike", "run_tokens_spike", "run_steps_spike", "run_duration_spike")
-"""Judged by baselines, which are held still here: what they say depends on how fast things went."""
+"""Rules over baselines. They are switched off here: their findings depend on how fast runs were."""
 
 POLICIES = (
     {
@@ -166,7 +166,7 @@ class Plan:
         run.end(root, at_s, at_s + 0.4, kind="agent", name="answer")
 
     def rootless(self, at_s: float) -> None:
-        """Children of a root that nobody ever sends."""
+        """Children of a root that is never sent."""
         run = self._run("rootless", "lost", 0.0)
         for index in range(self._rng.randrange(1, 6)):
             run.step(at_s + index * 0.1, at_s + index * 0.1 + 0.05, run.new_id(), starts=False)
@@ -190,7 +190,7 @@ class Plan:
         run.truth.findings["hung-step", hung] = Expected()
 
     def unended_root(self, at_s: float) -> None:
-        """A root that never ends: stuck, and open for as long as anybody looks."""
+        """A root that never ends: stuck, and open until the end of the scenario."""
         run = self._run("unended_root", "worker", 0.0)
         root = run.start(at_s, kind="agent", name="answer")
         for index in range(3):
@@ -209,7 +209,7 @@ class Plan:
         run.truth.findings["run-duration", ""] = Expected()
 
     def spender(self, at_s: float) -> None:
-        """Passes the warning, then the limit; no single step is dear enough to jump over the
+        """Passes the warning, then the limit; no single step costs enough to skip the
         warning."""
         run = self._run("spender", "spender", 0.0)
         root = run.start(at_s, kind="agent", name="answer")
@@ -308,7 +308,7 @@ class Plan:
 
 
 class RunBuilder:
-    """Writes one run's records and, beside them, its truth."""
+    """Writes one run's records, and with each the expected result to its truth."""
 
     def __init__(
         self,

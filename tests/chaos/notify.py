@@ -40,7 +40,7 @@ def notifier(settings: Settings, log: Path) -> Process:
     return Process("stepstream", settings, log, "notify")
 
 
-class NotifyJudge:
+class NotificationVerifier:
     """Compares what the receiver accepted with the alerts topic."""
 
     def __init__(self, settings: Settings) -> None:

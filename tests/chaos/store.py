@@ -1,5 +1,4 @@
-"""Sinks and their store in a scenario: processes that store what comes, and whether ClickHouse
-holds exactly what was sent."""
+"""Sinks in a scenario, and the check that ClickHouse has exactly what was sent."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ def sink(settings: Settings, log: Path) -> Process:
     return Process("stepstream", settings, log, "sink")
 
 
-class StoreJudge:
-    """Every step once in the views and in the rollups, its cost exact; every run and alert as it
-    stood in the end."""
+class StoreVerifier:
+    """Checks that each step is in the views and rollups once with its exact cost, and each run and
+    alert in its final state."""
 
     def __init__(self, settings: Settings) -> None:
         migrate(settings)
@@ -35,7 +34,7 @@ class StoreJudge:
         self._began = time.monotonic()
 
     def is_settled(self, truth: Truth) -> bool:
-        """Whether the counts are there; what they are made of is looked at in the end."""
+        """Whether the counts are complete; ``problems`` compares the rows."""
         ready = (
             self._totals("steps", "count()")
             == _totals(truth)
@@ -58,7 +57,7 @@ class StoreJudge:
             ("metrics_1h", "sum(steps)"),
         ):
             if (totals := self._totals(view, count)) != wanted:
-                found.append(f"store: {view} says {totals}, wanted {wanted}")
+                found.append(f"store: {view} has {totals}, wanted {wanted}")
         runs = self._runs()
         wrong = [run for run in truth.runs.values() if runs.get(run.trace_id) != run.final_revision]
         found += [

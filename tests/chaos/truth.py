@@ -1,5 +1,5 @@
-"""What must be found in the end: made beside the load, record by record, without any of the
-worker's code."""
+"""The results to expect at the end: written with each record of the load, without code of the
+worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Ended:
 
 @dataclass
 class Expected:
-    """Distinct findings about one subject of a run: how many open the trouble, how many end it.
+    """Distinct findings about one subject of a run: how many fire, how many resolve.
 
     ``live``: it is found by a live timer, and such a run has none when its first record was
     appended long after its time.
@@ -50,7 +50,7 @@ class RunTruth:
     findings: dict[tuple[str, str], Expected] = field(default_factory=dict)
     commands: int = 0
     first_ms: int = 0
-    """Append time of its first record, as Kafka says; 0 before anything was acknowledged."""
+    """Kafka's append time of its first record; 0 before a record was acknowledged."""
 
     def appended(self, append_ms: int, own_us: int) -> None:
         """Kafka has appended a record with this time of its own."""

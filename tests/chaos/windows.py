@@ -1,5 +1,4 @@
-"""Sealed windows in a scenario: whether the sums of what runs used, minute by minute, are what was
-sent."""
+"""Sealed windows in a scenario: whether the usage in each minute is exactly what was sent."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ Place = tuple[str, str, int]
 """Project, agent, minute (unix microseconds)."""
 
 
-class WindowEvaluation:
+class WindowVerifier:
     """Steps, cost and runs of each agent and minute, after everything was sealed."""
 
     def __init__(self, settings: Settings) -> None:
@@ -26,7 +25,7 @@ class WindowEvaluation:
         self._minutes = 0
 
     def is_settled(self, truth: Truth) -> bool:
-        """Whether all that was sent is sealed; its parts are looked at in the end."""
+        """Whether everything that was sent is sealed; ``problems`` compares the parts."""
         found, runs = self._read()
         return sum(steps for steps, _ in found.values()) >= sum(
             len(run.ended) for run in truth.runs.values()
@@ -41,7 +40,7 @@ class WindowEvaluation:
             place for place in found.keys() | wanted.keys() if found.get(place) != wanted.get(place)
         ]
         wrong = [
-            f"windows: {place} says {found.get(place)}, wanted {wanted.get(place)}"
+            f"windows: {place} has {found.get(place)}, wanted {wanted.get(place)}"
             for place in different
         ]
         closed = Counter(_project(run) for run in truth.runs.values() if run.closes)

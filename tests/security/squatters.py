@@ -1,4 +1,4 @@
-"""Programs that listen where an engine of ours is expected, and take whoever comes for a client."""
+"""Programs that listen on a port where an embedded engine is expected, and answer its clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 class Squatter:
     """Listens on a port and answers every request as ClickHouse answers ``SELECT 1``.
 
-    ``received``: all it was sent.
+    ``received``: all bytes that clients sent.
     """
 
     def __init__(self, port: int = 0) -> None:

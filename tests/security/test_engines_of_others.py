@@ -1,5 +1,5 @@
-"""Whoever starts an engine takes its own process for it, not whoever answers at the port, and gives
-nobody a password."""
+"""An embedded engine is identified by its process, not by an answer at its port, and passwords are
+sent to that process only."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from stepstream.schemas.settings import Settings
 from tests.security.squatters import Squatter
 
 
-def everything_looks_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when another program binds the port between the look and the start."""
+def report_all_ports_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when another program binds the port between the check and the start."""
     monkeypatch.setattr(clickhouse_module, "is_free", lambda _port: True)
 
 
@@ -40,19 +40,19 @@ def answers(store: EmbeddedClickHouse) -> bool:
 def test_a_store_is_not_taken_for_ours_because_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chosen port that somebody else has is chosen again; the somebody hears nothing from us."""
-    everything_looks_free(monkeypatch)
+    """When a program has the chosen port, another port is chosen; the program gets no request."""
+    report_all_ports_free(monkeypatch)
     with Squatter() as other, EmbeddedClickHouse(tmp_path, prefer_port=other.port) as store:
         assert store.url != f"http://127.0.0.1:{other.port}"
         assert answers(store)
         assert (other.connections, other.received) == (0, b"")
 
 
-def test_a_set_port_that_somebody_takes_is_told(
+def test_a_configured_port_that_is_in_use_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence with the setting's name, and no password for whoever answers there."""
-    everything_looks_free(monkeypatch)
+    """The error names the setting, and the program at that port gets no password."""
+    report_all_ports_free(monkeypatch)
     with Squatter() as other:
         with pytest.raises(
             PortTaken, match=rf"port {other.port} .* set clickhouse_port \(--clickhouse-port\)"
@@ -79,16 +79,16 @@ def test_after_a_crash_another_program_at_the_port_is_not_the_store(tmp_path: Pa
 def test_two_stores_that_start_at_the_same_moment_are_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have looked before one of them listens: each gets a server and data of its own."""
-    both_looked = threading.Barrier(2, timeout=30)
+    """Both check the port before one of them listens: each gets a server and data of its own."""
+    both_checked = threading.Barrier(2, timeout=30)
     real = ports.is_free
-    looked = threading.local()
+    checked = threading.local()
 
     def is_free(port: int) -> bool:
         free = real(port)
-        if not getattr(looked, "once", False):
-            looked.once = True
-            both_looked.wait()
+        if not getattr(checked, "once", False):
+            checked.once = True
+            both_checked.wait()
         return free
 
     monkeypatch.setattr(clickhouse_module, "is_free", is_free)
@@ -156,9 +156,9 @@ def settings(
 
 @pytest.fixture
 def squatted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make ports look free that others have."""
+    """Report ports as free that other programs use."""
 
-    def look(*taken: int) -> None:
+    def report_free(*taken: int) -> None:
         real = service_ports.ServicePorts
         monkeypatch.setattr(
             service_ports,
@@ -170,7 +170,7 @@ def squatted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             functools.partial(real, free=lambda _port: True),
         )
 
-    return look
+    return report_free
 
 
 @pytest.mark.timeout(600)
@@ -179,11 +179,11 @@ def test_ports_of_our_processes_are_chosen_again(
 ) -> None:
     """The notifier's API and the metrics of worker and sink are taken by others; the address file
     names the real ones."""
-    said: list[tuple[str, str]] = []
+    logged: list[tuple[str, str]] = []
     with Squatter() as api, Squatter() as worker, Squatter() as sink:
         squatted(api.port, worker.port, sink.port)
         with Pipeline(
-            settings, report=lambda who, line: said.append((who, line)), usual_ports=True
+            settings, report=lambda who, line: logged.append((who, line)), usual_ports=True
         ) as pipeline:
             found = endpoints.read(Path(settings.state_dir))
             assert found is not None
@@ -200,18 +200,18 @@ def test_ports_of_our_processes_are_chosen_again(
             assert all(process.restarts == 0 for process in pipeline.status().processes)
         assert b"" == api.received == worker.received == sink.received
     # The gateway's usual port may be in use by another pipeline of the test run.
-    moved = {who for who, line in said if "another port is chosen" in line}
+    moved = {who for who, line in logged if "another port is chosen" in line}
     assert moved - {"gateway"} == {"notify", "sink", "worker"}
-    assert not any("Traceback" in line for _, line in said)
+    assert not any("Traceback" in line for _, line in logged)
 
 
 @pytest.mark.timeout(600)
-def test_a_set_port_of_our_processes_is_told_in_one_sentence(
+def test_a_configured_port_of_a_process_that_is_in_use_is_one_error(
     settings: Settings, squatted: Callable[..., None]
 ) -> None:
-    """Before anything starts where a look shows it, and else as soon as the process says so: no
-    traceback, no endless tries."""
-    said: list[str] = []
+    """Before any process starts where the check finds it, else when the process reports it: without
+    a traceback and without endless restarts."""
+    logged: list[str] = []
     with Squatter() as api:
         own = settings.model_copy(update={"notify_port": api.port})
         with pytest.raises(
@@ -220,14 +220,14 @@ def test_a_set_port_of_our_processes_is_told_in_one_sentence(
         ):
             Pipeline(own).start()
         squatted()
-        late = Pipeline(own, report=lambda _who, line: said.append(line))
+        late = Pipeline(own, report=lambda _who, line: logged.append(line))
         with pytest.raises(
             PipelineError,
             match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port",
         ):
             late.start()
         assert api.received == b""
-    assert not any("Traceback" in line for line in said)
+    assert not any("Traceback" in line for line in logged)
 
 
 @pytest.mark.timeout(300)

@@ -75,7 +75,7 @@ LINKS: Final = "\x1b]8"
 
 
 def steering(text: str) -> list[str]:
-    """What in the text a terminal would act upon, line feeds and tabs apart."""
+    """Characters of the text that control a terminal, except newlines and tabs."""
     return [
         c
         for c in text
@@ -86,7 +86,7 @@ def steering(text: str) -> list[str]:
 def planted(kind: type[Any], text: str, **known: Any) -> Any:
     """A row with the text in every field that holds text and is not given."""
     names = {one.name: str(one.type) for one in fields(kind)}
-    return kind(**{name: text for name, held in names.items() if held == "str"} | known)
+    return kind(**{name: text for name, field_type in names.items() if field_type == "str"} | known)
 
 
 def run_row(text: str) -> RunRow:
@@ -260,7 +260,7 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     report = TopicReport(text, "differs", 1, 1, (text,))
     delivery = planted_struct(DeliveryStruct, text)
-    held = StoredDocument(
+    policy = StoredDocument(
         f"policy/{text}", json.dumps({"name": text, "x": text}).encode(), text, 1_000, 3
     )
     subscription = {
@@ -284,7 +284,7 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         at.setattr(fleet_topic, "read_fleet", _fleet(text))
         at.setattr(latest_records, "list_deliveries", lambda *_a, **_k: [delivery])
         at.setattr(latest_records, "list_alerts", lambda *_a, **_k: [alert(text, rule="spend")])
-        at.setattr(documents, "in_force", lambda *_a, **_k: {held.key: held, sub.key: sub})
+        at.setattr(documents, "in_force", lambda *_a, **_k: {policy.key: policy, sub.key: sub})
         at.setattr(
             examination,
             "examine",
@@ -303,7 +303,7 @@ def planted_struct(kind: Any, text: str) -> Any:
     return kind(**given | {name: "delivered" for name in ("state",) if name in given})
 
 
-LOOKING: Final = (
+SHOWING: Final = (
     ["runs"], ["trace", TRACE], ["trace", "--last", "--contents", "--width", "100"], ["sql",
     "SELECT 1"],
     ["sql", "SELECT 1 FORMAT TSV"],
@@ -313,7 +313,8 @@ LOOKING: Final = (
     "show", "3"],
     ["subscriptions", "list"], ["subscriptions", "deliveries"], ["get"], ["get", "policy"],
 )  # fmt: skip
-"""Commands that show what others have written; those that change something are told apart below."""
+"""Commands that show data of others. ``test_every_command_is_tested_or_shows_no_data_of_others``
+lists the rest."""
 
 
 def ran(
@@ -321,13 +322,13 @@ def ran(
 ) -> tuple[int, str]:
     more = [] if form == "table" else ["--format", form]
     code = run([*arguments, *more])
-    told = capfd.readouterr()
-    return code, told.out + told.err
+    shown = capfd.readouterr()
+    return code, shown.out + shown.err
 
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of nobody's machine."""
+    """Settings that do not depend on the machine."""
     monkeypatch.chdir(tmp_path)
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -336,7 +337,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("terminal_kind", ["", "dumb", "xterm-256color"])
-@pytest.mark.parametrize("arguments", LOOKING, ids=" ".join)
+@pytest.mark.parametrize("arguments", SHOWING, ids=" ".join)
 @pytest.mark.usefixtures("alone")
 def test_no_command_lets_data_steer(
     arguments: list[str],
@@ -357,18 +358,18 @@ def test_no_command_lets_data_steer(
     for text in (ALL, "[/b]", "[/]x[bold", "=1+1"):
         with hostile(text, monkeypatch):
             for form in formats:
-                code, told = ran(arguments, capfd, form)
+                code, shown = ran(arguments, capfd, form)
                 if arguments[-1] == "SELECT 1 FORMAT TSV" and not terminal_kind:
                     continue  # what a pipe gets in a format of ClickHouse is ClickHouse's
-                assert code in (0, 1), told
-                assert "unexpected" not in told, told
-                assert not steering(COLOUR.sub("", told)), (form, told)
-                assert LINKS not in told
+                assert code in (0, 1), shown
+                assert "unexpected" not in shown, shown
+                assert not steering(COLOUR.sub("", shown)), (form, shown)
+                assert LINKS not in shown
                 if form == "json":
-                    json.loads(told)
+                    json.loads(shown)
 
 
-def test_every_command_is_looked_at_or_shows_nothing_of_others() -> None:
+def test_every_command_is_tested_or_shows_no_data_of_others() -> None:
     """A command that is added is added here."""
     own_words = {
         "up",
@@ -386,13 +387,12 @@ def test_every_command_is_looked_at_or_shows_nothing_of_others() -> None:
     }
     own_words |= {"apply", "delete", "replay", "validate", "schema", "credentials"}
     own_words |= {"gateway", "keys", "import"}
-    assert {arguments[0] for arguments in LOOKING} | own_words == set(COMMANDS)
+    assert {arguments[0] for arguments in SHOWING} | own_words == set(COMMANDS)
 
 
 @pytest.mark.usefixtures("alone")
 def test_files_and_errors_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What a file holds or is called, and what the command line itself says, is told back
-    printable."""
+    """Names and contents of files, and arguments, are printable in messages."""
     events = tmp_path / "events.jsonl"
     events.write_text(
         "".join(
@@ -410,15 +410,15 @@ def test_files_and_errors_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFix
         ["schema", "\x1b[31m[/b]"], ["--settings", "\x1b[2J.toml", "runs"],
     ):  # fmt: skip
         run(arguments)
-        told = capfd.readouterr()
-        assert not steering(told.out + told.err), arguments
+        shown = capfd.readouterr()
+        assert not steering(shown.out + shown.err), arguments
     for text in HOSTILE[:-1]:
         document.write_text(
             f"kind: Policy\nname: {json.dumps(text)}\nrules: [{json.dumps(text)}]\n", "utf-8"
         )
         assert run(["apply", "-f", str(document)]) != 0
-        told = capfd.readouterr()
-        assert not steering(told.out + told.err), text
+        shown = capfd.readouterr()
+        assert not steering(shown.out + shown.err), text
 
 
 # -- the parts below --
@@ -464,11 +464,11 @@ def test_pictures_and_tables_are_printable(text: str, width: int, name: str) -> 
 
 @settings(max_examples=200)
 @given(text=TEXTS)
-def test_json_says_the_same_and_steers_nothing(text: str) -> None:
+def test_json_has_the_same_values_and_steers_nothing(text: str) -> None:
     """Escapes are JSON's own."""
-    told = escaped_json(records_json(["a"], [(text,), ([text],), ({text: text},)]))
-    assert not steering(told)
-    assert [row["a"] for row in json.loads(told)] == [text, [text], {text: text}]
+    shown = escaped_json(records_json(["a"], [(text,), ([text],), ({text: text},)]))
+    assert not steering(shown)
+    assert [row["a"] for row in json.loads(shown)] == [text, [text], {text: text}]
 
 
 @settings(max_examples=200)
@@ -498,8 +498,8 @@ def test_a_cell_of_csv_is_no_formula(text: str) -> None:
 
 
 def test_what_is_replaced_is_what_unicode_calls_control_and_format() -> None:
-    """And separators of lines and paragraphs, and halves of surrogate pairs; tab and line feed
-    stay, all letters do."""
+    """And separators of lines and paragraphs, and halves of surrogate pairs; tabs, newlines
+    and all letters stay."""
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     assert not steering(printable(everything))
     assert (
@@ -512,8 +512,7 @@ def test_what_is_replaced_is_what_unicode_calls_control_and_format() -> None:
 def test_log_lines_are_one_record_each_and_steer_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In what is said, what it carries and in tracebacks; a line feed in a name does not begin a
-    record of its own."""
+    """In messages, fields and tracebacks; a newline in a name does not begin another log record."""
     for form in (logs.TextLines(), logs.JsonLines()):
         for text in (*HOSTILE, "x\n2026-01-01T00:00:00.000Z error stepstream.worker: forged"):
             try:
@@ -529,7 +528,7 @@ def test_log_lines_are_one_record_each_and_steer_nothing(
             assert all(more.startswith("    ") for more in line.split("\n")[1:])
 
 
-def test_what_the_sdk_says_steers_nothing() -> None:
+def test_log_messages_of_the_sdk_steer_nothing() -> None:
     """Its sdk_log and the tracebacks with them, in whatever format the program logs."""
     heard: list[str] = []
     logger = logging.Logger("x")

@@ -18,7 +18,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from stepstream.common.web.server import WebServer
-from tests.security.store_kit import Store, store
+from tests.security.store_server import Store, store
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -1,5 +1,5 @@
-"""What a page, a stranger, a reader and the writer tried on the embedded store over HTTP, each as
-it was sent."""
+"""Attacks on the embedded store over HTTP, by a web page, a client without a password, the reader
+and the writer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from tests.security.raw import RawAnswer, basic, connect, is_cut, read_answer, request, send
-from tests.security.store_kit import Store, code, store
+from tests.security.store_server import Store, code, store
 from tests.support.processes import wait_until
 
 SECRET = "the secret of the machine"
@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     )
     with store(tmp_path_factory.mktemp("abuse"), *limits) as found:
         found.value("CREATE TABLE kept (a String) ENGINE = MergeTree ORDER BY a")
-        found.value("INSERT INTO kept VALUES ('held')")
+        found.value("INSERT INTO kept VALUES ('heap')")
         yield found
 
 
@@ -384,11 +384,11 @@ def _filled(sql: str, file: Path, port: int) -> str:
 
 
 @pytest.mark.parametrize("sql", [*REACHING, *CHANGING])
-def test_nobody_reaches_beyond_the_store(
+def test_no_user_reaches_beyond_the_store(
     running: Store, secret: list[Path], listener: tuple[int, list[bytes]], sql: str
 ) -> None:
-    """Neither writer nor reader, neither by POST nor by GET; no file is read or written, nobody is
-    called."""
+    """Neither writer nor reader, neither by POST nor by GET; no file is read or written, no server
+    is contacted."""
     for file in secret:
         asked = _filled(sql, file, listener[0])
         for user in ("writer", "reader"):
@@ -398,13 +398,13 @@ def test_nobody_reaches_beyond_the_store(
             ):
                 assert code(answer) in REFUSALS, answer
                 assert SECRET not in answer.body.decode()
-    assert running.value("SELECT count(), max(a) FROM kept") == "1\theld"
+    assert running.value("SELECT count(), max(a) FROM kept") == "1\theap"
     assert running.value("SELECT count() FROM system.tables WHERE name = 'x'") == "0"
 
 
 def test_the_kernel_refuses_too(running: Store, tmp_path: Path) -> None:
-    """On Linux with Landlock the process itself can open no file of others and run nothing,
-    whatever a statement says."""
+    """On Linux with Landlock the process can open no files but its own and run no program, with any
+    statement."""
     log = (running.folder.parent / "log").read_text()
     if "not confined" in log:
         pytest.skip(f"this kernel does not confine processes: {log.strip()}")
@@ -464,7 +464,7 @@ def test_formats_with_schemas_are_refused_everywhere(running: Store, secret: lis
         assert code(running.ask("x", query=f"INSERT INTO kept FORMAT {name}")) in (73, 452)
 
 
-def test_a_name_in_a_parameter_is_looked_at(running: Store, secret: list[Path]) -> None:
+def test_a_name_in_a_parameter_is_checked(running: Store, secret: list[Path]) -> None:
     """A path, a function that reads files, and one that a session remembers from before."""
     for user in ("writer", "reader"):
         for file in secret:
@@ -491,7 +491,7 @@ def test_a_name_in_a_parameter_is_looked_at(running: Store, secret: list[Path]) 
         assert code(running.ask("SELECT * FROM {t:Identifier}", user=user)) == 36
         assert (
             running.ask("SELECT * FROM { t : Identifier }", user=user, param_t="kept").body
-            == b"held\n"
+            == b"heap\n"
         )
     for file in secret:
         assert code(running.ask(f"SET param_t = '{file}'", session_id="p")) == 0
@@ -506,17 +506,17 @@ def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
         for sql, found in (
             ("SELECT 'x/*' FROM kept", "x/*"),
             (
-                "SELECT a FROM kept WHERE a NOT IN ('x/y', 'a/b') AND (a, 'x/y') IN (('held', "
+                "SELECT a FROM kept WHERE a NOT IN ('x/y', 'a/b') AND (a, 'x/y') IN (('heap', "
                 "'x/y'))",
-                "held",
+                "heap",
             ),
             (
                 "SELECT a.a FROM kept AS a JOIN kept AS b ON a.a = b.a AND a.a != concat('x/y', "
                 "'{')",
-                "held",
+                "heap",
             ),
             ("WITH 'x/y' AS p SELECT p FROM kept GROUP BY 'x/y', p ORDER BY 'a/b', p", "x/y"),
-            ("SELECT trim(BOTH '/' FROM a) FROM kept", "held"),
+            ("SELECT trim(BOTH '/' FROM a) FROM kept", "heap"),
             ("SELECT {x:String} FROM kept WHERE a != 'a/b'", "a/b"),
             ("SELECT CAST(0 AS DateTime('Europe/London')) FROM kept", "1970-01-01 01:00:00"),
             ("SELECT CAST('x/y' AS Enum8('x/y' = 1, 'a/b' = 2)) FROM kept", "x/y"),
@@ -525,13 +525,13 @@ def test_strings_with_a_slash_are_values_elsewhere(running: Store) -> None:
                 "BY name",
                 "a/b",
             ),
-            ("SELECT extract(a, '[a-h]+') FROM kept", "he"),
-            ("SELECT a FROM kept WHERE match(a, '^h.*d$') AND NOT match(a, '[0-9]')", "held"),
+            ("SELECT extract(a, '[a-h]+') FROM kept", "hea"),
+            ("SELECT a FROM kept WHERE match(a, '^h.*p$') AND NOT match(a, '[0-9]')", "heap"),
             ("SELECT toDateTime(0, 'Europe/London') FROM kept", "1970-01-01 01:00:00"),
         ):
             assert running.ask(sql, user=user, param_x="a/b").body.decode().strip() == found
         sql = (
-            "SELECT a FROM kept WHERE a IN ('held', 'a/b') SETTINGS session_timezone = "
+            "SELECT a FROM kept WHERE a IN ('heap', 'a/b') SETTINGS session_timezone = "
             "'Europe/Berlin', max_threads = 1"
         )
         assert (code(running.ask(sql, user=user)), user) in ((0, "writer"), (164, "reader"))
@@ -743,9 +743,9 @@ def test_an_answer_to_a_reader_is_bounded(running: Store) -> None:
     )
 
 
-def test_a_large_document_is_not_held_whole(running: Store) -> None:
-    """An answer in a format with a head and a tail goes out as it is made, and stops being made
-    when nobody takes it."""
+def test_a_large_document_is_not_kept_in_memory(running: Store) -> None:
+    """An answer in a format with a head and a tail is sent while the query runs, and the query ends
+    when the client leaves."""
     before = running.rss_mb
     sql = "SELECT number FROM numbers(30000000) FORMAT JSON"
     head = (
@@ -758,11 +758,11 @@ def test_a_large_document_is_not_held_whole(running: Store) -> None:
         while size < 400 << 20:
             size += len(one.recv(1 << 20))
         assert running.rss_mb < before + 400
-    look = (
+    running_queries = (
         "SELECT count() FROM system.processes WHERE query LIKE '%30000000%' AND query NOT LIKE "
         "'%processes%'"
     )
-    wait_until(lambda: running.value(look) == "0", 60, "the query has ended")
+    wait_until(lambda: running.value(running_queries) == "0", 60, "the query has ended")
     for text, number in (
         ("SELECT throwIf(number = 5) FROM numbers(10) FORMAT JSON", 395),
         ("SELECT nope FORMAT JSON", 47),
@@ -774,8 +774,8 @@ def test_a_large_document_is_not_held_whole(running: Store) -> None:
     assert running.value("WITH 1 AS format SELECT format FORMAT XML").startswith("<?xml")
 
 
-def test_statements_are_looked_at_in_time_that_grows_with_them(running: Store) -> None:
-    """Texts that a careless reader would go over again and again."""
+def test_statements_are_parsed_in_linear_time(running: Store) -> None:
+    """Texts for which a parser with backtracking needs quadratic time."""
     for text in (
         "INSERT INTO kept " + "a " * 100_000,
         "INSERT INTO kept SELECT " + "VALUES " * 100_000,
@@ -795,16 +795,16 @@ def test_statements_are_looked_at_in_time_that_grows_with_them(running: Store) -
 def test_many_idle_connections_do_not_cancel_queries(running: Store) -> None:
     """With more than a thousand of them open, also with half requests, a query of two seconds ends
     as it should."""
-    held = [connect(running.url) for _ in range(1100)]
+    connections = [connect(running.url) for _ in range(1100)]
     try:
-        for one in held[:300]:
+        for one in connections[:300]:
             one.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-")
         assert running.value("SELECT sleep(2)") == "0"
         more = [connect(running.url) for _ in range(900)]
-        held += more
+        connections += more
         assert running.value("SELECT sleep(1)") == "0"
     finally:
-        for one in held:
+        for one in connections:
             one.close()
 
 
@@ -816,7 +816,7 @@ def test_a_query_ends_when_its_client_leaves(running: Store, user: str) -> None:
         f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''"
     )
     assert code(running.ask(sql, user=user, log_comment="mine")) in (164, 452)
-    look = (
+    running_queries = (
         f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE "
         "'%processes%'"
     )
@@ -826,8 +826,8 @@ def test_a_query_ends_when_its_client_leaves(running: Store, user: str) -> None:
             f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {login}\r\nContent-Length: "
             f"{len(sql)}\r\n\r\n{sql}".encode()
         )
-        wait_until(lambda: running.value(look) == "1", 60, "the query runs")
-    wait_until(lambda: running.value(look) == "0", 60, "the query has ended")
+        wait_until(lambda: running.value(running_queries) == "1", 60, "the query runs")
+    wait_until(lambda: running.value(running_queries) == "0", 60, "the query has ended")
 
 
 def test_slow_readers_leave_a_place_for_the_writer(running: Store) -> None:
@@ -879,7 +879,7 @@ def test_a_request_is_taken_apart_strictly(running: Store) -> None:
 
 
 def test_a_credential_file_is_needed(tmp_path: Path) -> None:
-    """Without one the server does not start, and says why."""
+    """Without one the server does not start; the error names what is missing."""
     import subprocess
     import sys
 
@@ -901,7 +901,7 @@ def test_a_credential_file_is_needed(tmp_path: Path) -> None:
         assert "credential" in done.stderr
 
 
-def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Path) -> None:
+def test_views_of_an_earlier_release_that_read_files_are_refused(tmp_path: Path) -> None:
     """Views and tables that read files are still there after an upgrade: no statement may name
     them; others go on."""
     import subprocess
@@ -912,7 +912,7 @@ def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Pat
     file.write_text(f"{SECRET}\n")
     made = [
         "CREATE TABLE kept (a String) ENGINE = MergeTree ORDER BY a",
-        "INSERT INTO kept VALUES ('held')",
+        "INSERT INTO kept VALUES ('heap')",
         f"CREATE VIEW by_string AS SELECT c1 FROM kept AS where, '{file}'",
         f"CREATE VIEW by_function AS SELECT file('{file}') AS x",
         f"CREATE VIEW by_table_function AS SELECT * FROM file('{file}', 'LineAsString')",
@@ -933,7 +933,7 @@ def test_what_an_earlier_release_let_somebody_make_reaches_nothing(tmp_path: Pat
     )
     with store(tmp_path / "new") as found:
         for user in ("writer", "reader"):
-            assert found.ask("SELECT * FROM plain", user=user).body == b"held\n"
+            assert found.ask("SELECT * FROM plain", user=user).body == b"heap\n"
             for name in (
                 "by_string",
                 "by_function",

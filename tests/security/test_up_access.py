@@ -40,12 +40,12 @@ SMALL_FILE_BYTES = 4_000_000
 
 @dataclass
 class Up:
-    """A running pipeline, and what it has said."""
+    """A running pipeline and its log lines."""
 
     pipeline: Pipeline
     found: endpoints.Endpoints
     folder: Path
-    said: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
 
     @property
     def secrets(self) -> list[str]:
@@ -79,18 +79,18 @@ class Up:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Everything that `up --kafka-auth` runs."""
     folder = tmp_path_factory.mktemp("up")
-    said: list[str] = []
+    logged: list[str] = []
     environ = {
         "STEPSTREAM_STATE_DIR": str(folder),
         "STEPSTREAM_SETTINGS": os.devnull,
         "STEPSTREAM_LOG_LEVEL": "info",
     }
     with Pipeline(
-        load(environ=environ, kafka_auth=True), report=lambda _who, line: said.append(line)
+        load(environ=environ, kafka_auth=True), report=lambda _who, line: logged.append(line)
     ) as pipeline:
         found = endpoints.read(folder)
         assert found is not None
-        yield Up(pipeline, found, folder, said)
+        yield Up(pipeline, found, folder, logged)
 
 
 def ask(
@@ -115,15 +115,15 @@ def test_the_ten_lines_need_no_variable(up: Up) -> None:
     while json.loads(up.command("-m", "stepstream", "sql", question, "--format", "json").stdout)[0][
         "runs"
     ] in (0, "0"):
-        assert time.monotonic() < deadline, (agent.stderr, up.said)
+        assert time.monotonic() < deadline, (agent.stderr, up.logged)
         time.sleep(0.2)
     doctor = up.command("-m", "stepstream", "doctor")
     assert doctor.returncode == 0, doctor.stdout
     assert up.pipeline.status().healthy
 
 
-def test_kafka_takes_nobody_without_the_password(up: Up) -> None:
-    """Neither clients nor those who speak to the controller; with the password everything works."""
+def test_kafka_refuses_clients_without_the_password(up: Up) -> None:
+    """Clients of the brokers and of the controller; with the password everything works."""
     servers: dict[str, Any] = {
         "bootstrap.servers": up.found.kafka,
         "log_level": 0,
@@ -167,10 +167,10 @@ def test_kafka_takes_nobody_without_the_password(up: Up) -> None:
         ({"X-ClickHouse-User": "reader", "X-ClickHouse-Key": "x"}, {}),
     ],
 )
-def test_the_store_takes_nobody_without_a_password(
+def test_the_store_refuses_requests_without_a_password(
     up: Up, headers: dict[str, str], parameters: dict[str, str]
 ) -> None:
-    """The reader's name is no way in either."""
+    """The name of the reader without its password is refused too."""
     status, text = ask(up.found.clickhouse, "SELECT 42", headers, **parameters)
     assert status in (401, 403, 429)
     assert "42" not in text.replace(up.found.clickhouse, "")
@@ -229,7 +229,7 @@ def test_guessing_is_slowed_down(up: Up) -> None:
 def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
     """Not on command lines, not in logs or listings, in no file that others may read; each process
     knows what it needs."""
-    pids = {name: pid for name, held in up.pipeline.pids().items() for pid in held}
+    pids = {name: pid for name, pids in up.pipeline.pids().items() for pid in pids}
     for pid in pids.values():
         shown = Path(f"/proc/{pid}/cmdline").read_text()
         assert not any(secret in shown for secret in up.secrets)
@@ -239,7 +239,7 @@ def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
         environment = Path(f"/proc/{pids[name]}/environ").read_text()
         assert (writer in environment) is wanted, name
         assert reader not in environment
-    assert not any(secret in line for secret in up.secrets for line in up.said)
+    assert not any(secret in line for secret in up.secrets for line in up.logged)
     listed = up.command("-m", "stepstream", "settings").stdout
     assert "stepstream up" in listed
     assert not any(secret in listed for secret in up.secrets)

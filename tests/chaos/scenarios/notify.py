@@ -1,5 +1,5 @@
-"""Notifiers, workers and the broker are killed and frozen: subscribers are told of every alert,
-in order."""
+"""Notifiers, workers and the broker are killed and frozen: subscribers receive every alert, in
+order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.chaos.crew import CrewSpec
 from tests.chaos.faults import BrokerMix, Mix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
-from tests.chaos.notify import NotifyJudge, notifier
+from tests.chaos.notify import NotificationVerifier, notifier
 
 NOTIFY = Scenario(
     "notify",
@@ -19,6 +19,6 @@ NOTIFY = Scenario(
     excused=True,
     settle_s=120,
     crews=(CrewSpec("notify", notifier, 2, Mix(kills=20, freezes=2, rolls=1)),),
-    judges=(NotifyJudge,),
+    verifiers=(NotificationVerifier,),
     more={"notify_allow_private": True, "notify_port": -1, "log_level": "info"},
 )

@@ -7,7 +7,7 @@ from tests.chaos.faults import BrokerMix, Mix, StoreMix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
 from tests.chaos.scenarios.sinks import SMALL_BATCHES
-from tests.chaos.store import StoreJudge, sink
+from tests.chaos.store import StoreVerifier, sink
 
 SHORT = Scenario(
     "short",
@@ -19,6 +19,6 @@ SHORT = Scenario(
     seed=5,
     excused=True,
     crews=(CrewSpec("sink", sink, 2, Mix(kills=3)),),
-    judges=(StoreJudge,),
+    verifiers=(StoreVerifier,),
     more=SMALL_BATCHES,
 )

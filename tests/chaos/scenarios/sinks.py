@@ -1,4 +1,4 @@
-"""Sinks, the store, the broker and workers are killed and frozen: what is stored is what was
+"""Sinks, the store, the broker and workers are killed and frozen: the store has exactly what was
 sent."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from tests.chaos.crew import CrewSpec
 from tests.chaos.faults import BrokerMix, Mix, StoreMix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
-from tests.chaos.store import StoreJudge, sink
+from tests.chaos.store import StoreVerifier, sink
 
 SMALL_BATCHES = {"sink_batch_rows": 300, "sink_batch_interval": "50ms"}
 
@@ -22,7 +22,7 @@ SINKS = Scenario(
     excused=True,
     settle_s=120,
     crews=(CrewSpec("sink", sink, 2, Mix(kills=20, freezes=3, rolls=1, joins=2)),),
-    judges=(StoreJudge,),
+    verifiers=(StoreVerifier,),
     more=SMALL_BATCHES,
 )
 
@@ -34,7 +34,7 @@ STORE_DOWN = Scenario(
     seed=9,
     settle_s=120,
     crews=(CrewSpec("sink", sink, 1, Mix()),),
-    judges=(StoreJudge,),
+    verifiers=(StoreVerifier,),
 )
-"""The store is away until all is sent: nothing is dropped, memory stays flat, and catching up
-is what settling took."""
+"""The store is down until everything is sent: nothing is dropped, memory does not grow, and the
+time of settling is the time that catching up takes."""

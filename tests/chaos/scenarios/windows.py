@@ -1,12 +1,12 @@
-"""Workers are killed while windows fill, and while they are sealed: what is sealed is what was
-sent."""
+"""Workers are killed while windows fill and while they are sealed: the sealed sums are exactly what
+was sent."""
 
 from __future__ import annotations
 
 from tests.chaos.faults import BrokerMix, Mix
 from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
-from tests.chaos.windows import WindowEvaluation
+from tests.chaos.windows import WindowVerifier
 
 WINDOWS = Scenario(
     "windows",
@@ -17,7 +17,7 @@ WINDOWS = Scenario(
     seed=10,
     settle_s=480,
     excused=True,
-    judges=(WindowEvaluation,),
+    verifiers=(WindowVerifier,),
     more={"window_lateness": "40s"},
 )
-"""Windows are sealed by five minutes: it waits for that."""
+"""Windows are sealed in parts of five minutes, and the scenario waits for the last one."""

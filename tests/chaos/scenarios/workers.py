@@ -24,4 +24,4 @@ OPEN = Scenario(
     Mix(kills=20, freezes=1),
     seed=6,
 )
-"""Hundreds of runs that stay open across every floor."""
+"""Hundreds of runs that stay open while the safe offset passes their first records."""

@@ -139,6 +139,6 @@ def test_real_conversations_and_exports_are_recognised() -> None:
     for path in case_files(real_data("otel_framework_traces")):
         assert format_of(read_json(path)) == "langfuse"
     for path in case_files(real_data("tau_bench"))[:3]:
-        held = read_json(path)
-        runs = held if isinstance(held, list) else [held]
+        data = read_json(path)
+        runs = data if isinstance(data, list) else [data]
         assert {format_of(run) for run in runs} == {"messages"}

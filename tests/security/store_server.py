@@ -1,4 +1,4 @@
-"""An embedded store of a test's own, started as any program can start it."""
+"""An embedded store for one test, started as a process of its own."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def store(folder: Path, *options: str) -> Iterator[Store]:
         assert child.stdout is not None
         line = child.stdout.readline()
         assert line, (folder / "log").read_text()
-        told = json.loads(line)
-        assert told["pid"] == child.pid
-        yield Store(folder / "data", told["url"], child.pid, secrets)
+        started = json.loads(line)
+        assert started["pid"] == child.pid
+        yield Store(folder / "data", started["url"], child.pid, secrets)
     finally:
         child.terminate()
         try:
