@@ -236,7 +236,8 @@ class Bench:
     def not_measured(self, label: str) -> None:
         """Note that no steady rate was found, so that the goals at this load count as not met."""
         self.report.notes.append(
-            f"no steady rate was found that the pipeline keeps up with: {label} load was not measured"
+            "no steady rate was found that the pipeline keeps up with: "
+            f"{label} load was not measured"
         )
         for name in (*self.subscribers, "stopped agent"):
             self._goals(label, name, {})

@@ -154,7 +154,7 @@ def _publish(
                     rule="loop", agent=agent,
                     severity="critical" if dice.random() < 0.1 else "warning",
                     project=f"project-{sent % 7}",
-                    message="search was called 4 times with the same input and gave the same answer",
+                    message="search was called 4 times with the same input, with the same answer",
                     opened_at=now_us, updated_at=now_us,
                 )  # fmt: skip
                 open_alerts.append(one)

@@ -73,9 +73,10 @@ def _fill(settings: Settings, steps: int) -> None:
         number = index // runs
         parent = "" if not number else f"{1:016x}"
         value = (
-            f'{{"trace_id":"{trace_id}","step_id":"{number + 1:016x}","parent_step_id":"{parent}","phase":"start",'
-            f'"kind":"{"llm_call" if number else "agent"}","name":"step '
-            f'{number}","agent":"tester","start_time":{now_us},'
+            f'{{"trace_id":"{trace_id}","step_id":"{number + 1:016x}",'
+            f'"parent_step_id":"{parent}","phase":"start",'
+            f'"kind":"{"llm_call" if number else "agent"}","name":"step {number}",'
+            f'"agent":"tester","start_time":{now_us},'
             f'"input":"{"what was asked " * 30}"}}'
         )
         client.produce(name, value.encode(), trace_id.encode(), headers=list(RECORD_HEADERS))
@@ -142,8 +143,8 @@ def _send_marks(settings: Settings) -> bytes:
     for partition in range(settings.partitions):
         trace_id = _trace_on(settings, partition, now_us)
         value = (
-            f'{{"trace_id":"{trace_id}","step_id":"{1:016x}","phase":"start","kind":"agent","name":"mark {now_us}",'
-            f'"agent":"tester","start_time":{now_us}}}'
+            f'{{"trace_id":"{trace_id}","step_id":"{1:016x}","phase":"start","kind":"agent",'
+            f'"name":"mark {now_us}","agent":"tester","start_time":{now_us}}}'
         )
         client.produce(
             steps_topic(settings), value.encode(), trace_id.encode(), headers=list(RECORD_HEADERS)

@@ -2,9 +2,9 @@
 compared with an ordinary one.
 
 Each value is the input and the output of a tool's step, many times; measured is the step alone,
-with the sender at work at the same time. The first step of a process is measured in processes of its own,
-from before the run is opened until its first step has ended, against an address where no broker
-answers.
+with the sender at work at the same time. The first step of a process is measured in processes of
+its own, from before the run is opened until its first step has ended, against an address where no
+broker answers.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The store: rows a second from Kafka to SQL compared with what the server accepts, CPU in our own code,
-bytes on disk, queries.
+"""The store: rows a second from Kafka to SQL compared with what the server accepts, CPU in our own
+code, bytes on disk, queries.
 
 The ceiling is the same rows as Native blocks, encoded before, posted to the same tables through the
 same HTTP server.

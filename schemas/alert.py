@@ -69,7 +69,7 @@ class Finding(BaseModel):
     )
     quoted: str = Field(
         "",
-        description="text from a step, such as a tool's error message; empty where nothing is quoted",
+        description="text from a step, such as a tool's error message; empty where it quotes none",
     )
     detail: str = Field("", description="the likely cause, where the data shows it")
     running: bool = Field(False, description="the run had not ended")

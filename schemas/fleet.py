@@ -92,7 +92,7 @@ class BaselineValues(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     as_of: TimeUs = Field(
-        description="it contains runs that were closed by then, and is used for runs that began later"
+        description="it contains runs closed before this time, and applies to runs that began later"
     )
     runs: Count = Field(0, description="runs it was learnt from")
     priced_runs: Count = Field(

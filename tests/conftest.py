@@ -1,4 +1,5 @@
-"""The engines that integration tests share: one broker and one store for the whole run, started when first asked for."""
+"""The engines that integration tests share: one broker and one store for the whole run, started by
+the first test that needs one."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no reason for a property to fail: what is slow is pytest-timeout's business.
-# Without a seed of its own a property would fail on one machine and pass on the next: HYPOTHESIS_SEARCH=1 looks for new cases.
+# No deadline: a property must not fail because the machine is busy; pytest-timeout ends slow tests.
+# A fixed seed: with a random one a property could fail on one machine and pass on the next.
+# HYPOTHESIS_SEARCH=1 searches for new cases.
 settings.register_profile(
     "stepstream",
     deadline=None,
@@ -48,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "integration" in item.path.parts:
             item.add_marker(pytest.mark.integration)
-        # A bound against hanging. Tests over engines take minutes on a machine that does more than this.
+        # Ends tests that hang. Tests over engines take minutes on a busy machine.
         if "unit" not in item.path.parts and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(600))
         shared = {"kafka_bootstrap", "clickhouse_url"} & set(getattr(item, "fixturenames", ()))
@@ -64,7 +66,7 @@ def engines_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(request: pytest.FixtureRequest, engines_dir: Path) -> Iterator[str]:
-    """Bootstrap servers of a real Kafka, shared by the whole run: use ``topic_prefix`` for names of your own."""
+    """Servers of a real Kafka that all tests share; ``topic_prefix`` makes names unique."""
     if request.config.getoption("--containers"):
         from tests.support.containers import kafka_container
 

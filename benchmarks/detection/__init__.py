@@ -14,7 +14,7 @@ from typing import Final
 
 PARTS: Final[dict[str, str]] = {
     "cost": "runs that cost far more than usual, found while they are still going (trail_gaia)",
-    "hidden": "hidden tool errors in every wording, errors not retried, wrong arguments (tau_bench)",
+    "hidden": "hidden tool errors in any wording, errors not retried, wrong arguments (tau_bench)",
     "waste": "loops, waste and retrieval that does not serve, against people's labels (trail_gaia)",
     "forms": (
         "failures behind preambles, at ends, as rejected edits, error pages, time-outs (made "
@@ -27,6 +27,6 @@ PARTS: Final[dict[str, str]] = {
     "clean": "alerts per 1,000 runs that went well, by rule and severity (tau_bench)",
     "blame": "the message that people blame for a failure, beside its position (who_and_when)",
     "contents_cost": "microseconds that reading contents costs per ended step",
-    "series": "spikes, drifts and shifts in 30 days of cost and latency windows (azure_llm, mooncake)",
+    "series": "spikes, drifts and shifts in 30 days of cost and latency (azure_llm, mooncake)",
 }
 """What each part measures, by the name of its module."""

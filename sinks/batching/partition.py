@@ -56,8 +56,8 @@ class Backpressure:
         crowded = in_memory >= self._limit_bytes
         for partition in partitions:
             batcher = partition.batcher
-            # A partition that needs records to go on is read even when memory is full: a batch to be
-            # repeated cannot be stored, and its memory released, before it is complete.
+            # A partition that needs records to continue is read even when memory is full: a batch
+            # to be repeated cannot be stored, and its memory released, before it is complete.
             if not (batcher.has_read_ahead or (crowded and not batcher.needs_records)):
                 partition.full_since = None
                 self._consumer.resume(partition)

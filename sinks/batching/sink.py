@@ -121,7 +121,7 @@ class Sink:
         """Wait for the store and migrate it, wait for Kafka and read the prices; False when stopped
         meanwhile.
         """
-        # A wrong password or a newer schema is not waited for: it needs a person, and ends the sink.
+        # A wrong password or a newer schema ends the sink at once: only a person can change it.
         try:
             retry(self._writer.migrate, self._writer.unreachable, self._batches.outage, stop=stop)
             retry(

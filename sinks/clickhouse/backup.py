@@ -96,7 +96,7 @@ def restore(
     ``StoreError``.
     """
     group = _Group(settings) if settings.kafka_brokers else None
-    # Kafka refuses to change the offsets of a group with members, and a sink would insert meanwhile.
+    # Kafka refuses to change the offsets of a group with members, whose sinks would also insert.
     if group is not None:
         group.require_empty()
     client = connect_server(settings, timeout_s=TIMEOUT_S)

@@ -103,7 +103,9 @@ _METRICS: Final = {
     "p50_duration_us": "median duration, within 2.2 %",
     "p90_duration_us": "90th percentile of durations, within 2.2 %",
     "p99_duration_us": "99th percentile of durations, within 2.2 %",
-    "latency": "histogram of durations: bucket round(16 * log2(microseconds)) -> steps; merge with sumMap",
+    "latency": (
+        "histogram of durations: bucket round(16 * log2(microseconds)) -> steps; merge with sumMap"
+    ),
 }
 _DELIVERIES: Final = {
     "subscription": "the subscription's name",

@@ -27,9 +27,9 @@ from these sources, in this order:
    `STEPSTREAM_SETTINGS` names, else `./stepstream.toml`, else
    `~/.config/stepstream/settings.toml`
 4. the addresses, users and passwords that a running `stepstream up` wrote to `endpoints.json` in
-   its state directory (readable only by its owner). This applies to `kafka_brokers`, `clickhouse_url`,
-   `notify_url` and their logins, unless `kafka_brokers` or `clickhouse_url` names another server:
-   addresses of two installations are never mixed.
+   its state directory (readable only by its owner). This applies to `kafka_brokers`,
+   `clickhouse_url`, `notify_url` and their logins, unless `kafka_brokers` or `clickhouse_url`
+   names another server: addresses of two installations are never mixed.
 5. the default
 
 The first source that has the setting wins. An empty environment variable counts as not set. An

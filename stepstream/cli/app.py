@@ -98,7 +98,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "replay": Entry("replay", "Send recorded step events through the pipeline.", DATA),
     "import": Entry(
         "imports",
-        "Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI-style message lists.",
+        "Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI message lists.",
         DATA,
     ),
     "validate": Entry("data", "Check a file of step events as a worker would check it.", DATA),

@@ -36,7 +36,7 @@ def import_files(
         bool, typer.Option("--restart", help="Send what an earlier import has sent, too.")
     ] = False,
 ) -> None:
-    """Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI-style message lists.
+    """Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI message lists.
 
     The format is recognised. Times are the original ones; steps older than their retention are
     refused, which is shown before anything is sent. An import that was interrupted goes on where it

@@ -25,10 +25,13 @@ set them in the environment or in a file instead.
 | code | meaning |
 |---|---|
 | 0 | Done. |
-| 1 | Failed: the line on stderr names the cause. Also: `doctor`, `store status`, `store reconcile`, `validate` and `replay` found something wrong; `ready` is not ready. |
+| 1 | Failed, or a check found a problem. |
 | 2 | Wrong usage: an unknown command or option, a wrong value, a wrong or missing setting. |
 | 3 | A port that was asked for is taken. |
 | 130 | Interrupted by Ctrl-C. |
+
+After a failure the line on stderr names the cause. `doctor`, `store status`, `store reconcile`,
+`validate` and `replay` exit with 1 when they find a problem, `ready` when a process is not ready.
 
 ## Global options
 

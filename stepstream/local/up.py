@@ -66,8 +66,8 @@ def run(settings: Settings) -> int:
                 if pipeline.failure:
                     raise PipelineError(pipeline.failure)
             console.print(
-                "stepstream is stopping: gateway, worker, notifier and sink finish what they have read "
-                "(Ctrl-C again: at once)"
+                "stepstream is stopping: gateway, worker, notifier and sink finish what they have "
+                "read (Ctrl-C again: at once)"
             )
         finally:
             pipeline.stop()
@@ -118,8 +118,8 @@ def _gateway(pipeline: Pipeline) -> str:
     if not pipeline.gateway_url:
         return "off"
     return (
-        f"OTEL_EXPORTER_OTLP_ENDPOINT={pipeline.gateway_url}; `stepstream gateway check` prints the "
-        f"variables of each framework; JSON: {pipeline.gateway_url}/v1/steps"
+        f"OTEL_EXPORTER_OTLP_ENDPOINT={pipeline.gateway_url}; `stepstream gateway check` prints "
+        f"the variables of each framework; JSON: {pipeline.gateway_url}/v1/steps"
     )
 
 

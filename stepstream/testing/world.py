@@ -123,7 +123,7 @@ class World:
     def crash(self) -> None:
         """The worker dies.
 
-        Another takes over from the states that were acknowledged and reads the log from the safe offset.
+        Another one restores the acknowledged states and reads the log from the safe offset.
         """
         newest: dict[str, Any] = {}
         for output in self.outputs:

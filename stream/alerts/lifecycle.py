@@ -238,7 +238,7 @@ def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
 
 
 def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
-    """Whether a finding is about an earlier alert of the group, or an earlier record of the alert."""
+    """Whether a finding refers to an earlier alert of the group or an older record of it."""
     if not finding.alert_id:
         return False
     if current is None or current.alert_id != finding.alert_id:

@@ -70,8 +70,8 @@ class Sketch:
 def quantiles(parts: Sequence[tuple[Sketch, float]], shares: Sequence[float]) -> list[float]:
     """The quantiles of weighted sketches, for each of the ascending ``shares``.
 
-    A quantile is the smallest amount that at least this share does not exceed: always one that occurred,
-    not a value between two. Zeros if nothing was counted.
+    A quantile is the smallest amount that at least this share does not exceed: always one that
+    occurred, not a value between two. Zeros if nothing was counted.
     """
     filled = [(sketch, weight) for sketch, weight in parts if sketch.counts and weight > 0]
     if not filled:

@@ -57,8 +57,9 @@ _LOOPING_KINDS = frozenset({"tool_call", "retrieval", "llm_call"})
 class LoopDetector(DetectorBase[Loop]):
     """The same call with the same input gives the same answer, and nothing new comes between.
 
-    A repeated call whose answer changes (polling a job) is no loop, nor is one that is made again after
-    each of other calls that were new, such as a check after each change. Retries are not counted as calls.
+    A repeated call whose answer changes (polling a job) is no loop, nor is one that is made again
+    after each of other calls that were new, such as a check after each change. Retries are not
+    counted as calls.
     """
 
     def __init__(self, applied: Applied) -> None:

@@ -90,8 +90,8 @@ class _WithAnswers(DeferringDetector[R]):
 class ToolErrorIgnoredDetector(_WithAnswers[ToolErrorIgnored]):
     """A tool failed, nothing made up for it, and the run succeeded without mentioning it.
 
-    Evaluated after an output step that follows the failure, and at the close of a run that ended ok. A step
-    that makes up for the failure later withdraws the finding.
+    Evaluated after an output step that follows the failure, and at the close of a run that ended
+    ok. A step that makes up for the failure later withdraws the finding.
     """
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:

@@ -424,7 +424,7 @@ class Run:
         info.tokens, info.cost_nanos, info.cost_source = NO_TOKEN_COUNTS, None, ""
 
     def _name_session_and_user(self, step: Step) -> None:
-        """Session and user are those of the run's root, else of the earliest step that names one."""
+        """Session and user are those of the run's root, else of the earliest step that has one."""
         rank = _rank_of(step)
         if step.session_id and rank < self.session_rank:
             self.session_rank = rank

@@ -209,7 +209,9 @@ def _findings(truth: Truth, collected: Collector) -> Iterator[str]:
             for state, wanted in (("firing", expected.firing), ("resolved", expected.resolved)):
                 found = len(ids.pop((run.trace_id, alert, subject, state), ()))
                 if found != wanted:
-                    yield f"{_name(run)}: {found} {state} findings {alert} {subject}, wanted {wanted}"
+                    yield (
+                        f"{_name(run)}: {found} {state} findings {alert} {subject}, wanted {wanted}"
+                    )
     for (trace_id, alert, subject, state), found_ids in ids.items():
         run_truth = truth.runs.get(trace_id)
         message = words[next(iter(found_ids))]

@@ -1,7 +1,7 @@
 """A scenario: cluster, processes, a known load and a schedule of faults; then the checks.
 
 Other processes run as crews next to the workers (``Scenario.crews``), each with faults of its own.
-Verifiers (``Scenario.verifiers``) check whether all their outputs have arrived and are what was sent.
+Verifiers (``Scenario.verifiers``) check whether all their outputs have arrived and are correct.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Stage:
         self._kafka.start()
 
     def refuse(self, seconds: float) -> None:
-        """Make trajectories too large for their topic, so that brokers refuse each one permanently."""
+        """Limit the size of records so that brokers refuse every trajectory permanently."""
         self._limit_trajectories(AlterConfigOpType.SET)
         self._count("refusals")
         self._pass(seconds)

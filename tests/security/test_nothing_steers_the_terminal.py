@@ -404,7 +404,8 @@ def test_files_and_errors_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFix
     )
     document = tmp_path / "doc.yaml"
     for arguments in (
-        ["validate", str(events)], ["validate", str(events), "--format", "csv"], ["trace", "\x1b[2J"],
+        ["validate", str(events)], ["validate", str(events), "--format", "csv"],
+        ["trace", "\x1b[2J"],
         ["alerts", "show", "\x1b]0;x\x07"],
         ["apply", "-f", "\x1b[2Jnot-there"], ["\x1b[2J"], ["runs", "--since", "\x9b2J[/b]"],
         ["schema", "\x1b[31m[/b]"], ["--settings", "\x1b[2J.toml", "runs"],

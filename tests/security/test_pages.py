@@ -86,7 +86,8 @@ def evil() -> Iterator[Evil]:
 
 def target(running: Store, user: str, **parameters: str) -> str:
     """A URL of the store with a login that the page should not know."""
-    return f"{running.url}/?{urlencode({**parameters, 'user': user, 'password': running.secrets[user]})}"
+    login = {"user": user, "password": running.secrets[user]}
+    return f"{running.url}/?{urlencode({**parameters, **login})}"
 
 
 def test_a_page_runs_nothing_in_the_store_s_origin(

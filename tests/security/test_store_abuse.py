@@ -124,11 +124,18 @@ def test_no_text_of_a_request_is_in_a_header(running: Store, query_id: str) -> N
 @pytest.mark.parametrize(
     "given",
     [
-        {"query_id": "a\r\nX: y"}, {"session_id": "a\r\nX: y"}, {"database": "a\r\nX: y"}, {"default_format": "a\r\nX: y"},
-        {"param_x": "a\r\nX: y"}, {"x\r\nX: y": "1"}, {"role": "a\r\nX: y"}, {"query": "SELECT 1 FORMAT `a\r\nX: y`"},
-        {"query": "SELECT 1 AS `a\r\nX: y` FORMAT CSVWithNames"}, {"query": "SELECT 1", "session_timeout": "a\r\nX: y"},
+        {"query_id": "a\r\nX: y"},
+        {"session_id": "a\r\nX: y"},
+        {"database": "a\r\nX: y"},
+        {"default_format": "a\r\nX: y"},
+        {"param_x": "a\r\nX: y"},
+        {"x\r\nX: y": "1"},
+        {"role": "a\r\nX: y"},
+        {"query": "SELECT 1 FORMAT `a\r\nX: y`"},
+        {"query": "SELECT 1 AS `a\r\nX: y` FORMAT CSVWithNames"},
+        {"query": "SELECT 1", "session_timeout": "a\r\nX: y"},
     ],
-)  # fmt: skip
+)
 def test_no_parameter_reaches_a_header(running: Store, given: dict[str, Any]) -> None:
     """Whichever it is, also in an error."""
     answer = running.ask(b"", **{"query": "SELECT 1", **given})
@@ -434,7 +441,8 @@ def test_settings_are_a_list_of_names(running: Store, secret: list[Path], name: 
     for file in secret:
         for user in ("reader", "writer"):
             named: dict[str, Any] = {name: file}
-            form = f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{file}\r\n--b--\r\n'.encode()
+            field = f'Content-Disposition: form-data; name="{name}"'
+            form = f"--b\r\n{field}\r\n\r\n{file}\r\n--b--\r\n".encode()
             kind = {"Content-Type": "multipart/form-data; boundary=b"}
             for answer in (
                 running.ask("SELECT 1 AS x", user=user, **named),

@@ -10,7 +10,7 @@ LocalError
 ├── JarError            Kafka's jars cannot be had
 │   ├── JarMissing      not in the given folder, or no network
 │   └── JarChecksum     a jar is not the one this release was tested with
-└── StartFailed         the engine ended or did not answer in time; the message ends with its last output
+└── StartFailed         the engine ended or did not answer in time; with its last output
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class FolderLock:
                 f"{owner or 'unknown'}): "
                 f"stop that one, or choose another data folder"
             ) from None
-        # Written after the lock is taken: the pid of a process that failed to take it never appears.
+        # Written under the lock, so that it is never the pid of a process that did not get it.
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._file = handle

@@ -99,7 +99,7 @@ class EngineChild(Child):
 
     def _read_pid(self, program: str) -> int:
         assert self._process.stdout is not None
-        # The launcher writes the pid as soon as the program runs, and nothing when it cannot be run.
+        # The launcher writes the pid once the program runs, and nothing when it cannot be run.
         line = self._process.stdout.readline()
         self._process.stdout.close()
         if not line.strip():

@@ -106,7 +106,7 @@ class SupervisedProcess:
 
     def _launch(self) -> bool:
         with self._guard:
-            # Under the lock: without it a child could be started after `stop` has ended the last one.
+            # Without the lock a child could be started after `stop` has ended the last one.
             if self._stopping.is_set():
                 return False
             repeats = RepeatFilter()

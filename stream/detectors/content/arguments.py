@@ -49,7 +49,7 @@ class DeclaredTool(BaseModel):
 
 
 class ToolArguments(RuleBase):
-    """A call's arguments break the tool's schema, or name a parameter or identifier that is unknown."""
+    """A call's arguments break the tool's schema, or name an unknown parameter or identifier."""
 
     reads_contents = True
     fires_when = (

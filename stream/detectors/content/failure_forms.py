@@ -1,8 +1,8 @@
 """Forms of text that show a failure in any language, and forms in which one is only mentioned.
 
-Failures: what a runtime prints when a program ends on an error, a severity word at the start of a line,
-a spreadsheet's error value. Not failures: tables and lists, attempts of which the last one succeeded, a
-tool that did what it was asked to do.
+Failures: what a runtime prints when a program ends on an error, a severity word at the start of a
+line, a spreadsheet's error value. Not failures: tables and lists, attempts of which the last one
+succeeded, a tool that did what it was asked to do.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _TRACE_SIGNS: Final = (
 )
 _TRACE: Final = re.compile(
     r"""^[ \t]{0,8}(?:panic:\ \S | thread\ '[^'\n]{0,80}'\ panicked\ at | terminate\ called\ after
-      | (?:[Uu]nhandled|[Uu]ncaught|UNHANDLED|[Ff]atal)\ (?:\w{1,30}\ ){0,2}(?:\w{0,40}[Ee]rror|\w{0,40}[Ee]xception)\b
-      | [Ee]xception\ in\ | (?:PHP\ )?Fatal\ error:\ | [Cc]aused\ by:\ \S | \*\*\ \([\w.]{1,60}\)\ \S
+      | (?:[Uu]nhandled|[Uu]ncaught|UNHANDLED|[Ff]atal)\ (?:\w{1,30}\ ){0,2}(?:\w{0,40}[Ee]rror|
+        \w{0,40}[Ee]xception)\b
+      | [Ee]xception\ in\ | (?:PHP\ )?Fatal\ error:\ | [Cc]aused\ by:\ \S |
+        \*\*\ \([\w.]{1,60}\)\ \S
       | (?:[\w$]{1,40}(?:\.|::)){0,8}[A-Z]\w{0,60}(?:Error|Exception):\ \S
       | [^\n]{1,200}\n[ ]{0,2}[Ss]tack\ ?trace(?:back)?:$
       | [^\n]{0,80}core\ dumped\b | Error\ in\ [^\n]{1,80}\ :\ )[^\n]{0,240}""",
@@ -36,10 +38,13 @@ _TRACE: Final = re.compile(
 """The line in which a runtime reports why a program ended."""
 SEVERITY: Final = re.compile(
     r"""[\W_]{0,8}(?:\(error\)\s
-      | (?:fehler|fataler\ fehler|erreur|[ée]chec|errore|erro|fout|fel|feil|fejl|b[łl][ąa]d|chyba|hiba|hata|eroare|virhe|
-           ошибка|помилка|σφάλμα|오류|エラー|错误|錯誤|失败|失敗|خطأ|त्रुटि|l[ỗo]i|kesalahan)\b[^\n:：]{0,40}[:：]\s*\S
+      | (?:fehler|fataler\ fehler|erreur|[ée]chec|errore|erro|fout|fel|feil|fejl|b[łl][ąa]d|chyba|
+        hiba|hata|eroare|virhe|
+           ошибка|помилка|σφάλμα|오류|エラー|错误|錯誤|失败|失敗|خطأ|त्रुटि|l[ỗo]i|
+           kesalahan)\b[^\n:：]{0,40}[:：]\s*\S
       | (?:エラー|错误|錯誤|오류|[^\s:：]{1,12}(?:失败|失敗))\s*[:：]\s*\S
-      | (?:\w{1,20}::)?(?-i:E(?:RR_[A-Z_]{4,40}|(?:CONN|TIMED|NOTFOUND|PIPE|HOST|NET|ADDR|ACCES|PERM|NOENT|EXIST)[A-Z]{0,12}))\b
+      | (?:\w{1,20}::)?(?-i:E(?:RR_[A-Z_]{4,40}|(?:CONN|TIMED|NOTFOUND|PIPE|HOST|NET|ADDR|ACCES|
+        PERM|NOENT|EXIST)[A-Z]{0,12}))\b
       | \((?-i:[A-Z][a-z]+[A-Z]\w{2,40})\)\ (?:the|you|an?|this|no|it)\b
     )""",
     re.IGNORECASE | re.VERBOSE,

@@ -48,13 +48,17 @@ _ERROR_LINE: Final = re.compile(
       | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[]|$)
       | [\w./\\@-]{1,80}[(:]\d+[,:)\d]*:?\s*(?:-\s*)?(?:\w{1,20}\s+)?error\b
       | npm\ (?:ERR!|error)\s | make(?:\[\d+\])?:\ \*\*\* | ld\ returned\ [1-9] | collect2:\ error
-      | (?:the\ )?(?:build|compilation|tests?|job|deploy\w*|install\w*|migration|command|process|script|task|step|run|program|
+      | (?:the\ )?(?:build|compilation|tests?|job|deploy\w*|install\w*|migration|command|process|
+        script|task|step|run|program|
          execution|request|operation|call|query|upload|download|import|export|validation)\s+
-        (?:has\s+|was\s+|is\s+)?(?:failed|aborted|crashed|killed|terminated|rejected|refused|denied|unsuccessful)\b(?!\s*[:=]\s*0)
-      | (?:command|process|program|script)\ .{0,80}?(?:exited|returned|terminated|finished)\ with\ (?:\w+\ ){0,3}?[1-9]\d*
+        (?:has\s+|was\s+|is\s+)?(?:failed|aborted|crashed|killed|terminated|rejected|refused|
+        denied|unsuccessful)\b(?!\s*[:=]\s*0)
+      | (?:command|process|program|script)\ .{0,80}?(?:exited|returned|terminated|
+        finished)\ with\ (?:\w+\ ){0,3}?[1-9]\d*
       | exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)\s*[:=]?\s*-?[1-9]
       | .{0,80}returned\ non-zero\ exit\ status
-      | segmentation\ fault | bus\ error | killed$ | aborted(?:\ \(core\ dumped\))?$ | .{0,60}core\ dumped
+      | segmentation\ fault | bus\ error | killed$ | aborted(?:\ \(core\ dumped\))?$ |
+        .{0,60}core\ dumped
       | (?:bash:\ |sh:\ |zsh:\ ).{0,80}(?:not\ found|denied|cannot|no\ such)
       | \(execution\ failed\)
     )""",
@@ -69,13 +73,15 @@ _PRINTED_LINE: Final = re.compile(
       | (?=[^\n]{0,120}\b(?:test|build|failures|errors|suite|passed|result|task|target)\b)
         [^\n]{0,100}?(?-i:\bFAIL(?:ED|URE|URES)?\b)(?!\s?[:=]\s*0)
       | [\W_]{0,40}[1-9]\d*\ (?:tests?\ )?failed\b
-      | (?:an?\ )?(?:error|exception)\ (?:(?:has\ )?occurred|from|in|while|when|at|during|executing|loading|reading|opening|
+      | (?:an?\ )?(?:error|exception)\ (?:(?:has\ )?occurred|from|in|while|when|at|during|
+        executing|loading|reading|opening|
         parsing|connecting)\b
       | [^\n]{0,80}\b(?:\w+\.)+(?-i:[A-Z]\w*(?:Exception|Error))\b(?::|$)
       | caused\ by:\ \S
       | [\w./\\-]{1,80}\.\w{1,8}:\d+:\d+:\ (?!(?:warning|note|info|remark|hint)\b)\S
       | (?-i:---\ FAIL\b|FAIL$|FAIL\t)
-      | (?:[\w-]{1,30}\ )?(?:could\ not|couldn't|cannot|can't|was\ unable\ to|unable\ to|failed\ to)\ \w
+      | (?:[\w-]{1,30}\ )?(?:could\ not|couldn't|cannot|can't|was\ unable\ to|unable\ to|
+        failed\ to)\ \w
       | (?-i:[A-Z])[^\n:]{0,80}\b(?:failed|aborted)(?:[.;!]|$)
       | [^\n:=]{0,120},\ [\w\ ]{1,40}\bfailed[.!]?$
       | [\d\-:T.,Z\[\]/\ ]{8,32}(?-i:ERROR|FATAL|CRITICAL)\b
@@ -83,10 +89,13 @@ _PRINTED_LINE: Final = re.compile(
       | (?=[^\n]{0,120}\b(?:examples?|tests?|passed|specs?|assertions|total)\b)
         [^\n]{0,80}\b[1-9]\d*\ (?:failures?|failed|errors?)\b
       | [\w.@/-]{1,40}\s?:\ (?![^\n]{0,160}\b(?:0|no|none|warning|note)\b)[^\n]{0,160}
-        \b(?:denied|invalid|unrecogni[sz]ed|unknown|missing|refused|unable|cannot|can't|illegal|unsupported|forbidden|
-        rejected|mismatch|expired|unexpected|bad|failure|already\ in\ use|exceeded|not\ empty|does\ not\ exist|doesn't\ exist)\b
+        \b(?:denied|invalid|unrecogni[sz]ed|unknown|missing|refused|unable|cannot|can't|illegal|
+        unsupported|forbidden|
+        rejected|mismatch|expired|unexpected|bad|failure|already\ in\ use|exceeded|not\ empty|
+        does\ not\ exist|doesn't\ exist)\b
       | the\ [^\n]{1,80}\bis\ invalid: | '[^'\n]{1,60}'\ is\ not\ recognized
-      | [^\n]{0,100}\b(?:failed|exited|finished|terminated|returned|stopped)\ with\ (?:[\w-]+\ ){0,3}?(?:code|status)?\ ?-?[1-9]
+      | [^\n]{0,100}\b(?:failed|exited|finished|terminated|returned|
+        stopped)\ with\ (?:[\w-]+\ ){0,3}?(?:code|status)?\ ?-?[1-9]
       | [\W_]{0,8}(?:aborted|terminated|killed|stopped|failed|rejected|refused|denied)\s?[:!]\s*\S
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -114,13 +123,16 @@ _CODE: Final = (
 _PAGE: Final = re.compile(
     rf"""(?!.*\b(?:how|why|what|fix\w*|handl\w*|guide)\b)
         (?:(?:page\s+)?title\s*[:=]\s*|<title>\s*|\#{{1,3}}\s+|<h1>\s*)(?:{_CODE}|
-        .{{0,40}}\b(?:not\ found|access\ denied|forbidden|service\ (?:temporarily\ )?unavailable|bad\ gateway|
-        gateway\ time-?out|internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|problem\ loading\ page|
+        .{{0,40}}\b(?:not\ found|access\ denied|forbidden|service\ (?:temporarily\ )?unavailable|
+        bad\ gateway|
+        gateway\ time-?out|internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|
+        problem\ loading\ page|
         attention\ required|just\ a\ moment|are\ you\ (?:a\ )?(?:human|robot)|unauthori[sz]ed|
         page\ unavailable|temporarily\ (?:down|unavailable)|
         under\ maintenance|can(?:'|\u2019)?t\ find\ (?:that|this|the)\ page)\b.{{0,40}}$)
       | {_CODE}
-      | .{{0,25}}\b(?:page\ not\ found|access\ denied|service\ (?:temporarily\ )?unavailable|bad\ gateway|
+      | .{{0,25}}\b(?:page\ not\ found|access\ denied|service\ (?:temporarily\ )?unavailable|
+        bad\ gateway|
         internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|problem\ loading\ page|
         checking\ your\ browser)\b.{{0,15}}$""",
     re.IGNORECASE | re.VERBOSE,

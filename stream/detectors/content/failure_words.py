@@ -112,11 +112,14 @@ NO_ERROR: Final = frozenset(
 # HTTP/1.1 404 Not Found, status 503
 CERTAIN_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
-        (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|panic)\b[^\w\s]{0,2}[:\-!\u2014]
+        (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|
+        panic)\b[^\w\s]{0,2}[:\-!\u2014]
       | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[\s]|$)
-      | (?:error|exception|failure)\s+(?:\w+\s+){0,3}?(?:while|when|in|at|during|executing|calling|code\s*[:=(]?\s*\d|\d)
+      | (?:error|exception|failure)\s+(?:\w+\s+){0,3}?(?:while|when|in|at|during|executing|calling|
+        code\s*[:=(]?\s*\d|\d)
       | (?:http(?:/\d(?:\.\d)?)?\s*)?[45]\d\d\s+
-        (?:client|server|bad|un|for|not|method|request|conflict|gone|too|internal|service|gateway|error)\w*
+        (?:client|server|bad|un|for|not|method|request|conflict|gone|too|internal|service|gateway|
+        error)\w*
         (?!(?:\ \w+)?\ (?:is|means|was)\b)
       | (?:http\s+)?(?:error|status|http|response)(?:\s+(?:code|status))?\s*[:=]?\s*[45]\d\d\b
     )""",
@@ -126,12 +129,15 @@ SENTENCE_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
         failed | failure(?!\ (?:is|are|was|modes?|rates?)\b) | wrong | incorrect
       | unable | could\s?n[o'\u2019]t | could\ not | can(?:no|'|\u2019)t | can\ not | no\ such
-      | invalid | unknown | insufficient | unauthori[sz]ed | forbidden | rejected | denied | refused | problem
+      | invalid | unknown | insufficient | unauthori[sz]ed | forbidden | rejected | denied |
+        refused | problem
       | (?:\w+\s+){1,2}required\s*$ | too\s+(?:many|few|large|long|short|late) | illegal
       | (?:your\s+)?(?:session|token|licen[cs]e)\s+(?:has\s+)?expired
-      | (?:access|permission|connection|request|call|operation|action|transaction|payment|query|command)\s+
+      | (?:access|permission|connection|request|call|operation|action|transaction|payment|query|
+        command)\s+
         (?:was\s+|is\s+|has\s+been\s+)?
-        (?:denied|failed|rejected|refused|declined|aborted|blocked|invalid|reset|lost|closed|not\b|unsuccessful|could\b|can(?:no|')t)
+        (?:denied|failed|rejected|refused|declined|aborted|blocked|invalid|reset|lost|closed|not\b|
+        unsuccessful|could\b|can(?:no|')t)
       | not\s+(?:found|allowed|permitted|authori[sz]ed|supported|implemented|available|possible)
       | time[d]?\s?-?out | something\s+went\s+wrong | (?:we(?:'re|\ are)\s+)?sorry | unfortunately
       | bad\s+request | internal\s+(?:server\s+)?error | rate\s+limit | quota

@@ -16,8 +16,8 @@ def word_list(text: str) -> frozenset[str]:
 
 _MAX_EXAMINED: Final = 600
 _PROGRAM_KEYS: Final = frozenset({
-    "command", "cmd", "commands", "code", "script", "bash", "shell", "sql", "program", "python", "source", "argv", "cell",
-    "statement", "command_line", "keystrokes",
+    "command", "cmd", "commands", "code", "script", "bash", "shell", "sql", "program", "python",
+    "source", "argv", "cell", "statement", "command_line", "keystrokes",
 })  # fmt: skip
 _IS_CODE: Final = re.compile(r"[\n(=]|\w \w")
 """In a program, not in a voucher's code."""
@@ -94,7 +94,7 @@ def _is_running(label: str) -> bool:
 
 
 def runs_program(contents: Contents, label: str) -> bool:
-    """Whether the call ran a program, so that its output is the outcome and not requested content."""
+    """Whether the call ran a program: its output is then the outcome and not requested content."""
     noted = contents.noted
     if "runs" not in noted:
         noted["runs"] = _runs_program(contents, label)

@@ -43,11 +43,11 @@ _MAX_SENTENCES = 20
 
 @detector_for(HiddenToolError)
 class HiddenToolErrorDetector(ContentDetector[HiddenToolError]):
-    """A call is marked ok, but its output reports a failure, or is a sentence where the tool returns data.
+    """A call is marked ok, but its output reports a failure, or is a sentence in place of data.
 
     One finding per call, at once: a note. Whether there is an alert depends on what the agent does
-    next, which ``failure_not_retried`` evaluates. For steps of kind ``other``, code that ran, only the
-    form counts. The contrast with a tool's other outputs works in any order of outputs.
+    next, which ``failure_not_retried`` evaluates. For steps of kind ``other``, code that ran, only
+    the form counts. The contrast with a tool's other outputs works in any order of outputs.
     """
 
     kinds = CALLS | {"other"}

@@ -36,8 +36,8 @@ from stepstream.stream.run.steps import StepInfo
 class FailureNotRetried(RuleBase):
     """A tool failed, openly or in its output, and the agent answered instead of retrying.
 
-    It is a note if the answer mentions the failure or asks the user for something, else an error. A later
-    call that makes up for the failure withdraws it.
+    It is a note if the answer mentions the failure or asks the user for something, else an error. A
+    later call that makes up for the failure withdraws it.
     """
 
     on_by_default = True
@@ -67,9 +67,9 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
     """Evaluated at the end of the model's next step after the failure, or at the run's end.
 
     Any further call counts as an attempt to make up for it, as does a step with ``retry_of`` or
-    ``fallback_of``. An answer that mentions the failure, or asks the user for something, makes it a note. A
-    later successful call of the tool, or of one for the same thing, withdraws the finding, as does a later
-    answer that mentions it.
+    ``fallback_of``. An answer that mentions the failure, or asks the user for something, makes it a
+    note. A later successful call of the tool, or of one for the same thing, withdraws the finding,
+    as does a later answer that mentions it.
     """
 
     kinds = CALLS | SPEAKING

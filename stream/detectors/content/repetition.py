@@ -108,12 +108,13 @@ _Call = list[Any]
 class RepetitionDetector(DeferringDetector[Repetition]):
     """Calls with nearly the same inputs that return nothing new, or fail in the same way.
 
-    Nothing new is the same output, none (a failure), or, if the input is in words, an output that shares
-    most of its words. Calls that differ in an id, a number or a date are different calls. The same call
-    whose answer changes is polling. A retry (``retry_of``, ``attempt``) is not counted as a call. Reported
-    is a tool that was called in this way ``repeats`` times, or a run in which as many calls of any tools
-    were repeats. All pairs are compared, so the order does not matter; alternation is evaluated later by
-    the steps' times. What an agent writes is compared only with what it wrote itself.
+    Nothing new is the same output, none (a failure), or, if the input is in words, an output that
+    shares most of its words. Calls that differ in an id, a number or a date are different calls.
+    The same call whose answer changes is polling. A retry (``retry_of``, ``attempt``) is not
+    counted as a call. Reported is a tool that was called in this way ``repeats`` times, or a run in
+    which as many calls of any tools were repeats. All pairs are compared, so the order does not
+    matter; alternation is evaluated later by the steps' times. What an agent writes is compared
+    only with what it wrote itself.
     """
 
     kinds = CALLS | {"llm_call", "other"}

@@ -40,18 +40,19 @@ _CALL_WORDS: Final = ("tool", "function", "arguments", "action")
 _BEGINNING: Final = 400
 """Characters in which any of these words mentions the problem; later text must do so plainly."""
 _PROBLEM: Final = frozenset({
-    "unfortunately", "sorry", "apologies", "apologize", "apologise", "regret", "not", "cannot", "unable", "issue",
-    "issues", "problem", "problems", "error", "errors", "fail", "failed", "fails", "failure", "invalid", "insufficient",
-    "unavailable", "however", "instead", "longer", "trouble", "declined", "rejected", "denied", "seems", "problem:",
-    "error:",
+    "unfortunately", "sorry", "apologies", "apologize", "apologise", "regret", "not", "cannot",
+    "unable", "issue", "issues", "problem", "problems", "error", "errors", "fail", "failed",
+    "fails", "failure", "invalid", "insufficient", "unavailable", "however", "instead", "longer",
+    "trouble", "declined", "rejected", "denied", "seems", "problem:", "error:",
     # "not", "sorry", "error", "unfortunately" where agents speak other languages
-    "nicht", "kein", "keine", "leider", "fehler", "pas", "d\u00e9sol\u00e9", "malheureusement", "erreur", "impossible",
-    "siento", "lamentablemente", "desafortunadamente", "lamento", "non", "purtroppo", "errore", "n\u00e3o", "infelizmente",
-    "erro", "niet", "helaas", "fout", "nie", "niestety", "\u043d\u0435", "\u043e\u0448\u0438\u0431\u043a\u0430",
+    "nicht", "kein", "keine", "leider", "fehler", "pas", "d\u00e9sol\u00e9", "malheureusement",
+    "erreur", "impossible", "siento", "lamentablemente", "desafortunadamente", "lamento", "non",
+    "purtroppo", "errore", "n\u00e3o", "infelizmente", "erro", "niet", "helaas", "fout", "nie",
+    "niestety", "\u043d\u0435", "\u043e\u0448\u0438\u0431\u043a\u0430",
 })  # fmt: skip
 _PROBLEM_ELSEWHERE: Final = (
-    "\u62b1\u6b49", "\u65e0\u6cd5", "\u5931\u8d25", "\u9519\u8bef", "\u7533\u3057\u8a33", "\u3067\u304d\u307e\u305b\u3093",
-    "\u30a8\u30e9\u30fc", "\uc8c4\uc1a1", "\uc624\ub958",
+    "\u62b1\u6b49", "\u65e0\u6cd5", "\u5931\u8d25", "\u9519\u8bef", "\u7533\u3057\u8a33",
+    "\u3067\u304d\u307e\u305b\u3093", "\u30a8\u30e9\u30fc", "\uc8c4\uc1a1", "\uc624\ub958",
 )  # fmt: skip
 """Where words are not parted by blanks."""
 _PLAIN_PROBLEM: Final = re.compile(

@@ -72,7 +72,7 @@ class SilenceDetector(WindowDetectorBase[Silence]):
         )
 
     def _expected(self, group: Group, since: int, until: int) -> tuple[float, int]:
-        """Steps in the same hours of the quietest day to compare with, and how many days there are."""
+        """Steps in the same hours of the quietest day compared with, and the number of days."""
         first = group.first_hour
         if first is None:
             return 0.0, 0

@@ -199,13 +199,14 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
         (
             Totals(7, 1, 12_300_000, 0, ID),
             Counts(14, 14),
-            "stepstream: run 4bf92f35… · 7 steps · $0.0123 by list price · stepstream trace 4bf92f35",
+            "stepstream: run 4bf92f35… · 7 steps · $0.0123 by list price · "
+            "stepstream trace 4bf92f35",
         ),
         (
             Totals(84, 12, 420_000_000, 3, ID, 2),
             Counts(168, 168),
-            "stepstream: 12 runs · 84 steps · $0.42 by list price · 3 steps without a known price · "
-            "2 model calls without usage · stepstream runs",
+            "stepstream: 12 runs · 84 steps · $0.42 by list price · "
+            "3 steps without a known price · 2 model calls without usage · stepstream runs",
         ),
         (
             Totals(1, 1, 0, 0, ID),

@@ -71,7 +71,7 @@ def test_a_fork_waits_for_first_connections() -> None:
 
 
 def test_a_fork_waits_once_for_brokers_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a wait in vain, later forks do not wait for the same client; a child does not either."""
+    """After a wait that timed out, later forks and the child do not wait for the same client."""
     pauses: list[float] = []
     times = itertools.count(step=CONNECT_WAIT_S / 8)  # exact in binary
     monkeypatch.setattr(

@@ -57,7 +57,8 @@ PHRASES: Final = {
 
 # Plain English in which a listed word has another sense.
 PLAIN: Final = re.compile(
-    r"look(s|ed|ing)?[ -]?ups?\b|look(s|ed|ing)? (like|for)\b|look-ups?|lookups?|\bcarrier[- ]grade",
+    r"look(s|ed|ing)?[ -]?ups?\b|look(s|ed|ing)? (like|for)\b|look-ups?|lookups?|"
+    r"\bcarrier[- ]grade",
     re.IGNORECASE,
 )
 

@@ -173,11 +173,12 @@ def test_the_installed_wheel_is_imported_from_where_it_lies(installed: Path) -> 
 import sys
 sys.path.insert(0, {str(installed)!r})
 import importlib.resources
-import stepstream, stepstream.schemas, stepstream.producers, stepstream.stream, stepstream.sinks
+import stepstream
+from stepstream import producers, schemas, sinks, stream
 from tests.support.paths import ROOT
-for package in (stepstream, stepstream.schemas, stepstream.producers, stepstream.stream, stepstream.sinks):
+for package in (stepstream, schemas, producers, stream, sinks):
     assert package.__file__.startswith({str(installed)!r}), package.__file__
-assert stepstream.schemas.StepEvent.model_json_schema()["required"]
+assert schemas.StepEvent.model_json_schema()["required"]
 assert importlib.resources.files("stepstream").joinpath("py.typed").is_file()
 print("imported")
 """

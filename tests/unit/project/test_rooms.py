@@ -269,8 +269,11 @@ def test_engines_stay_in_their_rooms() -> None:
 
 
 def test_there_is_one_web_server() -> None:
-    """HTTP is answered by ``stepstream.common.web`` alone, in tests and benchmarks too: the standard library's own server has
-    no limits, reads headers leniently, and would be a second implementation to keep safe."""
+    """Only ``stepstream.common.web`` answers HTTP, in tests and benchmarks too.
+
+    The server of the standard library has no limits, reads headers leniently, and would be a second
+    implementation to keep safe.
+    """
     files = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
     found = {
         path.relative_to(ROOT).as_posix(): _imports(ast.parse(path.read_text(), str(path)))

@@ -30,8 +30,10 @@ ALERT = Alert(
 def test_an_alert_is_two_lines() -> None:
     """Time, severity, alert, agent, message, whether it runs; below it the cause and commands."""
     assert alert_lines(ALERT, zone=UTC).plain.splitlines() == [
-        "12:03:07 CRITICAL cost-spike support/refund: $1.84 so far, p99 is $0.31 (412 runs); still running",
-        "         62 % of it is 11 x search_docs with the same query · stepstream trace 4bf92f35 · stepstream stop 4bf92f35",
+        "12:03:07 CRITICAL cost-spike support/refund: $1.84 so far, p99 is $0.31 (412 runs); "
+        "still running",
+        "         62 % of it is 11 x search_docs with the same query · stepstream trace 4bf92f35 · "
+        "stepstream stop 4bf92f35",
     ]
 
 

@@ -136,7 +136,10 @@ def test_runs_are_listed_with_what_matters_and_the_zone() -> None:
         listing(*runs_cells(runs, {"a" * 32: 2}, now_us=start + 3_000_000, zone=UTC), None)[0]
     )
     assert text.splitlines() == [
-        "started (UTC)        run       agent    task    status     time  steps  failed         cost  alerts",
-        "2026-03-01 12:03:07  4bf92f35  support  refund  running    3 s+     12       1  $0.0123 + ?",
-        "2026-03-01 12:03:07  aaaaaaaa  buyer            ok       1.25 s      3                   $0       2",
+        "started (UTC)        run       agent    task    status     time  steps  failed"
+        "         cost  alerts",
+        "2026-03-01 12:03:07  4bf92f35  support  refund  running    3 s+     12       1"
+        "  $0.0123 + ?",
+        "2026-03-01 12:03:07  aaaaaaaa  buyer            ok       1.25 s      3        "
+        "           $0       2",
     ]

@@ -47,8 +47,9 @@ PARTITIONS = 12
 HOME = partition_for(TRACE_ID, PARTITIONS)
 
 _UNBOUNDED = (
-    "kind name tool model provider project environment agent agent_version task session_id user_id status error_type"
-    " error_message retry_of fallback_of tool_schema cost_usd cost_source price_version"
+    "kind name tool model provider project environment agent agent_version task session_id user_id"
+    " status error_type error_message retry_of fallback_of tool_schema cost_usd cost_source"
+    " price_version"
 )
 
 used = TokenUsageStruct

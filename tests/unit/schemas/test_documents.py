@@ -97,7 +97,8 @@ name: support-refunds
 match: {project: shop, environment: prod, agent: "support-*", task: refund}
 mode: enforce
 rules:
-  - {alert: too-expensive, rule: run_cost, warn_usd: 0.30, limit_usd: 0.50, action: stop, severity: critical}
+  - {alert: too-expensive, rule: run_cost, warn_usd: 0.30, limit_usd: 0.50, action: stop,
+     severity: critical}
   - {alert: slow-refund, rule: run_duration, limit: 90s}
 ---
 kind: Subscription
@@ -111,7 +112,8 @@ link_template: "https://traces.example.org/{trace_id}"
 kind: Prices
 name: negotiated
 models:
-  - {provider: openai, model: gpt-4o, valid_from: 2026-01-01, input_per_million: 2.0, output_per_million: 8.0}
+  - {provider: openai, model: gpt-4o, valid_from: 2026-01-01, input_per_million: 2.0,
+     output_per_million: 8.0}
 """
 
 

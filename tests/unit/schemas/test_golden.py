@@ -1,7 +1,7 @@
 """Version 1 only grows: records and fields of the first release keep their meaning.
 
-Lines are added to the golden files; none is changed or removed within version 1. One exception: a record that was rejected for
-one field may be accepted once that field is repaired.
+Lines are added to the golden files; none is changed or removed within version 1. One exception: a
+record that was rejected for one field may be accepted once that field is repaired.
 """
 
 from __future__ import annotations

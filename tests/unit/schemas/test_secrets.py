@@ -46,7 +46,9 @@ TOKENS = {
     "dapi": f"dapi{HEX[:32]}",
     "eyJ": JWT,
     "telegram": f"123456789:AA{made_up(16, 33)}",
-    "slack webhook": f"https://hooks.slack.com/services/T{made_up(1, 8)}/B{made_up(2, 8)}/{made_up(3, 24)}",
+    "slack webhook": (
+        f"https://hooks.slack.com/services/T{made_up(1, 8)}/B{made_up(2, 8)}/{made_up(3, 24)}"
+    ),
     "discord webhook": f"https://discord.com/api/webhooks/123456789/{made_up(3, 60)}",
     "terraform": f"{made_up(1, 14)}.atlasv1.{made_up(2, 60)}",
     "notion": f"secret_{made_up(3, 43)}",
@@ -59,7 +61,9 @@ TOKENS = {
     "slack workflow": f"https://hooks.slack.com/workflows/T1/A1/{made_up(3, 24)}",
     "slack trigger": f"https://hooks.slack.com/triggers/T1/1/{made_up(3, 24)}",
     "teams webhook": f"https://x.webhook.office.com/webhookb2/{made_up(3, 36)}",
-    "private key": f"-----BEGIN RSA PRIVATE KEY-----\n{made_up(4, 60)}\n-----END RSA PRIVATE KEY-----",
+    "private key": (
+        f"-----BEGIN RSA PRIVATE KEY-----\n{made_up(4, 60)}\n-----END RSA PRIVATE KEY-----"
+    ),
     "bearer": f"authorization: bearer {made_up(8, 30)}",
     "basic": f"Authorization: Basic {made_up(9, 24)}",
     "address": f"postgresql://bob:{made_up(5, 12)}@db:5432/x",
