@@ -85,6 +85,8 @@ class Limits:
 
     def age_us(self, project: str) -> int:
         """Maximum age of a step of the project."""
+        if not self.project_ages_us:
+            return self.max_age_us
         ages_us = dict(self.project_ages_us)
         return ages_us.get(project, ages_us.get("", self.max_age_us))
 

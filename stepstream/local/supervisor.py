@@ -61,6 +61,7 @@ NEEDED: Final = {
     "cramjam": ("worker", "reads compressed batches"),
     "clickhouse_connect": ("sink", "ClickHouse's client"),
     "google.protobuf": ("gateway", "decodes OpenTelemetry's requests"),
+    "ahocorasick_rs": ("gateway", "searches for secrets"),
 }
 
 

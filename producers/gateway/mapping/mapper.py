@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.producers.gateway.mapping import contents, kinds, secrets, usage_counts
-from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read
+from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read, provider_of
 from stepstream.producers.gateway.mapping.names import Field as F
 from stepstream.producers.gateway.mapping.spans import (
     KIND_SERVER,
@@ -17,12 +17,12 @@ from stepstream.producers.gateway.mapping.spans import (
     REMOTE_KNOWN,
     STATUS_ERROR,
     STATUS_UNSET,
+    Resource,
     Span,
 )
 from stepstream.producers.gateway.mapping.texts import NOTHING, parsed, text_of, without_media
 from stepstream.schemas.accept import Limits, truncated
 from stepstream.schemas.ids import ZERO_STEP_ID, ZERO_TRACE_ID
-from stepstream.schemas.model_names import provider_id
 from stepstream.schemas.step import AnyStep, DocumentStruct
 from stepstream.schemas.usage import NO_TOKENS
 
@@ -44,6 +44,19 @@ parent.
 """
 
 _HEX: Final = frozenset("0123456789abcdef")
+# Members of an enum cost an attribute access and a conversion each: plain numbers where every span
+# comes by.
+_PROJECT: Final = int(F.PROJECT)
+_AGENT, _AGENT_VERSION, _ENVIRONMENT = int(F.AGENT), int(F.AGENT_VERSION), int(F.ENVIRONMENT)
+_SESSION, _USER, _TASK = int(F.SESSION), int(F.USER), int(F.TASK)
+_LEVEL, _TOOL_STATUS, _HTTP_STATUS = int(F.LEVEL), int(F.TOOL_STATUS), int(F.HTTP_STATUS)
+_REPEATED: Final = tuple(map(int, (F.INPUT_TOKENS, F.OUTPUT_TOKENS, F.CACHED_TOKENS, F.COST)))
+_MODELS: Final = tuple(map(int, (F.MODEL, F.REQUEST_MODEL)))
+_KIND_FIELDS: Final = tuple(
+    map(int, (F.LANGSMITH_KIND, F.OPERATION, F.OPENINFERENCE_KIND, F.OTHER_KIND))
+)
+_LANGSMITH_KIND: Final = int(F.LANGSMITH_KIND)
+_FIRST: Final = tuple(map(int, (F.FIRST_CHUNK_S, F.FIRST_CHUNK_MS, F.FIRST_TOKEN_AT)))
 _LARGEST_NS: Final = (1 << 63) - 1
 
 
@@ -77,24 +90,66 @@ class Options(msgspec.Struct, frozen=True):
     """Whether secrets are taken out of texts."""
 
 
+def _is_id(text: str, digits: int, zero: str) -> bool:
+    # ``fromhex`` takes a third of the time of a set of digits; it skips spaces and takes upper
+    # case, so both are excluded here.
+    if len(text) != digits or text == zero:
+        return False
+    try:
+        return len(bytes.fromhex(text)) * 2 == digits and text == text.lower()
+    except ValueError:
+        return False
+
+
 def id_problem(trace_id: str, span_id: str) -> str:
     """What is wrong with a span's ids; empty where nothing is."""
     for what, text, digits, zero in (
         ("trace", trace_id, 32, ZERO_TRACE_ID),
         ("span", span_id, 16, ZERO_STEP_ID),
     ):
-        if len(text) != digits or not _HEX.issuperset(text):
-            if not text:
-                return f"it has no {what} id"
-            if len(text) in (24, 12) and len(text) == (24 if digits == 32 else 12):
-                return (
-                    f"the {what} id {text!r} looks like base64: OTLP/JSON writes ids in hex, "
-                    f"{digits} digits"
-                )
-            return f"the {what} id must be {digits} hex digits, not {text[:40]!r}"
+        if _is_id(text, digits, zero):
+            continue
+        if not text:
+            return f"it has no {what} id"
         if text == zero:
             return f"the {what} id is all zero"
+        if len(text) == (24 if digits == 32 else 12):
+            return (
+                f"the {what} id {text!r} looks like base64: OTLP/JSON writes ids in hex, "
+                f"{digits} digits"
+            )
+        return f"the {what} id must be {digits} hex digits, not {text[:40]!r}"
     return ""
+
+
+class _Source(msgspec.Struct, frozen=True, gc=False):
+    """A resource's part of the fields of all its spans."""
+
+    agent: str
+    agent_version: str
+    environment: str
+    session_id: str
+    user_id: str
+    project: Any
+    scope: str
+
+
+def _source_of(resource: Resource, environment: str) -> _Source:
+    given = resource.attributes
+    service = text_of(given.get("service.name"))
+    return _Source(
+        agent="" if service.startswith("unknown_service") else _short(service),
+        agent_version=_short(given.get("service.version") or ""),
+        environment=_short(
+            given.get("deployment.environment.name")
+            or given.get("deployment.environment")
+            or environment
+        ),
+        session_id=_short(given.get("session.id") or ""),
+        user_id=_short(given.get("user.id") or ""),
+        project=given.get("stepstream.project"),
+        scope=resource.scope[:MAX_NAME_CHARS],
+    )
 
 
 class Mapper:
@@ -103,6 +158,9 @@ class Mapper:
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
         self._reader = AttributeReader()
+        # Spans of one resource follow each other.
+        self._resource: Resource | None = None
+        self._source = _source_of(Resource(), "")
 
     def steps(self, span: Span, origin: Origin) -> list[AnyStep] | Refused:
         """The steps that a span stands for: itself, and the tool selections of a model's answer.
@@ -111,8 +169,11 @@ class Mapper:
         """
         if problem := id_problem(span.trace_id, span.span_id):
             return Refused("invalid_field", problem)
+        if span.resource is not self._resource:
+            self._resource = span.resource
+            self._source = _source_of(span.resource, self.options.environment)
         read = self._reader.read(span.attributes)
-        project = self._project(read, span, origin)
+        project = self._project(read, origin)
         if project is None:
             named = text_of(read.values[F.PROJECT])
             return Refused("invalid_field", f"the key may not send for the project {named[:64]!r}")
@@ -145,9 +206,9 @@ class Mapper:
                 secrets.redact(one)
         return steps
 
-    def _project(self, read: Read, span: Span, origin: Origin) -> str | None:
+    def _project(self, read: Read, origin: Origin) -> str | None:
         """The step's project; None where the span names one that its key does not allow."""
-        named = read.values[F.PROJECT] or span.resource.attributes.get("stepstream.project")
+        named = read.values[_PROJECT] or self._source.project
         if named is None or (wanted := text_of(named).strip()[:MAX_NAME_CHARS]) == "":
             return origin.project
         if origin.projects and wanted not in origin.projects:
@@ -168,23 +229,15 @@ class Mapper:
 
     def _identify(self, step: AnyStep, span: Span, read: Read) -> None:
         """Set agent, environment, session, user and task."""
-        values, resource = read.values, span.resource.attributes
-        service = text_of(resource.get("service.name"))
-        if service.startswith("unknown_service"):
-            service = ""
-        step.agent = _short(values[F.AGENT] or service)
-        step.agent_version = _short(
-            values[F.AGENT_VERSION] or resource.get("service.version") or ""
-        )
-        step.environment = _short(
-            values[F.ENVIRONMENT]
-            or resource.get("deployment.environment.name")
-            or resource.get("deployment.environment")
-            or self.options.environment
-        )
-        step.session_id = _short(values[F.SESSION] or resource.get("session.id") or "")
-        step.user_id = _short(values[F.USER] or resource.get("user.id") or "")
-        if span.parent_id == "" and (task := values[F.TASK]) is not None:
+        values, source = read.values, self._source
+        agent, version, environment = values[_AGENT], values[_AGENT_VERSION], values[_ENVIRONMENT]
+        session, user = values[_SESSION], values[_USER]
+        step.agent = _short(agent) if agent else source.agent
+        step.agent_version = _short(version) if version else source.agent_version
+        step.environment = _short(environment) if environment else source.environment
+        step.session_id = _short(session) if session else source.session_id
+        step.user_id = _short(user) if user else source.user_id
+        if span.parent_id == "" and (task := values[_TASK]) is not None:
             text = text_of(task).strip()
             # A task is a type of work with few values; a trace's name may be a whole prompt.
             step.task = text if len(text) <= MAX_TASK_CHARS and "\n" not in text else ""
@@ -211,7 +264,7 @@ class Mapper:
         if step.kind == kinds.TOOL and span.status == STATUS_UNSET and step.status == "ok":
             _set_status_from_result(step, taken)
         step.first_token_time = _first_token_us(step, span, read)
-        step.attributes = self._attributes(step, span, read)
+        step.attributes = self._attributes(step, read)
 
     def _fill_call(self, step: AnyStep, span: Span, read: Read) -> None:
         values = read.values
@@ -219,7 +272,7 @@ class Mapper:
         step.model = _short(values[F.MODEL] or "") or asked
         if values[F.PROVIDER] is not None:
             named = text_of(values[F.PROVIDER])
-            step.provider = provider_id(named)[:MAX_NAME_CHARS]
+            step.provider = provider_of(named)[:MAX_NAME_CHARS]
         usage = usage_counts.usage_of(values, span.resource.scope)
         if usage is not None and usage != NO_TOKENS:
             step.usage = usage
@@ -255,27 +308,28 @@ class Mapper:
         cut, size = truncated(text, self.options.max_content_bytes)
         return cut, size if size > self.options.max_content_bytes else None
 
-    def _attributes(self, step: AnyStep, span: Span, read: Read) -> dict[str, str]:
+    def _attributes(self, step: AnyStep, read: Read) -> dict[str, str]:
         """Attributes that fill no field of a step, as texts."""
         kept: dict[str, str] = {}
         values = read.values
-        if span.resource.scope:
-            kept["otel.scope.name"] = span.resource.scope[:MAX_NAME_CHARS]
+        if self._source.scope:
+            kept["otel.scope.name"] = self._source.scope
         if values[F.TOOL_CALL_ID] is not None:
             kept["tool_call_id"] = _short(values[F.TOOL_CALL_ID])
         if step.kind != kinds.LLM:
             # A parent repeats what its children used: kept to be read, and never counted.
-            for field in (F.INPUT_TOKENS, F.OUTPUT_TOKENS, F.CACHED_TOKENS, F.COST):
+            for field in _REPEATED:
                 if values[field] is not None:
                     kept[read.names[field]] = _short(values[field])
-            for field in (F.MODEL, F.REQUEST_MODEL):
+            for field in _MODELS:
                 if values[field] is not None and not step.model:
                     kept[read.names[field]] = _short(values[field])
         most = self.options.limits.max_attributes
+        capture = self.options.capture_content
         for name, value in read.rest.items():
             if len(kept) >= most:
                 break
-            if not self.options.capture_content and _may_hold_content(name):
+            if not capture and _may_hold_content(name):
                 continue
             text = value if value.__class__ is str else text_of(value)
             if len(text) > MAX_ATTRIBUTE_CHARS:
@@ -322,9 +376,9 @@ def _short(value: Any) -> str:
 def _parent_of(span: Span) -> str:
     """The parent's id; empty for a root, and for a parent that is no possible one."""
     parent = span.parent_id
-    if not parent or parent in (ZERO_STEP_ID, span.span_id):
+    if not parent or parent == span.span_id or not _is_id(parent, 16, ZERO_STEP_ID):
         return ""
-    return parent if len(parent) == 16 and _HEX.issuperset(parent) else ""
+    return parent
 
 
 def _name_of(span: Span, read: Read) -> str:
@@ -362,12 +416,12 @@ def _named_kind(read: Read) -> str | None:
     where no attribute names a kind.
     """
     found: str | None = None
-    for field in (F.LANGSMITH_KIND, F.OPERATION, F.OPENINFERENCE_KIND, F.OTHER_KIND):
+    for field in _KIND_FIELDS:
         word = read.values[field]
         if word is None:
             continue
         kind = kinds.named_kind(word)
-        if kind is not None and (kind != kinds.OTHER or field is F.LANGSMITH_KIND):
+        if kind is not None and (kind != kinds.OTHER or field == _LANGSMITH_KIND):
             return kind
         found = kinds.OTHER
     return found
@@ -412,6 +466,10 @@ def _is_agent_root(span: Span) -> bool:
 
 def _set_status(step: AnyStep, span: Span, read: Read) -> None:
     values = read.values
+    if span.status != STATUS_ERROR and (
+        values[_LEVEL] is None and values[_TOOL_STATUS] is None and values[_HTTP_STATUS] is None
+    ):
+        return  # nearly all spans
     http = usage_counts.count_of(values[F.HTTP_STATUS])
     failed = (
         span.status == STATUS_ERROR
@@ -509,7 +567,7 @@ def _document(item: Any, capture: bool) -> Any:
     if not isinstance(item, dict):
         return DocumentStruct(content=text_of(item)[:MAX_DOCUMENT_CHARS] if capture else "")
     score: Any = item.get("score")
-    is_score = isinstance(score, int | float) and not isinstance(score, bool)
+    is_score = score.__class__ is float or score.__class__ is int
     content = item.get("content", item.get("text", ""))
     text = text_of(content)[:MAX_DOCUMENT_CHARS] if capture else ""
     return DocumentStruct(
@@ -553,6 +611,8 @@ def _first_token_us(step: AnyStep, span: Span, read: Read) -> int | None:
     """
     values = read.values
     found: int | None = None
+    if not span.events and all(values[field] is None for field in _FIRST):
+        return None
     for field, unit_us in ((F.FIRST_CHUNK_S, 1_000_000), (F.FIRST_CHUNK_MS, 1_000)):
         wait = values[field]
         if found is None and isinstance(wait, int | float) and 0 <= wait < 1e9:

@@ -14,6 +14,8 @@ _encode = msgspec.json.Encoder().encode
 
 NOTHING: Final = frozenset({"", "null", "None", "{}", "[]", "<not specified>", '""'})
 """Texts that instrumentations write for an absent value."""
+LONGEST_NOTHING: Final = max(map(len, NOTHING))
+"""Texts are compared only up to this length: a look-up hashes the whole text."""
 
 MEDIA_CHARS: Final = 1_368
 """Base64 of 1 KB and more is replaced by a description: else it displaces the text around it."""
@@ -41,13 +43,17 @@ _MAGIC: Final = (
 def is_nothing(value: Any) -> bool:
     """Whether a value is absent, empty, or a placeholder for an absent one."""
     if value.__class__ is str:
-        return value in NOTHING
+        return len(value) <= LONGEST_NOTHING and value in NOTHING
     return value is None or value in ([], {}, b"")
 
 
 def text_of(value: Any) -> str:
     """A value as text. Raises nothing: what cannot be JSON becomes its ``str``."""
-    if value.__class__ is str:
+    kind = value.__class__
+    if kind is str:
+        text: str = value
+        return text
+    if kind is int or kind is float:
         return str(value)
     if value is None:
         return ""

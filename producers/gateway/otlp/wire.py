@@ -259,18 +259,39 @@ def _map(data: bytes, depth: int) -> dict[str, Any]:
     return found
 
 
+_MAX_KNOWN: Final = 16_384
+_MAX_KNOWN_BYTES: Final = 48
+_known: dict[bytes, Any] = {}
+"""Values by their encoded form: names of models, tools and agents come with every span. Bounded to
+16,384 values of 48 bytes. Several threads may use it: each access is one atomic operation.
+"""
+
+
 def attributes_of(encoded: Any) -> Attributes:
     """A map of encoded values as attributes. Raises ``ValueError``."""
     made: Attributes = {}
-    value = value_of
+    known = _known.get
     for name in encoded:  # its items() is a generator in Python, which costs twice as much
         data = encoded[name]
-        # Short texts are most of all values: 10 is their field, the next byte their length.
-        if data[:1] == b"\n" and len(data) - 2 == data[1] < 128:
-            made[name] = str(data[2:], "utf-8", "replace")
-        else:
-            made[name] = value(data)
+        value = known(data)
+        if value is None:
+            # Short texts are most of all values: 10 is their field, the next byte their length.
+            if data[:1] == b"\n" and len(data) - 2 == data[1] < 128:
+                value = str(data[2:], "utf-8", "replace")
+            else:
+                value = value_of(data)
+            if len(data) <= _MAX_KNOWN_BYTES:
+                _remember(data, value)
+        made[name] = value
     return made
+
+
+def _remember(data: bytes, value: Any) -> None:
+    # Lists and maps can be changed by who receives them, so they are never shared.
+    if isinstance(value, str | int | float):
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[data] = value
 
 
 def pairs_of(encoded: Iterable[Any]) -> Attributes:
