@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stepstream.producers.control.budget import Budget, BudgetWarning
     from stepstream.producers.transport.base import Transport
     from stepstream.producers.transport.memory import MemoryTransport
+    from stepstream.queries.query import query
     from stepstream.schemas.alert import Command
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
@@ -66,6 +67,7 @@ __all__ = [
     "llm",
     "on_alert",
     "propagate",
+    "query",
     "retrieval",
     "run",
     "step",
@@ -149,6 +151,7 @@ _LATER = {
     "Prices": "stepstream.schemas.documents",
     "Settings": "stepstream.schemas.settings",
     "asubscribe": "stepstream.sinks.subscribe",
+    "query": "stepstream.queries.query",
     "on_alert": "stepstream.sinks.subscribe",
     "subscribe": "stepstream.sinks.subscribe",
 }

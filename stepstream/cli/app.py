@@ -75,6 +75,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "runs": Entry("runs", "List runs, the newest first.", INSPECT),
     "trace": Entry("runs", "Show one run as a tree.", INSPECT),
     "sql": Entry("runs", "Run an SQL query on the store (read-only).", INSPECT),
+    "ask": Entry("ask", "Ask a question about runs, costs, failures or tools.", INSPECT),
     "fleet": Entry(
         "fleet", "Show the budgets, sealed hours and baselines that the workers maintain.", INSPECT
     ),

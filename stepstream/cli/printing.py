@@ -13,6 +13,7 @@ from rich.text import Text
 from stepstream.cli.options import Format
 from stepstream.cli.queries import Trace
 from stepstream.common import terminal
+from stepstream.render.answers import answer_cells
 from stepstream.render.glyphs import Glyphs, glyphs_for
 from stepstream.render.heading import View
 from stepstream.render.listing import Column, below_one_another, fits, left_out_words, listing
@@ -24,6 +25,8 @@ PICTURE_CELLS: Final = 120
 """Width of a picture in a file or a pipe; a terminal gets at most 20 cells more."""
 PIPE_CELLS: Final = 500
 """Wider rows are printed with one column a line, in a file or a pipe as well."""
+MOST_AS_FIELDS: Final = 5
+"""Up to so many rows of an answer that are too wide are printed with one column a line."""
 MIN_FOLDED: Final = 20
 _ENDLESS: Final = 100_000
 
@@ -85,6 +88,22 @@ def print_records(columns: Sequence[str], rows: Iterable[Sequence[Any]], format:
         terminal.echo(records_csv(columns, rows))
     else:
         _show_records(columns, list(rows))
+
+
+def print_answer(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], sentence: str, format: Format
+) -> None:
+    """Print the answer to a question; as a table with the sentence that explains it."""
+    if format is not Format.TABLE:
+        print_records(columns, rows, format)
+        return
+    shaped, cells = answer_cells(columns, rows)
+    width = terminal.console().width if sys.stdout.isatty() else PIPE_CELLS
+    if rows and (len(rows) > MOST_AS_FIELDS or fits(shaped, cells, width)):
+        show_listing(shaped, cells)
+    elif rows:
+        show(below_one_another([column.name for column in shaped], cells))
+    show_folded(Text(sentence if not rows else f"\n{sentence}"), indent=0)
 
 
 def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:

@@ -50,6 +50,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stream/usage",
     },
     "stepstream/local": {"schemas", "stepstream/common", "stepstream/admin"},
+    "stepstream/queries": {"schemas", "stepstream/common", "sinks/clickhouse"},
     "stepstream/render": {"schemas"},
     "stepstream/doctor": {
         "schemas",
@@ -72,6 +73,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stepstream/common",
         "stepstream/admin",
         "stepstream/local",
+        "stepstream/queries",
         "stepstream/render",
         "stepstream/doctor",
         "stepstream/testing",
@@ -82,5 +84,12 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stream/baselines",
         "stream/shell",
     },
-    "stepstream": {"schemas", "stepstream/common", "stepstream/cli", "producers", "sinks"},
+    "stepstream": {
+        "schemas",
+        "stepstream/common",
+        "stepstream/cli",
+        "stepstream/queries",
+        "producers",
+        "sinks",
+    },
 }

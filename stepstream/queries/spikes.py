@@ -1,0 +1,172 @@
+"""Where the cost spiked, and which steps, models or tools made the difference."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stepstream.queries.answer import Answer
+from stepstream.queries.common import OWNED, SIMILAR_RUNS
+from stepstream.queries.parameters import OWNER, RUN, WINDOW, Parameter, limit
+from stepstream.queries.question import Question
+from stepstream.schemas.formatting import format_dollars, format_number_of
+
+TIMES: Final = Parameter(
+    "times", "number", "How many times the normal cost of an hour counts as a spike.", 3
+)
+
+# The tool, else the model, else the kind of a step: what a person would change to change the cost.
+_PART: Final = "multiIf(tool != '', tool, model != '', model, kind)"
+
+# Normal is a median, so that a spike does not raise it. Of an agent: over the hours in which it
+# ran. Of a part: over the same hours, with 0 for those without it; arrayResize adds these zeros.
+_SPIKES: Final = f"""
+WITH
+    toStartOfHour({{since:DateTime64(6, 'UTC')}}) AS first_hour,
+    sums AS
+    (
+        SELECT project AS p, environment AS e, agent AS a, time AS hour, {_PART} AS what,
+            sum(steps) AS calls, toFloat64(sum(cost_usd)) AS usd
+        FROM metrics_1h
+        WHERE time >= first_hour - toIntervalDay(7)
+            AND time < {{until:DateTime64(6, 'UTC')}} AND {OWNED}
+        GROUP BY p, e, a, hour, what
+    ),
+    hours AS
+    (
+        SELECT p, e, a, hour, total, count() OVER agents AS active,
+            quantileExact(0.5)(total) OVER agents AS normal
+        FROM (SELECT p, e, a, hour, sum(usd) AS total FROM sums GROUP BY p, e, a, hour)
+        WINDOW agents AS (PARTITION BY p, e, a)
+    ),
+    parts AS
+    (
+        SELECT p, e, a, hour, what, usd, calls, groupArray(usd) OVER same AS all_usd,
+            groupArray(calls) OVER same AS all_calls
+        FROM sums
+        WINDOW same AS (PARTITION BY p, e, a, what)
+    )
+SELECT hour AS time, p AS project, e AS environment, a AS agent, total AS cost_usd,
+    normal AS normal_usd, total - normal AS excess_usd, total / normal AS times,
+    arrayReverseSort(x -> x.2, groupArray((
+        what,
+        usd - arraySort(arrayResize(all_usd, active, 0.))[intDiv(active + 1, 2)],
+        calls,
+        arraySort(arrayResize(all_calls, active, 0))[intDiv(active + 1, 2)]))) AS differences,
+    differences[1].1 AS part, differences[1].2 AS part_excess_usd, differences[1].3 AS part_calls,
+    differences[1].4 AS part_normal_calls
+FROM hours INNER JOIN parts USING (p, e, a, hour)
+WHERE hour >= first_hour AND active > 2 AND normal > 0 AND total >= {{times:Float64}} * normal
+GROUP BY hour, p, e, a, total, normal
+ORDER BY excess_usd DESC, time, agent
+LIMIT {{limit:UInt64}}"""
+
+_RUN_COST: Final = f"""
+WITH
+    similar AS ({SIMILAR_RUNS}),
+    ifNull((SELECT count() FROM similar), 0) AS normal_runs
+SELECT who AS agent, sort AS kind, what AS name, of_tool AS tool, of_model AS model,
+    sumIf(n, own) AS calls, sumIf(usd, own) AS cost_usd,
+    if(normal_runs = 0, NULL, arraySort(arrayResize(groupArrayIf(usd, NOT own), normal_runs, 0.))[
+        intDiv(normal_runs + 1, 2)]) AS normal_usd,
+    if(normal_runs = 0, NULL, sumIf(n, NOT own) / normal_runs) AS normal_calls,
+    cost_usd - ifNull(normal_usd, 0) AS excess_usd,
+    normal_runs AS runs,
+    sumIf(unpriced, own) AS unpriced_steps,
+    anyIf(costliest, own).2 AS step_ids
+FROM
+(
+    SELECT agent AS who, kind AS sort, name AS what, tool AS of_tool, model AS of_model, trace_id,
+        trace_id = {{run:String}} AS own, count() AS n, toFloat64(sum(ifNull(cost_usd, 0))) AS usd,
+        countIf(cost_source = 'unpriced') AS unpriced,
+        groupArraySorted(5)((-toFloat64(ifNull(cost_usd, 0)), step_id)) AS costliest
+    FROM steps
+    WHERE start_time >= {{run_start:DateTime64(6, 'UTC')}} - toIntervalDay(8)
+        AND start_time < {{run_end:DateTime64(6, 'UTC')}} + toIntervalDay(1)
+        AND (trace_id IN (similar) OR trace_id = {{run:String}})
+    GROUP BY who, sort, what, of_tool, of_model, trace_id
+)
+GROUP BY agent, kind, name, tool, model
+ORDER BY excess_usd DESC, calls DESC, name
+LIMIT {{limit:UInt64}}"""
+
+
+def _spikes_sentence(answer: Answer) -> str:
+    if not len(answer):
+        return "No agent had an hour that cost clearly more than is normal for it."
+    first = answer.records()[0]
+    part, calls = first["part"] or "(none)", first["part_calls"]
+    return (
+        f"{format_number_of(len(answer), 'hour')} with a spike. The largest: {first['agent']} at "
+        f"{first['time']:%Y-%m-%d %H:%M} UTC cost {_usd(first['cost_usd'])} and normally "
+        f"{_usd(first['normal_usd'])}; {part} made {_usd(first['part_excess_usd'])} of the "
+        f"difference with {calls:,} calls, normally {first['part_normal_calls']:,}."
+    )
+
+
+def _run_cost_sentence(answer: Answer) -> str:
+    if not len(answer):
+        return "This run has no ended step."
+    rows = answer.records()
+    total = sum(row["cost_usd"] for row in rows)
+    if not rows[0]["runs"]:
+        return f"This run cost {_usd(total)}; no earlier run of its agent and task went well."
+    normal = sum(row["normal_usd"] for row in rows)
+    first = rows[0]
+    return (
+        f"This run cost {_usd(total)}, normally {_usd(normal)} (the last "
+        f"{format_number_of(first['runs'], 'good run')}); {first['name']} made "
+        f"{_usd(first['excess_usd'])} of the difference with {first['calls']:,} calls, normally "
+        f"{first['normal_calls']:.3g}."
+    )
+
+
+def _usd(amount: Any) -> str:
+    return format_dollars(float(amount))
+
+
+QUESTIONS: Final = (
+    Question(
+        "spikes",
+        "In which hours did an agent cost much more than is normal for it, and why?",
+        _SPIKES,
+        (TIMES, *WINDOW, *OWNER, limit(20)),
+        {
+            "time": "beginning of the hour, UTC",
+            "project": "the project",
+            "environment": "the environment",
+            "agent": "the agent",
+            "cost_usd": "what its steps cost in this hour",
+            "normal_usd": "median of its active hours in the window and the seven days before",
+            "excess_usd": "the difference",
+            "times": "cost_usd / normal_usd",
+            "part": "the tool, model or kind of step with the largest part of the difference",
+            "part_excess_usd": "its part",
+            "part_calls": "its steps in this hour",
+            "part_normal_calls": "its median steps an hour",
+            "differences": "all parts, the largest first: name, difference, steps, median steps",
+        },
+        _spikes_sentence,
+    ),
+    Question(
+        "run-cost",
+        "Which steps, models or tools of a run cost more than is normal for its agent and task?",
+        _RUN_COST,
+        (RUN, limit(50)),
+        {
+            "agent": "the agent of the steps",
+            "kind": "their kind",
+            "name": "their name",
+            "tool": "their tool",
+            "model": "their model",
+            "calls": "steps of the run",
+            "normal_calls": "mean of the earlier good runs; NULL where there are none",
+            "cost_usd": "cost of these steps in the run",
+            "normal_usd": "median cost of these steps in the earlier good runs",
+            "excess_usd": "the difference",
+            "unpriced_steps": "of the run's steps, those whose cost is unknown",
+            "runs": "number of earlier good runs that are compared, at most 50",
+            "step_ids": "the most expensive of the run's steps, at most five",
+        },
+        _run_cost_sentence,
+    ),
+)
