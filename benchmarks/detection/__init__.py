@@ -3,9 +3,9 @@
 
 A part is a module here with ``measure(report, arguments)``, named in ``PARTS``. It reads its cases
 from ``$STEPSTREAM_DATA`` (``../shared/data`` where that is not set) and raises ``MissingData``
-where they are not there: the part is then skipped, and says what was looked for. What is found is
-printed as precision, recall, how early, and false alarms per 100, each with an interval
-(``benchmarks.detection.score``) and beside a simple baseline.
+where they are absent: the part is then skipped, with the folder in the message. Results are
+precision, recall, how early, and false alarms per 100, each with an interval
+(``benchmarks.detection.score``) and compared with a simple baseline.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ PARTS: Final[dict[str, str]] = {
         "outputs)"
     ),
     "shapes": (
-        "failures recovered from or ignored, repetition beside bulk work and housekeeping (made "
-        "runs)"
+        "failures recovered from or ignored, repetition and bulk work or housekeeping (made runs)"
     ),
     "clean": "alerts per 1,000 runs that went well, by rule and severity (tau_bench)",
-    "blame": "the message that people blame for a failure, beside its position (who_and_when)",
+    "blame": "the message that people blame for a failure, against its position (who_and_when)",
     "contents_cost": "microseconds that reading contents costs per ended step",
     "series": "spikes, drifts and shifts in 30 days of cost and latency (azure_llm, mooncake)",
 }

@@ -12,7 +12,7 @@ from benchmarks.harness import Report
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Each part in turn; one whose cases are not there is left out, and says so."""
+    """Run each part in turn. A part without its data is skipped, with a note in the report."""
     for name in arguments.parts or PARTS:
         try:
             import_module(f"benchmarks.detection.{name}").measure(report, arguments)
@@ -22,7 +22,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """Its own flags beside the usual ones."""
+    """The flags of every benchmark, and the names of the parts."""
     listed = "\n".join(f"  {name:10} {what}" for name, what in PARTS.items())
     made = harness.parser(f"Detectors scored on real data.\n\nparts:\n{listed}")
     made.add_argument(

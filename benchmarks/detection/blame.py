@@ -1,10 +1,10 @@
-"""Which message of a failed conversation was the decisive mistake (who_and_when): what detectors
-point at, beside positions.
+"""Which message of a failed conversation was the decisive mistake (who_and_when): first findings of
+detectors, compared with positions.
 
 No detector is made for this. Reported is how often the first finding about contents points at the
-message that people blame, or at the one after it (a tool shows what the message before it asked
-for), beside always guessing the most frequent position of the other conversations (leave one out).
-Also, of terminals that tell their exit code, whether failures are told apart.
+message that people blame, or at the one after it (the output of a tool follows the message that
+called it). The baseline is the most frequent position in the other conversations (leave one out).
+For terminals that print their exit code, it also reports whether failures are recognised.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXIT = re.compile(r"exitcode: (\d+)")
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Positions beside findings, then exit codes."""
+    """Findings compared with positions, then exit codes."""
     cases = list(who_and_when.cases())
     replayed = replay([case.steps for case in cases], only(*RULES))
     rows = []
@@ -69,7 +69,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     report.table("the message that people blame", columns, rows)
     counted = _exit_codes(replayed)
     report.table(
-        "terminals that tell an exit code: failures",
+        "terminals that print an exit code: failures",
         ("how", *ROW),
         [("hidden tool error", *counted.row())],
     )
@@ -82,14 +82,9 @@ def _points_at(case: Failed, run: Replayed, within: int) -> bool:
     return first["step_ids"][0] in {step_id(case.mistake + after) for after in range(within + 1)}
 
 
-def _prior(cases: Sequence[Failed], held: int) -> int:
-    return (
-        Counter(case.mistake for index, case in enumerate(cases) if index != held).most_common(1)[
-            0
-        ][0]
-        if len(cases) > 1
-        else 0
-    )
+def _prior(cases: Sequence[Failed], left_out: int) -> int:
+    counts = Counter(case.mistake for index, case in enumerate(cases) if index != left_out)
+    return counts.most_common(1)[0][0] if counts else 0
 
 
 def _exit_codes(replayed: Sequence[Replayed]) -> Confusion:
@@ -97,7 +92,7 @@ def _exit_codes(replayed: Sequence[Replayed]) -> Confusion:
     for run in replayed:
         found = run.steps_found("hidden-tool-error")
         for step in run.steps:
-            told = _EXIT.match(step.output)
-            if step.kind == "tool_call" and told is not None:
-                counted = counted.plus(truth=told[1] != "0", said=step.step_id in found)
+            exit_code = _EXIT.match(step.output)
+            if step.kind == "tool_call" and exit_code is not None:
+                counted = counted.plus(truth=exit_code[1] != "0", found=step.step_id in found)
     return counted

@@ -2,7 +2,7 @@
 and severity.
 
 Clean are the runs of tau_bench that reached their goal. They are replayed under the default rules,
-twice: as they stand, where a tool that fails says so in ordinary content, and with such failures
+twice: unchanged, where a tool reports its failure in ordinary content, and with such failures
 marked as errors. Their findings go through the fleet stage, a run a minute, so that what is counted
 is what is opened, incidents of several runs included.
 """
@@ -31,7 +31,7 @@ BETWEEN_RUNS_US: Final = MINUTE_US
 MAX_ALERTS: Final = 60.0
 MAX_ERRORS: Final = 5.0
 """Per 1,000 clean runs, over all sources together."""
-GRAVE: Final = frozenset({"error", "critical"})
+SEVERE: Final = frozenset({"error", "critical"})
 
 Opened = Counter[tuple[str, str]]
 """Alerts that were opened, by rule and severity."""
@@ -50,10 +50,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         _table(report, f"{name}: {len(runs)} clean runs", opened, len(runs))
         whole, number = whole + opened, number + len(runs)
     _table(report, f"both: {number} clean runs", whole, number)
-    grave = sum(count for (_, severity), count in whole.items() if severity in GRAVE)
+    severe = sum(count for (_, severity), count in whole.items() if severity in SEVERE)
     for name, count, most in (
         ("alerts", sum(whole.values()), MAX_ALERTS),
-        ("error alerts", grave, MAX_ERRORS),
+        ("error alerts", severe, MAX_ERRORS),
     ):
         per_1000 = 1_000 * count / number if number else 0.0
         report.goals.append(Goal(f"{name} per 1,000 clean runs", per_1000, most, ""))
@@ -93,9 +93,9 @@ def alerts_opened(
 def _table(report: Report, title: str, opened: Opened, runs: int) -> None:
     lines = sorted(opened.items(), key=lambda item: (-SEVERITIES.index(item[0][1]), item[0]))
     rows = [(rule, severity, *_rates(count, runs)) for (rule, severity), count in lines]
-    grave = sum(count for (_, severity), count in opened.items() if severity in GRAVE)
+    severe = sum(count for (_, severity), count in opened.items() if severity in SEVERE)
     rows += [
-        ("error and worse", "", *_rates(grave, runs)),
+        ("error and worse", "", *_rates(severe, runs)),
         ("all", "", *_rates(sum(opened.values()), runs)),
     ]
     report.table(title, ("rule", "severity", "alerts", "per 1,000 runs", "interval"), rows)

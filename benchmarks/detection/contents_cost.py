@@ -94,7 +94,7 @@ def _sources(seed: int, quick: bool) -> Iterator[tuple[str, list[list[StepEvent]
 
 
 def _full_runs(seed: int, quick: bool, *, as_json: bool) -> list[list[StepEvent]]:
-    """Runs of twenty calls and twenty model calls with as much content as is looked at."""
+    """Runs of twenty calls and twenty model calls with as much content as is read."""
     rng = random.Random(seed)
     vocabulary = [
         "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11)))
@@ -160,7 +160,7 @@ def content_defaults() -> tuple[RuleBase, ...]:
 
 def _cost(runs: list[list[StepEvent]], rules: Iterable[RuleBase]) -> tuple[float, int, int]:
     """Microseconds a step, the number of steps, and the median of their characters that are
-    looked at."""
+    read."""
     loaded = _merged(runs)
     applied = RuleSet(tuple(map(Applied, rules)), make_detector)
     steps = sum(len(of) for _, of in loaded)

@@ -1,10 +1,10 @@
-"""Runs that end at 5x the median cost or more must be found while they are going; those under 3x
-must be left in peace.
+"""Runs that end at 5x the median cost or more must be found before they end; those under 3x must
+not be reported.
 
 Real span trees (trail_gaia), priced by their models' list prices, go through the worker's own logic
 as starts and ends in the order of their times. What is normal is learnt from the other runs only:
-from all of them (leave one out), and, as in life, from those that came before. Beside it stand
-limits that people set by hand.
+from all of them (leave one out), and, as in production, from those that came before. It is
+compared with limits that people set by hand.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ COLUMNS: Final = ("", *ROW, "cost spent when found", "time gone", "between")
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Score the detector and what stands beside it."""
+    """Score the detector and the limits that it is compared with."""
     cases = read_cases()
     if len(cases) <= MIN_RUNS:
         report.notes.append(
@@ -182,22 +182,22 @@ def _case(replayed: Replayed, summary: RunSummaryStruct) -> Case:
     return Case(replayed.steps, summary, tuple(spent))
 
 
-# -- who says what when --
+# -- when each method reports a run --
 
 Found = Sequence[int | None]
 """For each case, when it was reported; None where it was not."""
 
 
 def left_out(cases: Sequence[Case], **change: Any) -> list[int | None]:
-    """Each run judged by what all others used."""
+    """Each run evaluated with baselines of all others."""
     return [
-        judged(case, (other.summary for other in cases if other is not case), **change)
+        reported_at(case, (other.summary for other in cases if other is not case), **change)
         for case in cases
     ]
 
 
-def judged(case: Case, others: Iterable[RunSummaryStruct], **change: Any) -> int | None:
-    """When the worker reports a run that is judged by others."""
+def reported_at(case: Case, others: Iterable[RunSummaryStruct], **change: Any) -> int | None:
+    """When the worker reports a run, with baselines of the others; None if it does not."""
     learner = Learner()
     for summary in others:
         learner.closed(summary, 0)
@@ -211,19 +211,19 @@ def judged(case: Case, others: Iterable[RunSummaryStruct], **change: Any) -> int
 
 
 def in_time_order(cases: Sequence[Case]) -> tuple[list[Case], list[int | None]]:
-    """The runs that have enough before them, each judged by those that had closed when it began."""
-    judged_cases: list[Case] = []
+    """The runs with enough runs before them, each evaluated with those closed when it began."""
+    evaluated: list[Case] = []
     found: list[int | None] = []
     for case in sorted(cases, key=lambda case: case.first_us):
         before = [other.summary for other in cases if other.last_us < case.first_us]
         if len(before) >= MIN_RUNS:
-            judged_cases.append(case)
-            found.append(judged(case, before))
-    return judged_cases, found
+            evaluated.append(case)
+            found.append(reported_at(case, before))
+    return evaluated, found
 
 
 def by_limit(cases: Sequence[Case], limit: Callable[[list[int]], float]) -> list[int | None]:
-    """Each run against a fixed limit that is made of what others cost."""
+    """Each run against a fixed limit that is derived from the costs of the others."""
     return [
         case.passes(limit([other.cost for other in cases if other is not case])) for case in cases
     ]
@@ -233,22 +233,22 @@ LIMITS: Final[dict[str, Callable[[list[int]], float]]] = {
     "fixed limit: mean + 3 deviations of others": lambda costs: fmean(costs) + 3 * stdev(costs),
     "fixed limit: p95 of others": lambda costs: quantiles(costs, n=20)[-1],
     "fixed limit: 10 x the median of others": lambda costs: 10 * median(costs),
-    "fixed limit: the dearest other run": lambda costs: float(max(costs)),
+    "fixed limit: the most expensive other run": lambda costs: float(max(costs)),
 }
 
 
 def score(cases: Sequence[Case], found: Found) -> Score:
-    """What was reported beside what should have been."""
+    """Compare what was reported with what should have been."""
     counts, between = Confusion(), 0
     cost_shares: list[float] = []
     time_shares: list[float] = []
     for case, at_us in zip(cases, found, strict=True):
-        said = at_us is not None and at_us < case.last_us
+        reported = at_us is not None and at_us < case.last_us
         if ORDINARY <= case.times_median < SPIKE:
-            between += said
+            between += reported
             continue
-        counts = counts.plus(truth=case.times_median >= SPIKE, said=said)
-        if said and case.times_median >= SPIKE:
+        counts = counts.plus(truth=case.times_median >= SPIKE, found=reported)
+        if reported and case.times_median >= SPIKE:
             cost_shares.append(case.cost_by(at_us or 0) / case.cost)
             time_shares.append(
                 ((at_us or 0) - case.first_us) / max(1, case.last_us - case.first_us)

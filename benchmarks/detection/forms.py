@@ -2,12 +2,12 @@
 have.
 
 ``SEEN`` are those that the detector was written with. The others were written one list after the
-other, by kind and without a look at the detector, and measured once before anything was mended:
-``AT_FIRST`` has what was found then. What follows a list was not known when it was mended, so the
-first figures are those to expect of outputs that nobody has seen; those that are printed for the
-lists as they are now only show that nothing was lost since. Each holds outputs that tell of a
-failure, with the words that must be quoted, and outputs that only look like it. Long ones are made
-here: progress before and clean-up after a failure.
+other, by kind and without reading the detector, and measured once before the detector was changed:
+``AT_FIRST`` has these first figures. Later lists were not known at that time, so the first figures
+are the ones to expect of unseen outputs. The figures of the lists as they are now show only that
+nothing got worse since. Each list has outputs that report a failure, with the words that must be
+quoted, and outputs that only resemble one. Long outputs are built here, with progress before and
+clean-up after a failure.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from stepstream.stream.run.contents import Contents
 
 
 class Made(NamedTuple):
-    """A call's tool, what it was given, what it said; and, of a failure, a part of the line
-    that says so."""
+    """A call's tool, input and output, and for a failure a part of the line that reports it."""
 
     kind: str
     tool: str
     given: str
-    said: str
+    output: str
     error: str = ""
     fails: bool = False
 
     @property
     def is_failure(self) -> bool:
-        """Whether the output tells of a failure."""
+        """Whether the output reports a failure."""
         return self.fails or bool(self.error) or self.kind == "as data"
 
 
@@ -47,7 +46,7 @@ def command(text: str) -> str:
 
 
 def progress(what: str, lines: int = 8) -> str:
-    """Lines that tell of nothing wrong."""
+    """Lines that report no problem."""
     return "\n".join(
         f"[{number}/{lines}] {what} part {number} of the set" for number in range(1, lines + 1)
     )
@@ -112,7 +111,7 @@ SEEN: Final[tuple[Made, ...]] = (
     Made("error page", "web_fetch", json.dumps({"url": "https://f.example"}),
     "<html><head><title>502 Bad Gateway</title></head><body>"
          "<center><h1>502 Bad Gateway</h1></center></body></html>", "502"),
-    Made("said in words", "check_flag", json.dumps({"flag": "x{1}"}), "Wrong flag", "Wrong flag"),
+    Made("in a sentence", "check_flag", json.dumps({"flag": "x{1}"}), "Wrong flag", "Wrong flag"),
     Made("shown, not failed", "grep", json.dumps({"pattern": "Error"}),
     "src/a.py:12: raise ValueError('bad')\nsrc/b.py:7: except Error as error:"),
 )  # fmt: skip
@@ -191,15 +190,15 @@ KEPT: Final[tuple[Made, ...]] = (
     "Exit code: 0\nOutput:\nException: the sheet has no column Price", "no column"),
     Made("behind a preamble", "sandbox", json.dumps({"code": "z()"}),
     "Result: Failed to open the data set: file is empty", "Failed to open"),
-    Made("said in words", "ask_agent",
-    json.dumps({"task": "please book the room for the two of us on Friday and tell me the price"}),
+    Made("in a sentence", "ask_agent",
+    json.dumps({"task": "please book the room for the two of us on Friday and report the price"}),
          "Error: the booking agent could not be reached", "could not be reached"),
-    Made("said in words", "call_expert",
+    Made("in a sentence", "call_expert",
     "please find out what the train to Porto costs and when it leaves",
          "Request failed: the expert did not respond", "did not respond"),
-    Made("said in words", "create_invoice", json.dumps({"order": "A-7712"}),
+    Made("in a sentence", "create_invoice", json.dumps({"order": "A-7712"}),
     "Invoice was not created: the order is closed", "not created"),
-    Made("said in words", "transfer_money", json.dumps({"to": "DE-2201"}),
+    Made("in a sentence", "transfer_money", json.dumps({"to": "DE-2201"}),
     "The transfer could not be completed, the limit is reached", "not be completed"),
     Made("as data", "api", json.dumps({"path": "/orders"}), json.dumps({"status": 422,
     "message": "quantity must be positive"}), "quantity"),
@@ -319,11 +318,11 @@ SECOND: Final[tuple[Made, ...]] = (
     Made("behind a preamble","run_tool",json.dumps({"name":"x"}),
     "Status: completed\nOutput: Unable to read the workbook, it is protected by a password",
     "Unable to read"),
-    Made("said in words","cancel_subscription",json.dumps({"id":"S-1"}),
+    Made("in a sentence","cancel_subscription",json.dumps({"id":"S-1"}),
     "This subscription has already been cancelled","already"),
-    Made("said in words","reserve_table",json.dumps({"n":4}),
+    Made("in a sentence","reserve_table",json.dumps({"n":4}),
     "There are no tables left for four people on that evening","no tables"),
-    Made("said in words","redeem_voucher",json.dumps({"code":"X"}),"The voucher expired on 3 May",
+    Made("in a sentence","redeem_voucher",json.dumps({"code":"X"}),"The voucher expired on 3 May",
     "expired"),
     Made("as data","api",json.dumps({"p":1}),json.dumps({"result":None,"error":{"code":-32602,
     "message":"unknown method"}}),"unknown method"),
@@ -334,7 +333,7 @@ SECOND: Final[tuple[Made, ...]] = (
     Made("a plain not", "weather",json.dumps({"city":"Oslo"}),
     "No rain before noon, not warmer than 4 degrees"),
     Made("a plain not", "crm_notes",json.dumps({"id":"C"}),
-    "The customer said that the delivery failed twice and that he was not at home"),
+    "The customer reports that the delivery failed twice and that he was not at home"),
     Made("a plain not", "summarize",
     json.dumps({"text":"the minutes of the meeting of the board in March"}),
     "The board did not approve the plan; the vote failed by two votes."),
@@ -347,7 +346,7 @@ SECOND: Final[tuple[Made, ...]] = (
         "raised to 60 s"
     )),
     Made("shown, not failed", "read_email",json.dumps({"id":"E"}),
-    f"Subject: Your payment failed\n\nDear customer, your last payment failed.\n{PROSE}"),
+    f"Subject: Your payment failed\n\nHello, your last payment failed.\n{PROSE}"),
     Made("went well", "bash",command("./run_all.sh"),(
         f"{progress('job',40)}\nretry 1: request failed, trying again\n{progress('job',10)}\nall "
         "jobs finished, 0 failed"
@@ -402,10 +401,10 @@ THIRD: Final[tuple[Made, ...]] = (
     "This site can't be reached\nx.example refused to connect.","reached"),
     Made("behind a preamble", "interpreter",json.dumps({"code":"x"}),
     "Return code: 0\nStdout: \nStderr: ValueError: unknown currency XXZ","unknown currency"),
-    Made("said in words", "upgrade_seat",json.dumps({"s":"1A"}),
+    Made("in a sentence", "upgrade_seat",json.dumps({"s":"1A"}),
     "Upgrades are only possible for members","only possible"),
-    Made("said in words", "send_sms",json.dumps({"to":"1"}),"The number is blocked","blocked"),
-    Made("said in words", "order_item",json.dumps({"i":"x"}),"Item x is out of stock",
+    Made("in a sentence", "send_sms",json.dumps({"to":"1"}),"The number is blocked","blocked"),
+    Made("in a sentence", "order_item",json.dumps({"i":"x"}),"Item x is out of stock",
     "out of stock"),
     Made("a plain not", "get_profile",json.dumps({"i":"x"}),
     "The profile is not public and has no picture"),
@@ -475,11 +474,11 @@ FOURTH: Final[tuple[Made, ...]] = (
     "Unavailable"),
     Made("behind a preamble","exec_code",json.dumps({"code":"f(1)"}),
     "Execution finished (exit code 0)\nStdout: Exception: no row for key 7","no row"),
-    Made("said in words","pay_bill",json.dumps({"id":"B"}),"Payment declined: limit reached",
+    Made("in a sentence","pay_bill",json.dumps({"id":"B"}),"Payment declined: limit reached",
     "declined"),
-    Made("said in words","change_plan",json.dumps({"p":"x"}),
+    Made("in a sentence","change_plan",json.dumps({"p":"x"}),
     "You are not allowed to change this plan before May","not allowed"),
-    Made("said in words","add_to_cart",json.dumps({"i":"x"}),"Quantity must not exceed 5",
+    Made("in a sentence","add_to_cart",json.dumps({"i":"x"}),"Quantity must not exceed 5",
     "must not exceed"),
     Made("as data","api",json.dumps({"p":1}),json.dumps({"code":"INVALID_ARGUMENT",
     "message":"bad date","success":False}),"bad date"),
@@ -516,9 +515,9 @@ AT_FIRST: Final = {
     "list 6": Confusion(55, 19, 8, 38),
     "list 7": Confusion(53, 19, 8, 33),
 }
-"""What was found in each list when it was new. Lists 5 to 7 were all written before the detector
-was read by their writer; each was measured once before its failures were looked at, after what the
-lists before it had shown was mended.
+"""What was found in each list when it was new. Lists 5 to 7 were all written by an author who had
+not read the detector. Each was measured once, before its failures were examined and after the
+problems of the earlier lists were fixed.
 """
 _CASES: Final = Path(__file__).with_name("cases") / "outputs.jsonl"
 
@@ -545,7 +544,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     lists |= kept_cases()
     rows, whole, new, quoted = [], Confusion(), Confusion(), 0
     for name, made in lists.items():
-        counted, right, wrong = judged(made)
+        counted, right, wrong = evaluated(made)
         whole, quoted = whole.joined(counted), quoted + right
         first = AT_FIRST.get(name)
         new = new.joined(first) if first is not None else new
@@ -583,8 +582,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     )
 
 
-def judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
-    """What is found in a list, how often what is quoted is the error, and what is wrong."""
+def evaluated(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
+    """What is found in a list, how often the quotation is the error, and the wrong results."""
     counted, quoted, wrong = Confusion(), 0, []
     for item in made:
         call = Step(
@@ -594,10 +593,10 @@ def judged(made: tuple[Made, ...]) -> tuple[Confusion, int, list[str]]:
             name=item.tool,
             start_time=0,
             input=item.given,
-            output=item.said,
+            output=item.output,
         )
         found = failure_in(Contents(call), item.tool)
-        counted = counted.plus(truth=item.is_failure, said=found is not None)
+        counted = counted.plus(truth=item.is_failure, found=found is not None)
         quoted += found is not None and item.is_failure and item.error in found.message
         if item.is_failure is not (found is not None):
             wrong.append(f"{item.kind}: {item.tool}")

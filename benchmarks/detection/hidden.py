@@ -4,8 +4,8 @@ followed them, arguments.
 Truth: an output that begins with "Error" is a hidden failure; it was not retried when the agent's
 next words were a plain answer; a run's arguments were wrong when a tool that should have been
 called was called, and never with the arguments that were meant (tools that only think, calculate or
-hand over are left out: what they are given is free). A false alarm is one about a call, or a run,
-without the trouble.
+hand over are left out: their arguments are free). A false alarm is a finding about a call or a run
+without such a failure.
 """
 
 from __future__ import annotations
@@ -74,15 +74,15 @@ def _measure_elsewhere(report: Report) -> None:
         [("detector", *counted.row())],
     )
     report.notes.append(
-        "of other agents' failures those are missed that say a search found nothing: that is an "
-        "answer here"
+        "failures of other agents that consist of a search without results are missed: they count "
+        "as answers here"
     )
     report.figures["hidden_elsewhere_recall"] = counted.recall or 0.0
     report.figures["hidden_elsewhere_precision"] = counted.precision or 0.0
 
 
 def fails(step: StepEvent) -> bool:
-    """Whether a call failed, as the source tells it."""
+    """Whether a call failed, according to the source."""
     return step.kind == "tool_call" and step.output.startswith("Error")
 
 
@@ -122,12 +122,12 @@ def _measure_hidden(report: Report, runs: list[list[StepEvent]]) -> None:
             replayed, answered, lambda run: run.steps_found(NOT_RETRIED), among=failed
         )
         later.append((name, "detector", *not_retried.row(), _early(replayed, NOT_RETRIED)))
-        said = "as it stands" if name == "as it stands" else f"told otherwise ({name})"
+        wording = "as it stands" if name == "as it stands" else f"reworded ({name})"
         least = 0.95 if name == "as it stands" else 0.8
-        _goals(report, f"hidden tool errors, {said}", hidden, least)
+        _goals(report, f"hidden tool errors, {wording}", hidden, least)
         _goals(
             report,
-            f"errors not followed by a retry, {said}",
+            f"errors not followed by a retry, {wording}",
             not_retried,
             0.9 if name == "as it stands" else 0.8,
         )
@@ -150,20 +150,19 @@ def _measure_hidden(report: Report, runs: list[list[StepEvent]]) -> None:
 def _count(
     replayed: Iterable[Replayed],
     truth: set[tuple[str, str]],
-    said: Callable[[Replayed], set[str]],
+    found_in: Callable[[Replayed], set[str]],
     among: set[tuple[str, str]] | None = None,
 ) -> Confusion:
-    """Over all calls, or over those among which one is judged; what is said of others is false
-    there too."""
+    """Count over all calls, or over ``among``; a finding about another call is then false."""
     counted = Confusion()
     for run in replayed:
-        found = said(run)
+        found = found_in(run)
         for step in run.steps:
             key = (step.trace_id, step.step_id)
             if step.kind == "tool_call" and (
                 among is None or key in among or step.step_id in found
             ):
-                counted = counted.plus(truth=key in truth, said=step.step_id in found)
+                counted = counted.plus(truth=key in truth, found=step.step_id in found)
     return counted
 
 
@@ -202,7 +201,11 @@ def wrong_arguments(run: dict[str, Any]) -> bool:
 POLICIES: Final[dict[str, dict[str, Any]]] = {
     "schema and identifiers (default)": {"rule": "tool_arguments"},
     "what the tool refused": {"rule": "tool_arguments", "rejected": True, "identifiers": False},
-    "numbers that nobody named": {"rule": "tool_arguments", "numbers": True, "identifiers": False},
+    "numbers that were not given": {
+        "rule": "tool_arguments",
+        "numbers": True,
+        "identifiers": False,
+    },
     "all of them": {"rule": "tool_arguments", "rejected": True, "numbers": True},
 }
 
@@ -214,7 +217,9 @@ def _measure_arguments(report: Report, runs: list[list[StepEvent]]) -> None:
         replayed = replay(runs, only(rule))
         counted = Confusion()
         for run in replayed:
-            counted = counted.plus(truth=truth[run.steps[0].trace_id], said=bool(run.of(ARGUMENTS)))
+            counted = counted.plus(
+                truth=truth[run.steps[0].trace_id], found=bool(run.of(ARGUMENTS))
+            )
         first = [
             min(run.share_of_time(finding) for finding in run.of(ARGUMENTS))
             for run in replayed
@@ -244,15 +249,15 @@ def _measure_arguments(report: Report, runs: list[list[StepEvent]]) -> None:
             report.figures["wrong_arguments_recall"] = counted.recall or 0.0
             if first:
                 report.figures["wrong_arguments_share_of_time"] = fmean(first)
-    for name, said in (("any failed call", fails), ("any call that writes", _writes)):
+    for name, is_hit in (("any failed call", fails), ("any call that writes", _writes)):
         counted = Confusion()
         for steps in runs:
             counted = counted.plus(
-                truth=truth[steps[0].trace_id], said=any(said(step) for step in steps)
+                truth=truth[steps[0].trace_id], found=any(is_hit(step) for step in steps)
             )
         rows.append((f"baseline: {name}", *counted.row(), ""))
     title = f"wrong arguments: {sum(truth.values())} of {len(runs)} runs"
-    report.table(title, ("what is looked at", *ROW, "share of the run's time passed"), rows)
+    report.table(title, ("finding", *ROW, "share of the run's time passed"), rows)
 
 
 def _writes(step: StepEvent) -> bool:

@@ -26,7 +26,8 @@ BUSY: Final = (20.0, 500.0)
 SPARSE: Final = (2.0, 20.0)
 """Runs an hour.
 
-With a handful, chance alone makes some hours five times as dear as others: reported apart.
+With a handful of runs, chance alone makes some hours five times as expensive as others, so sparse
+agents are reported separately.
 """
 FACTORS: Final = (2.0, 5.0, 10.0)
 SPIKES_EACH: Final = 2
@@ -98,7 +99,7 @@ class Spike:
     factor: float
     what: str
 
-    def covers(self, hour: int) -> bool:
+    def includes(self, hour: int) -> bool:
         return self.first <= hour < self.first + self.hours
 
 
@@ -115,9 +116,9 @@ class AgentSpec:
     spikes: list[Spike] = field(default_factory=list)
 
     def trend_at(self, hour: int) -> float:
-        """What it costs and takes beside the beginning of the month."""
+        """Cost and duration as a multiple of those at the beginning of the month."""
         if self.trend == "drift":
-            return math.exp(math.log(2) * hour / (DAYS * 24))  # twice as dear by the end
+            return math.exp(math.log(2) * hour / (DAYS * 24))  # twice the cost at the end
         return SHIFT if self.trend == "shift" and hour >= SHIFT_DAY * 24 else 1.0
 
 
@@ -149,7 +150,7 @@ def make_agent(
         first = next(hours, None)
         if first is not None:
             agent.spikes.append(
-                Spike(first, rng.choice((1, 2, 3)), factor, rng.choice(("dearer", "busier")))
+                Spike(first, rng.choice((1, 2, 3)), factor, rng.choice(("costlier", "busier")))
             )
     return agent
 
@@ -168,21 +169,21 @@ def windows_of(
 ) -> Iterator[Window]:
     """The agent's month, hour by hour.
 
-    More runs make no hour slower: latency spikes are dearer runs only.
+    A higher number of runs does not change latency, so latency spikes only make runs slower.
     """
     rng = random.Random(seed)
     sizes = [amount(*size) for size in agent.source.sizes]
     for hour in range(DAYS * 24):
-        spike = next((spike for spike in agent.spikes if spike.covers(hour)), None)
+        spike = next((spike for spike in agent.spikes if spike.includes(hour)), None)
         factor = spike.factor if spike is not None else 1.0
         busier = factor if spike is not None and spike.what == "busier" and not latency else 1.0
-        dearer = factor if busier == 1.0 else 1.0
+        costlier = factor if busier == 1.0 else 1.0
         count = _arrivals(rng, agent, hour, busier)
         start = rng.randrange(len(sizes))
         value = sum(
             sizes[(start + call) % len(sizes)] for call in range(count * agent.calls)
         )  # neighbours go together
-        yield Window(hour, value * dearer * agent.trend_at(hour), count)
+        yield Window(hour, value * costlier * agent.trend_at(hour), count)
 
 
 def _arrivals(rng: random.Random, agent: AgentSpec, hour: int, busier: float) -> int:
@@ -210,16 +211,16 @@ def _poisson(rng: random.Random, mean: float) -> int:
 def best_possible(
     agent: AgentSpec, windows: Sequence[Window], amount: Callable[[int, int], float]
 ) -> list[bool]:
-    """What could be told of the planted hours by who knows the agent: more than all but one of a
-    thousand such hours are.
+    """The planted hours that a detector with full knowledge of the agent finds: those above all but
+    one of a thousand ordinary hours of the kind.
 
-    No judge can find more at one false alarm per 1,000 windows.
+    No detector can find more with one false alarm per 1,000 windows.
     """
     rng = random.Random(f"{agent}")
     once = [amount(*size) for size in agent.source.sizes]
     sums = list(accumulate(once * 2, initial=0.0))
     bursts = [fmean(rng.choices(agent.source.bursts, k=60)) for _ in range(DRAWS)]
-    said = [False] * len(windows)
+    found = [False] * len(windows)
     for hour in (
         hour for spike in agent.spikes for hour in range(spike.first, spike.first + spike.hours)
     ):
@@ -230,5 +231,5 @@ def best_possible(
             amounts.append(
                 (times * sums[len(once)] + sums[start + rest] - sums[start]) * agent.trend_at(hour)
             )
-        said[hour] = windows[hour].value > sorted(amounts)[-2]
-    return said
+        found[hour] = windows[hour].value > sorted(amounts)[-2]
+    return found

@@ -2,7 +2,7 @@
 what it found when.
 
 Records carry the times of the source. A run's clock begins at its first record, and each record is
-appended when it happened, so that "how early" can be told in the run's own time.
+appended when it happened, so that "how early" is a share of the run's own time.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Replayed:
     steps: list[StepEvent]
     findings: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
-    """The findings and what ended them, as they were published."""
+    """Findings and their resolutions, as they were published."""
     summary: RunSummaryStruct | None = None
-    """What it used in all, as it is told when it has closed."""
+    """The summary of the run, as it is published when the run has closed."""
 
     @property
     def started_us(self) -> int:
@@ -124,8 +124,7 @@ def _replay_one(
 
 
 def _pass_time(stage: AssemblePartition, replayed: Replayed, from_us: int, to_us: int) -> None:
-    """Somebody watches: half seconds go by, of a long silence its first ones and a few of the
-    rest."""
+    """Tick every half second; in a long silence its first half seconds and a few of the rest."""
     watched = list(range(from_us + TICK_US, min(to_us, from_us + 20 * TICK_US), TICK_US))
     if to_us - from_us > 20 * TICK_US:
         stride = (to_us - from_us) // 40 + 1

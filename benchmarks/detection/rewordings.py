@@ -1,8 +1,8 @@
-"""Other ways in which a tool may say what it said: the word "Error" taken away or replaced, other
-words for the same trouble.
+"""Other wordings of a tool's error: the word "Error" removed or replaced, and synonyms for the same
+problem.
 
-Applied to the outputs that tell of an error in the source, and to no others. Which of several is
-taken follows from the text alone, so that every measurement sees the same.
+Applied only to outputs that are errors in the source. Which of several wordings is taken depends on
+the text alone, so that all measurements use the same.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def another_form(text: str) -> str:
 
 
 def other_words(text: str) -> str:
-    """The word removed, and the trouble told in synonyms."""
-    said = without_the_word(text)
+    """The word removed, and the problem described in synonyms."""
+    reworded = without_the_word(text)
     for pattern, synonyms in _SYNONYMS:
-        said = re.sub(pattern, _pick(synonyms, text), said)
-    return said
+        reworded = re.sub(pattern, _pick(synonyms, text), reworded)
+    return reworded
 
 
 WAYS: Final[dict[str, Reword]] = {

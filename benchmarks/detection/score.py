@@ -48,11 +48,11 @@ class Confusion:
     false: int = 0
     quiet: int = 0
 
-    def plus(self, *, truth: bool, said: bool) -> Confusion:
+    def plus(self, *, truth: bool, found: bool) -> Confusion:
         """One more case."""
         if truth:
-            return Confusion(self.found + said, self.missed + (not said), self.false, self.quiet)
-        return Confusion(self.found, self.missed, self.false + said, self.quiet + (not said))
+            return Confusion(self.found + found, self.missed + (not found), self.false, self.quiet)
+        return Confusion(self.found, self.missed, self.false + found, self.quiet + (not found))
 
     def joined(self, other: Confusion) -> Confusion:
         """The cases of both."""
@@ -65,12 +65,12 @@ class Confusion:
 
     @property
     def precision(self) -> float | None:
-        """The share of what was said that is true; None where nothing was said."""
+        """The share of reported cases that are true; None where none was reported."""
         return _share(self.found, self.found + self.false)
 
     @property
     def recall(self) -> float | None:
-        """The share of what is true that was said; None where nothing is true."""
+        """The share of true cases that were reported; None where none is true."""
         return _share(self.found, self.found + self.missed)
 
     @property
@@ -80,7 +80,7 @@ class Confusion:
 
     @property
     def false_per_100(self) -> float | None:
-        """False alarms per 100 cases without the trouble."""
+        """False alarms per 100 cases that are not true."""
         share = _share(self.false, self.false + self.quiet)
         return None if share is None else 100 * share
 

@@ -1,8 +1,8 @@
 """30 days of hourly cost and latency of made-up agents: spikes are planted, and must be found; the
 rest must stay quiet.
 
-The detector is the rule's default. Beside simple judges stands what could be told at best of agents
-with few runs, whose hours differ by chance alone.
+The detector is the rule's default. It is compared with simple methods and, for agents with few runs
+whose hours differ by chance, with the best result that is possible.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ PREFILL_US_PER_TOKEN: Final = 200
 DECODE_US_PER_TOKEN: Final = 20_000
 
 
-# -- judges --
+# -- methods --
 
-Judge = Callable[[Sequence[Window]], list[bool]]
+Method = Callable[[Sequence[Window]], list[bool]]
 """For each window, whether it is a spike by what came before it."""
 
 
 def ours(windows: Sequence[Window]) -> list[bool]:
     """The detector of ``spend_spike``, by its defaults."""
     model = SpikeModel()
-    said = []
+    found = []
     for window in windows:
         at_us = START_US + window.hour * HOUR_US
-        said.append(model.is_spike(at_us, window.value, window.count))
+        found.append(model.is_spike(at_us, window.value, window.count))
         model.learn(at_us, window.value, window.count)
-    return said
+    return found
 
 
 def times_the_mean(windows: Sequence[Window]) -> list[bool]:
@@ -81,16 +81,16 @@ def _by_past(
     windows: Sequence[Window], is_spike: Callable[[Sequence[float], float], bool]
 ) -> list[bool]:
     past: deque[float] = deque(maxlen=7 * 24)
-    said = []
+    found = []
     for window in windows:
-        said.append(len(past) >= LEARN_WINDOWS and is_spike(past, window.value))
+        found.append(len(past) >= LEARN_WINDOWS and is_spike(past, window.value))
         past.append(window.value)
-    return said
+    return found
 
 
 BEST: Final = "best possible at 1 false alarm per 1,000"
 OURS: Final = "spend spike, as it is by default"
-JUDGES: Final[dict[str, Judge]] = {
+METHODS: Final[dict[str, Method]] = {
     OURS: ours,
     "3 x the mean of 7 days": times_the_mean,
     "mean + 3 deviations of 7 days": three_deviations,
@@ -102,7 +102,7 @@ JUDGES: Final[dict[str, Judge]] = {
 
 @dataclass(slots=True)
 class Tally:
-    """What was planted and found, by factor, and what was said of windows in which nothing was."""
+    """Planted and found spikes by factor, and false alarms in windows without one."""
 
     planted: dict[str, int] = field(default_factory=dict)
     found: dict[str, int] = field(default_factory=dict)
@@ -112,27 +112,27 @@ class Tally:
     false_of: dict[str, int] = field(default_factory=dict)
     quiet_of: dict[str, int] = field(default_factory=dict)
 
-    def take(self, agent: AgentSpec, windows: Sequence[Window], said: Sequence[bool]) -> None:
-        """Score one month. A spike into hours in which nothing ran is none."""
+    def take(self, agent: AgentSpec, windows: Sequence[Window], found: Sequence[bool]) -> None:
+        """Score one month. A spike in hours without runs does not count."""
         for spike in agent.spikes:
             if not any(
                 windows[hour].count for hour in range(spike.first, spike.first + spike.hours)
             ):
                 continue
-            hours = [hour for hour in range(spike.first, spike.first + spike.hours) if said[hour]]
+            hours = [hour for hour in range(spike.first, spike.first + spike.hours) if found[hour]]
             self._count(
                 f"{spike.factor:.0f}x", bool(hours), at_once=bool(hours) and hours[0] == spike.first
             )
         if agent.trend == "shift":
             first = SHIFT_DAY * 24
-            self._count("shift", any(said[first : first + SHIFT_KNOWN_H]), at_once=said[first])
-        for hour, is_said in enumerate(said):
-            if hour >= LEARN_WINDOWS and not _is_troubled(agent, hour):
+            self._count("shift", any(found[first : first + SHIFT_KNOWN_H]), at_once=found[first])
+        for hour, is_found in enumerate(found):
+            if hour >= LEARN_WINDOWS and not _has_spike(agent, hour):
                 self.quiet_windows += 1
-                self.false += is_said
+                self.false += is_found
                 for sort in _sorts_of(agent, hour):
                     self.quiet_of[sort] = self.quiet_of.get(sort, 0) + 1
-                    self.false_of[sort] = self.false_of.get(sort, 0) + is_said
+                    self.false_of[sort] = self.false_of.get(sort, 0) + is_found
 
     def _count(self, kind: str, found: bool, *, at_once: bool) -> None:
         self.planted[kind] = self.planted.get(kind, 0) + 1
@@ -148,13 +148,13 @@ class Tally:
         return 1000 * self.false / self.quiet_windows if self.quiet_windows else None
 
 
-def _is_troubled(agent: AgentSpec, hour: int) -> bool:
+def _has_spike(agent: AgentSpec, hour: int) -> bool:
     shifted = agent.trend == "shift" and 0 <= hour - SHIFT_DAY * 24 < SHIFT_KNOWN_H
-    return shifted or any(spike.covers(hour) for spike in agent.spikes)
+    return shifted or any(spike.includes(hour) for spike in agent.spikes)
 
 
 def _sorts_of(agent: AgentSpec, hour: int) -> Iterator[str]:
-    """What may mislead a judge in an hour in which nothing is wrong."""
+    """Names of patterns that may cause a false alarm in this hour."""
     day, of_day = divmod(hour, 24)
     if day < 7:
         yield "the first week"
@@ -162,7 +162,7 @@ def _sorts_of(agent: AgentSpec, hour: int) -> Iterator[str]:
         yield "a drift to 2x"
     if agent.trend == "shift" and hour >= SHIFT_DAY * 24:
         yield "after the shift was known"
-    if agent.day_swing >= STRONG_SWING and of_day in DEAREST_HOURS:
+    if agent.day_swing >= STRONG_SWING and of_day in PEAK_HOURS:
         yield "the day's peak, strong cycle"
     if agent.weekend < 1 and day % 7 == FIRST_WEEKDAY and day > FIRST_WEEKDAY:
         yield "Mondays after a quiet weekend"
@@ -176,7 +176,7 @@ SORTS: Final = (
     "Mondays after a quiet weekend",
 )
 STRONG_SWING: Final = 0.5
-DEAREST_HOURS: Final = range(12, 19)
+PEAK_HOURS: Final = range(12, 19)
 FIRST_WEEKDAY: Final = 2
 """The month begins on a Saturday."""
 
@@ -184,7 +184,7 @@ KINDS: Final = ("2x", "5x", "10x", "shift")
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Plant, judge, score."""
+    """Plant spikes, run the methods, score them."""
     all_sources = sources()
     columns = (
         "",
@@ -200,9 +200,9 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             f"{count} agents with {rates[0]:.0f} to {rates[1]:.0f} runs an hour: spikes of 1 to 3 "
             "hours, a lasting shift to 4x"
         )
-        report.table(title, columns, [_row(judge, tally) for judge, tally in tallies.items()])
+        report.table(title, columns, [_row(method, tally) for method, tally in tallies.items()])
         sorts = [
-            (judge, *(_false_text(tallies[judge], sort) for sort in SORTS)) for judge in JUDGES
+            (method, *(_false_text(tallies[method], sort) for sort in SORTS)) for method in METHODS
         ]
         report.table("false alarms per 1,000 windows, by what may mislead", ("", *SORTS), sorts)
         _figures(report, tallies[OURS], name, tallies.get(BEST))
@@ -211,15 +211,15 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 def _tallies(
     seed: str, count: int, rates: tuple[float, float], all_sources: Sequence[Source]
 ) -> dict[str, Tally]:
-    tallies = {name: Tally() for name in JUDGES}
+    tallies = {name: Tally() for name in METHODS}
     for number in range(count):
         agent = make_agent(number, seed, all_sources, rates)
         for what, amount in (("cost", cost_of_call), ("latency", latency_of_call)):
             windows = list(
                 windows_of(agent, f"{seed}/{number}/{what}", amount, latency=what == "latency")
             )
-            for name, judge in JUDGES.items():
-                tallies[name].take(agent, windows, judge(windows))
+            for name, method in METHODS.items():
+                tallies[name].take(agent, windows, method(windows))
             if rates == SPARSE:
                 tallies.setdefault(BEST, Tally()).take(
                     agent, windows, best_possible(agent, windows, amount)
@@ -248,7 +248,7 @@ def _row(name: str, tally: Tally) -> tuple[str, ...]:
 
 
 def _figures(report: Report, tally: Tally, name: str, best: Tally | None) -> None:
-    """Where chance hides spikes from anybody, what is found is held against what could be."""
+    """Where chance hides spikes, what is found is compared with the best possible result."""
     series = "series" if name == "busy" else f"series_{name}"
     for kind in KINDS:
         report.figures[f"{series}_recall_{kind}"] = tally.recall(kind) or 0.0
@@ -261,7 +261,7 @@ def _figures(report: Report, tally: Tally, name: str, best: Tally | None) -> Non
                 Goal(f"series: spikes of {kind} found", recall, busy, "of them", at_most=False)
             )
         elif recall is not None and at_best:
-            what = f"series, {name} agents: spikes of {kind} found, beside what could be"
+            what = f"series, {name} agents: spikes of {kind} found, of the possible"
             report.goals.append(Goal(what, recall / at_best, sparse, "of them", at_most=False))
     what = "series" if best is None else f"series, {name} agents"
     report.goals.append(

@@ -1,7 +1,7 @@
-"""Made runs: failures that were recovered from or ignored, and repetition beside bulk work,
+"""Made runs: failures that were recovered from or ignored, and repetition as opposed to bulk work,
 housekeeping and polling.
 
-Each list was measured once when it was new, before its failures were looked at; ``AT_FIRST`` has
+Each list was measured once when it was new, before its failures were examined; ``AT_FIRST`` has
 what was found then.
 """
 
@@ -29,8 +29,8 @@ AT_FIRST: Final = {
     (2, "tool_error_ignored"): Confusion(4, 1, 1, 5),
     (2, "repetition"): Confusion(5, 0, 2, 6),
 }
-"""What was found in each list when it was new; the second list after what the first had shown
-was mended."""
+"""What was found in each list when it was new; the second list after the problems of the first were
+fixed."""
 _CASES: Final = Path(__file__).with_name("cases") / "runs.jsonl"
 
 
@@ -38,7 +38,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Each list and rule as it is found now, and as it was found when it was new."""
     rows = []
     for (number, rule), first in AT_FIRST.items():
-        counted, wrong = judged(number, rule)
+        counted, wrong = evaluated(number, rule)
         rows.append((f"list {number}", rule, *counted.row()[:2], *first.row()[:2]))
         if wrong:
             report.notes.append(f"list {number}, {rule}: wrong are {'; '.join(wrong)}")
@@ -54,15 +54,15 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         )
 
 
-def judged(number: int, rule: str) -> tuple[Confusion, list[str]]:
-    """What is found in a list, and the names of the runs that are judged wrongly."""
+def evaluated(number: int, rule: str) -> tuple[Confusion, list[str]]:
+    """What is found in a list, and the names of the runs with a wrong result."""
     counted, wrong = Confusion(), []
     for line in _CASES.read_text(encoding="utf-8").splitlines():
         case = json.loads(line)
         if (case["list"], case["rule"]) != (number, rule):
             continue
         found = bool(replay([_run(case["steps"])])[0].of(*ALERTS[rule]))
-        counted = counted.plus(truth=case["expected"], said=found)
+        counted = counted.plus(truth=case["expected"], found=found)
         if found is not case["expected"]:
             wrong.append(case["name"])
     return counted, wrong
@@ -84,14 +84,14 @@ def _step(number: int, at_s: int, step: dict[str, Any]) -> StepEvent:
                 "type": "function",
             }
         ]
-        said = step["answer"] if "answer" in step else json.dumps(calls)
+        output = step["answer"] if "answer" in step else json.dumps(calls)
         return ended(
-            number, at_s, kind="llm_call", name="m", model="gpt-4o", input="...", output=said
+            number, at_s, kind="llm_call", name="m", model="gpt-4o", input="...", output=output
         )
-    said = step.get("said", "")
-    said = said if isinstance(said, str) else json.dumps(said)
+    output = step.get("output", "")
+    output = output if isinstance(output, str) else json.dumps(output)
     failed = {"status": "error", "error_message": step["error"]} if "error" in step else {}
     given = json.dumps(step["given"])
     return ended(
-        number, at_s, tool=step["tool"], name=step["tool"], input=given, output=said, **failed
+        number, at_s, tool=step["tool"], name=step["tool"], input=given, output=output, **failed
     )

@@ -1,8 +1,8 @@
 """Loops and waste, and retrieval that does not serve, as people saw them in real runs (trail_gaia).
 
 Truth: a run is labelled with "Resource Abuse", or "Poor Information Retrieval". How often is too
-often is chosen from a small grid on all other runs (leave one out), for the detector as for the
-simple counts beside it.
+often is chosen from a small grid on all other runs (leave one out), for the detector and for the
+simple counts that it is compared with.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SIMILARITIES: Final = (0.5, 0.6, 0.7)
 OVERLAPS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 MIN_OVERLAPS: Final = (0.0, 0.1, 0.2, 0.3)
 
-Said = dict[Any, list[bool]]
-"""For each setting, what is said of each run."""
+Reports = dict[Any, list[bool]]
+"""For each setting, whether each run is reported."""
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
@@ -45,7 +45,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def _measure_waste(report: Report, runs: list[list[StepEvent]], truth: list[bool]) -> None:
-    said: Said = {}
+    reports: Reports = {}
     replayed: dict[Any, list[Replayed]] = {}
     for repeats in REPEATS:
         for similarity in SIMILARITIES:
@@ -56,12 +56,12 @@ def _measure_waste(report: Report, runs: list[list[StepEvent]], truth: list[bool
                 "exact": True,
             }
             replayed[repeats, similarity] = replay(runs, only(rule))
-            said[repeats, similarity] = [
+            reports[repeats, similarity] = [
                 bool(run.findings) for run in replayed[repeats, similarity]
             ]
-    repeated: Said = {least: [_most_repeated(run) >= least for run in runs] for least in REPEATS}
+    repeated: Reports = {least: [_most_repeated(run) >= least for run in runs] for least in REPEATS}
     default = replay(runs)
-    ours, chosen = leave_one_out(said, truth)
+    ours, chosen = leave_one_out(reports, truth)
     rows = [
         (
             "repetition, how often learnt from the others",
@@ -114,15 +114,15 @@ def _measure_waste(report: Report, runs: list[list[StepEvent]], truth: list[bool
 
 
 def _measure_retrieval(report: Report, runs: list[list[StepEvent]], truth: list[bool]) -> None:
-    said: Said = {}
+    reports: Reports = {}
     for least in MIN_OVERLAPS:
-        said[least] = [
+        reports[least] = [
             bool(run.findings)
             for run in replay(runs, only({"rule": "irrelevant_retrieval", "min_overlap": least}))
         ]
-    overlap: Said = {least: [_least_overlap(run) < least for run in runs] for least in OVERLAPS}
+    overlap: Reports = {least: [_least_overlap(run) < least for run in runs] for least in OVERLAPS}
     default = replay(runs, only({"rule": "irrelevant_retrieval"}))
-    ours, chosen = leave_one_out(said, truth)
+    ours, chosen = leave_one_out(reports, truth)
     baseline, _ = leave_one_out(overlap, truth)
     rows = [
         ("irrelevant retrieval, overlap learnt from the others", *_row(ours, truth), ""),
@@ -160,36 +160,38 @@ def _measure_retrieval(report: Report, runs: list[list[StepEvent]], truth: list[
     )
 
 
-def leave_one_out(said: Said, truth: Sequence[bool]) -> tuple[list[bool], Any]:
-    """What is said of each run with the setting that is best on all others, and the setting
+def leave_one_out(reports: Reports, truth: Sequence[bool]) -> tuple[list[bool], Any]:
+    """Whether each run is reported with the setting that is best on all others, and the setting
     most folds chose."""
     out: list[bool] = []
     chosen: Counter[Any] = Counter()
-    for held in range(len(truth)):
-        rest = [index for index in range(len(truth)) if index != held]
+    for left_out in range(len(truth)):
+        rest = [index for index in range(len(truth)) if index != left_out]
         best = max(
-            said,
+            reports,
             key=lambda setting: (
-                confusion([said[setting][i] for i in rest], [truth[i] for i in rest]).f1 or 0.0
+                confusion([reports[setting][i] for i in rest], [truth[i] for i in rest]).f1 or 0.0
             ),
         )
         chosen[best] += 1
-        out.append(said[best][held])
+        out.append(reports[best][left_out])
     return out, chosen.most_common(1)[0][0]
 
 
-def confusion(said: Sequence[bool], truth: Sequence[bool]) -> Confusion:
+def confusion(reports: Sequence[bool], truth: Sequence[bool]) -> Confusion:
     """Counted over runs."""
     counted = Confusion()
-    for one, other in zip(said, truth, strict=True):
-        counted = counted.plus(truth=other, said=one)
+    for one, other in zip(reports, truth, strict=True):
+        counted = counted.plus(truth=other, found=one)
     return counted
 
 
-def f1_interval(said: Sequence[bool], truth: Sequence[bool], seed: int = 1) -> tuple[float, float]:
+def f1_interval(
+    reports: Sequence[bool], truth: Sequence[bool], seed: int = 1
+) -> tuple[float, float]:
     """The 95 % interval of F1, by resampling runs."""
     rng = random.Random(seed)
-    pairs = list(zip(said, truth, strict=True))
+    pairs = list(zip(reports, truth, strict=True))
     drawn = []
     for _ in range(RESAMPLES):
         sample = rng.choices(pairs, k=len(pairs))
@@ -200,8 +202,8 @@ def f1_interval(said: Sequence[bool], truth: Sequence[bool], seed: int = 1) -> t
     return drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES) - 1]
 
 
-def _row(said: Sequence[bool], truth: Sequence[bool]) -> tuple[str, str, str, str]:
-    return confusion(said, truth).row()
+def _row(reports: Sequence[bool], truth: Sequence[bool]) -> tuple[str, str, str, str]:
+    return confusion(reports, truth).row()
 
 
 def _early(replayed: Sequence[Replayed]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.detection.cost import ORDINARY, SPIKE, Case, judged, read_cases
+from benchmarks.detection.cost import ORDINARY, SPIKE, Case, read_cases, reported_at
 from benchmarks.detection.score import Confusion, bootstrap, wilson
 from tests.support.data_cases import real_data
 
@@ -28,7 +28,7 @@ def test_every_spike_is_found_before_its_run_ends(cases: list[Case]) -> None:
     assert len(spikes) == 7
     shares = []
     for case in spikes:
-        found = judged(case, (other.summary for other in others(cases, case)))
+        found = reported_at(case, (other.summary for other in others(cases, case)))
         assert found is not None
         assert found < case.last_us
         shares.append(case.cost_by(found) / case.cost)
@@ -41,7 +41,7 @@ def test_the_most_expensive_ordinary_runs_raise_nothing(cases: list[Case]) -> No
         (case for case in cases if case.times_median < ORDINARY), key=lambda case: -case.cost
     )[:10]
     assert [
-        judged(case, (other.summary for other in others(cases, case))) for case in ordinary
+        reported_at(case, (other.summary for other in others(cases, case))) for case in ordinary
     ] == [None] * 10
 
 
@@ -55,9 +55,9 @@ def test_intervals_are_those_of_the_books() -> None:
     assert 0.55 < high < 0.7
     counts = (
         Confusion()
-        .plus(truth=True, said=True)
-        .plus(truth=True, said=False)
-        .plus(truth=False, said=True)
+        .plus(truth=True, found=True)
+        .plus(truth=True, found=False)
+        .plus(truth=False, found=True)
     )
     assert (counts.recall, counts.precision, counts.false_per_100) == (0.5, 0.5, 100.0)
     assert Confusion().recall is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.detection.shapes import judged
+from benchmarks.detection.shapes import evaluated
 from stepstream.schemas.rules import RULES
 from stepstream.testing import (
     DetectorCase,
@@ -70,7 +70,7 @@ def test_what_it_keeps_is_bounded(tested: DetectorCase) -> None:
         (
             2,
             "tool_error_ignored",
-            ["ticket not closed, said closed", "backup then delete by other means"],
+            ["ticket not closed, reported as closed", "backup then delete by other means"],
         ),
         (2, "repetition", []),
     ],
@@ -79,4 +79,4 @@ def test_made_runs_give_the_same_findings_as_before(
     number: int, rule: str, known: list[str]
 ) -> None:
     """Errors handled or ignored; waste or bulk work. The known ones are still mistakes."""
-    assert set(judged(number, rule)[1]) <= set(known)
+    assert set(evaluated(number, rule)[1]) <= set(known)

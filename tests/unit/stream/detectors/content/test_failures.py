@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from benchmarks.detection.forms import FOURTH, KEPT, SECOND, SEEN, THIRD, Made, judged, kept_cases
+from benchmarks.detection.forms import (
+    FOURTH,
+    KEPT,
+    SECOND,
+    SEEN,
+    THIRD,
+    Made,
+    evaluated,
+    kept_cases,
+)
 from stepstream.schemas.step import Step
 from stepstream.stream.detectors.content.failure_forms import (
     ends_well,
@@ -161,7 +170,7 @@ def test_arguments_come_out_of_their_wrappers() -> None:
 )
 def test_failures_of_other_forms(made: Made) -> None:
     """After preambles, at ends, mid-text, as edits, pages, time-outs; the quote is the error."""
-    found = failure_in(contents(made.said, made.given), made.tool)
+    found = failure_in(contents(made.output, made.given), made.tool)
     assert (found is not None) is bool(made.error or made.kind == "as data")
     assert found is None or made.error in found.message
 
@@ -172,7 +181,7 @@ def test_failures_of_other_forms(made: Made) -> None:
 )
 def test_failures_of_the_kept_lists(name: str, recall: float, precision: float) -> None:
     """What was found in a list is not lost."""
-    counted, _, wrong = judged(kept_cases()[name])
+    counted, _, wrong = evaluated(kept_cases()[name])
     assert (counted.recall or 0) >= recall, wrong
     assert (counted.precision or 0) >= precision, wrong
 

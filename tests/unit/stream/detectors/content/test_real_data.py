@@ -51,10 +51,10 @@ def test_hidden_failures_are_found_in_every_wording(way: str) -> None:
         )
         for step in run:
             if step.kind == "tool_call":
-                hidden = hidden.plus(truth=fails(step), said=step.step_id in found)
+                hidden = hidden.plus(truth=fails(step), found=step.step_id in found)
             if fails(step):
                 not_retried = not_retried.plus(
-                    truth=step.step_id in answered, said=step.step_id in unminded
+                    truth=step.step_id in answered, found=step.step_id in unminded
                 )
     least = 0.95 if way == "as it stands" else 0.8
     for counted, wanted in ((hidden, least), (not_retried, min(least, 0.9))):
