@@ -59,7 +59,19 @@ class Tracer(StepOpener[Step, Run]):
         self._clock = clock
         self._set(settings, transport, redact, prices)
         self._at_exit_registered = False
+        self._sources: list[Callable[[], object]] = []
         call_after_fork(self)
+
+    def add_source(self, publish: Callable[[], object]) -> None:
+        """Call ``publish`` before every flush and at the end: it publishes what it has queued."""
+        self._sources.append(publish)
+
+    def _publish_sources(self) -> None:
+        for publish in self._sources:
+            try:
+                publish()
+            except Exception as error:
+                internal_error("Tracer.flush", error)
 
     def after_fork(self) -> None:
         """Replace the lock in the child: another thread may have owned it."""
@@ -123,6 +135,7 @@ class Tracer(StepOpener[Step, Run]):
 
         A program does not need it at its end, which waits by itself.
         """
+        self._publish_sources()
         engine = self._engine
         return engine is None or engine.sender.flush(timeout)
 
@@ -132,6 +145,7 @@ class Tracer(StepOpener[Step, Run]):
         Events that are not acknowledged by then are counted as failed. A later step connects
         again.
         """
+        self._publish_sources()
         engine = self._engine
         if engine is None:
             return True
@@ -188,6 +202,7 @@ class Tracer(StepOpener[Step, Run]):
 
     def _at_exit(self) -> None:
         try:
+            self._publish_sources()
             engine = self._engine
             if engine is None:
                 return

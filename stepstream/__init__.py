@@ -158,6 +158,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "otel":
+        return importlib.import_module("stepstream.otel")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(_LATER[name]), name)

@@ -31,6 +31,7 @@ PROGRAMS = (
     "query_costs",
     "subscribe_to_alerts",
     "tools_and_retries",
+    "trace_with_opentelemetry",
 )
 
 
@@ -84,7 +85,7 @@ def pipeline(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Pipelin
     return Pipeline(settings, tmp_path)
 
 
-def test_there_are_five_short_programs_and_all_are_explained() -> None:
+def test_programs_are_short_and_explained() -> None:
     """Each under 80 lines, named in the README, and run by a test of this file."""
     files = {path.stem: path for path in EXAMPLES.glob("*.py") if path.stem != "__init__"}
     assert sorted(files) == sorted(PROGRAMS)
@@ -121,6 +122,18 @@ def test_tools_and_retries(pipeline: Pipeline) -> None:
     assert steps["refund"][0].error_type.endswith("ArgumentsRefused")
     assert "refused: refund: usd: Input should be less than or equal to 100" in printed
     assert "answer: result for Lisbon; Lisbon: mild" in printed
+
+
+def test_trace_with_opentelemetry(pipeline: Pipeline) -> None:
+    """The ids of the spans, and every run although one in ten is sampled."""
+    printed = pipeline.run("trace_with_opentelemetry")
+    steps = pipeline.ended()
+    (run,), (call,) = steps["invoke_agent support"], steps["chat gpt-4o"]
+    assert f"run {run.trace_id}" in printed
+    assert (call.trace_id, call.parent_step_id) == (run.trace_id, run.step_id)
+    assert (call.kind, call.model, call.input) == ("llm_call", "gpt-4o", "Where is my order?")
+    assert call.usage is not None
+    assert (call.usage.input_tokens, call.cost_source) == (900, "priced")
 
 
 def test_budget(pipeline: Pipeline) -> None:

@@ -10,6 +10,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "producers": {"schemas", "stepstream/common"},
     # The SDK itself never reaches into the gateway: it stays light.
     "producers/gateway": {"schemas", "stepstream/common", "producers"},
+    "producers/otel": {"schemas", "producers", "producers/gateway"},
     "stream/core": {"schemas"},
     "stream/run": {"schemas", "stream/core"},
     "stream/baselines": {"schemas", "stream/core", "stream/run"},
@@ -90,6 +91,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stepstream/cli",
         "stepstream/queries",
         "producers",
+        "producers/otel",
         "sinks",
     },
 }

@@ -206,6 +206,24 @@ class Mapper:
                 secrets.redact(one)
         return steps
 
+    def start(self, span: Span, origin: Origin) -> AnyStep | Refused | None:
+        """The start of an open span's step, with what is known of it so far.
+
+        None for a span that is dropped, or would be, if nothing more became known of it.
+        """
+        steps = self.steps(span, origin)
+        if isinstance(steps, Refused):
+            return steps
+        if not steps:
+            return None
+        step = steps[0]
+        # What only an ended step has; an instrumentation may have set some of it early.
+        step.phase, step.end_time = "start", None
+        step.output, step.output_bytes, step.documents = "", None, []
+        step.usage = step.cost_usd = step.first_token_time = None
+        step.usage_may_repeat, step.cost_source = False, ""
+        return step
+
     def _project(self, read: Read, origin: Origin) -> str | None:
         """The step's project; None where the span names one that its key does not allow."""
         named = read.values[_PROJECT] or self._source.project

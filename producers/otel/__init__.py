@@ -1,0 +1,1 @@
+"""OpenTelemetry inside the agent's process: spans as steps, from their start on, and sampling."""
