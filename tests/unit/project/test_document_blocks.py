@@ -46,7 +46,7 @@ def test_there_are_blocks() -> None:
 
 @pytest.mark.parametrize("block", of("python"))
 def test_python_compiles_and_names_what_exists(block: Block) -> None:
-    """Also blocks with ``await`` at the top; every attribute of ``stepstream`` is public, or a module."""
+    """Also blocks with ``await`` at the top; what they use of ``stepstream`` is public."""
     tree = ast.parse(block.text)
     compile(tree, block.id, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     named = {
