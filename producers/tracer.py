@@ -62,7 +62,7 @@ class Tracer(StepOpener[Step, Run]):
         self._sources: list[Callable[[], object]] = []
         call_after_fork(self)
 
-    def add_source(self, publish: Callable[[], object]) -> None:
+    def _add_source(self, publish: Callable[[], object]) -> None:
         """Call ``publish`` before every flush and at the end: it publishes what it has queued."""
         self._sources.append(publish)
 

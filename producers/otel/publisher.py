@@ -50,7 +50,7 @@ class SpanPublisher:
         self._other_spans = other_spans
         self._start_delay_s = start_delay_s
         self._clear()
-        tracer.add_source(self.publish_ended)
+        tracer._add_source(self.publish_ended)
         call_after_fork(self)
 
     def _clear(self) -> None:
