@@ -99,8 +99,9 @@ current_run = _tracer.current_run
 current_step = _tracer.current_step
 
 
+# The settings that most programs set have a name here, so that editors and type checkers know them.
 @_never_raises
-def configure(
+def configure(  # noqa: PLR0913
     *,
     project: str | None = None,
     environment: str | None = None,

@@ -57,8 +57,9 @@ class Budget:
     reserve_usd: Usd = 0
     reserve_tokens: int = 0
 
-    # Written by hand: an error in a budget must not raise into the program.
-    def __init__(
+    # Written by hand: an error in a budget must not raise into the program. The order of the
+    # parameters is public, so programs may pass all of them by position.
+    def __init__(  # noqa: PLR0917
         self,
         usd: Usd | None = None,
         tokens: int | None = None,

@@ -67,8 +67,8 @@ def _read(value: Any, max_bytes: int) -> tuple[str, int | None]:
     return text, (size + reader.cut if reader.cut else None)
 
 
-# Two loops and no helper functions: this runs for every structure of every step, and a call for
-# each item would take three times as long as the check.
+# One loop and no helper functions: this runs for every structure of every step, and a call for each
+# item would take three times as long as the check.
 def fits(value: Any, room: int) -> bool:
     """True if a structure consists of plain values only and has at most ``room`` characters.
 
@@ -76,39 +76,28 @@ def fits(value: Any, room: int) -> bool:
     """
     inside = [value]
     for container in inside:  # it grows as nested containers are found
+        items = container
+        # Quotes, commas and colons around each item, and the brackets.
+        room -= (6 if type(container) is dict else 3) * len(container) + _CONTAINER_CHARS
+        if room < 0:
+            return False
         if type(container) is dict:
-            room -= 6 * len(container) + _CONTAINER_CHARS
-            if room < 0:
-                return False
-            for key, item in container.items():
+            for key in container:
                 if type(key) is not str or len(key) > KEY_CHARS:
                     return False
                 room -= len(key)
-                kind = type(item)
-                if kind is str:
-                    size = len(item)
-                    if size >= SHORTEST_FILE and (size > room or files_in(item)):
-                        return False
-                    room -= size
-                elif kind is dict or kind is list or kind is tuple:
-                    inside.append(item)
-                elif not (kind is int or kind is float or kind is bool or item is None):
+            items = container.values()
+        for item in items:
+            kind = type(item)
+            if kind is str:
+                size = len(item)
+                if size >= SHORTEST_FILE and (size > room or files_in(item)):
                     return False
-        else:
-            room -= 3 * len(container) + _CONTAINER_CHARS
-            if room < 0:
+                room -= size
+            elif kind is dict or kind is list or kind is tuple:
+                inside.append(item)
+            elif not (kind is int or kind is float or kind is bool or item is None):
                 return False
-            for item in container:
-                kind = type(item)
-                if kind is str:
-                    size = len(item)
-                    if size >= SHORTEST_FILE and (size > room or files_in(item)):
-                        return False
-                    room -= size
-                elif kind is dict or kind is list or kind is tuple:
-                    inside.append(item)
-                elif not (kind is int or kind is float or kind is bool or item is None):
-                    return False
         if room < 0:
             return False
     return True

@@ -81,7 +81,7 @@ class BatchWriter:
         self._dead_letters = DeadLetters(settings)
         self._kafka_outage = kafka_outage
         self._temporary: tuple[type[Exception], ...] = (
-            *writer.passing,
+            *writer.temporary_errors,
             *KAFKA_ERRORS,
             OSError,
             TooManyRefused,

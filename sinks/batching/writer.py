@@ -49,10 +49,10 @@ class StoreWriter(Protocol):
         """The topics to store, named without prefix."""
 
     @property
-    def passing(self) -> tuple[type[Exception], ...]:
-        """Errors that may be over after a while.
+    def temporary_errors(self) -> tuple[type[Exception], ...]:
+        """Errors after which the sink tries again.
 
-        Anything else but ``RowsRefused`` is a defect and ends the sink.
+        Any other error except ``RowsRefused`` is a defect and ends the sink.
         """
 
     @property

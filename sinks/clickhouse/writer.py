@@ -22,7 +22,7 @@ class ClickHouseWriter:
     """Implements ``StoreWriter``. For several threads, each with a connection of its own."""
 
     topics: Collection[str] = tuple(PROGRESS_TABLES)
-    passing: tuple[type[Exception], ...] = (ClickHouseError, StoreError)
+    temporary_errors: tuple[type[Exception], ...] = (ClickHouseError, StoreError)
     unreachable: tuple[type[Exception], ...] = (StoreUnreachable,)
 
     def __init__(self, settings: Settings) -> None:

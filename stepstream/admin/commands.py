@@ -85,7 +85,8 @@ def send_to_run(
     return command
 
 
-def send_to_scope(
+# Each is a field of the command, and all callers pass them by name.
+def send_to_scope(  # noqa: PLR0913
     settings: Settings,
     action: CommandAction,
     *,

@@ -94,13 +94,13 @@ class Cancelled(Exception):
 
 def retry(
     action: Callable[[], _Result],
-    passing: Errors,
+    temporary_errors: Errors,
     outage: OutageLog,
     *,
     stop: threading.Event,
     backoff: Backoff = DEFAULT_BACKOFF,
 ) -> _Result:
-    """The result of the first attempt that does not raise one of ``passing``.
+    """The result of the first attempt that does not raise one of ``temporary_errors``.
 
     Raises ``Cancelled`` once ``stop`` is set.
     """
@@ -108,7 +108,7 @@ def retry(
     while not stop.is_set():
         try:
             result = action()
-        except passing as error:
+        except temporary_errors as error:
             outage.failed(error)
             failures += 1
             stop.wait(backoff.pause_s(failures))
@@ -120,7 +120,7 @@ def retry(
 
 async def retry_in_thread(
     action: Callable[[], _Result],
-    passing: Errors,
+    temporary_errors: Errors,
     outage: OutageLog,
     *,
     backoff: Backoff = DEFAULT_BACKOFF,
@@ -130,7 +130,7 @@ async def retry_in_thread(
     while True:
         try:
             result = await asyncio.to_thread(action)
-        except passing as error:
+        except temporary_errors as error:
             outage.failed(error)
             failures += 1
             await asyncio.sleep(backoff.pause_s(failures))

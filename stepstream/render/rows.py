@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -195,16 +195,18 @@ def _document(document: Any) -> str:
     return f"{name}{rated}{f': {content}' if content else ''}"
 
 
-_STEP_FIELDS: Final = (
-    "kind", "name", "tool", "model", "agent", "error_type", "error_message", "attempt",
-    "retry_of", "fallback_of",
-    "input_tokens", "output_tokens", "cost_source", "input", "output",
-)  # fmt: skip
-_RUN_FIELDS: Final = (
-    "project", "environment", "agent", "agent_version", "task", "session_id", "user_id", "steps",
-    "open_steps", "error_steps",
-    "unpriced_steps", "orphan_steps", "duplicates", "late_steps", "steps_over_limit",
-    "skewed_steps", "input_tokens",
-    "output_tokens",
-    "failed_tool", "failed_kind", "error_type", "error_message",
-)  # fmt: skip
+# The columns that a row takes as they are; the others are converted above.
+_STEP_FIELDS: Final = tuple(
+    field.name
+    for field in fields(StepRow)
+    if field.name
+    not in (
+        *("step_id", "parent_step_id", "start_us", "end_us", "status", "cost_nanos"),
+        *("documents", "best_score", "texts"),
+    )
+)
+_RUN_FIELDS: Final = tuple(
+    field.name
+    for field in fields(RunRow)
+    if field.name not in ("trace_id", "status", "start_us", "end_us", "cost_nanos")
+)

@@ -16,6 +16,7 @@ from stepstream.schemas.trajectory import (
     TrajectoryStruct,
     UsageStruct,
 )
+from stepstream.schemas.usage import TOTALLED
 from stepstream.stream.run.clock_skew import run_span, skewed_steps
 from stepstream.stream.run.run import Run, Totals, UsageKey, sum_of
 from stepstream.stream.run.step_index import StepIndex
@@ -30,7 +31,6 @@ steps.
 def trajectory(run: Run) -> TrajectoryStruct:
     """The run's trajectory now."""
     identity, totals = run.identity, run.totals
-    tokens = _bounded(totals)
     outline = run.step_index
     if outline is None:
         outline = run.step_index = StepIndex()
@@ -71,11 +71,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
         late_steps=run.late_steps,
         steps_over_limit=run.over_limit,
         skewed_steps=skewed_steps(run) if run.closed else 0,
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
-        cached_input_tokens=tokens[2],
-        cache_write_tokens=tokens[3],
-        reasoning_tokens=tokens[4],
+        **_token_counts(totals),
         cost_usd=usd_from_nanos(totals.cost_nanos),
         tools=seen.tools,
         models=seen.models,
@@ -123,10 +119,22 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
         yield _usage(run, shown, parts.get(shown, []), repeated=shown not in wanted)
 
 
-def _bounded(totals: Totals) -> list[int]:
-    """Token counts, limited to what a record may contain."""
-    tokens = totals.tokens
-    return tokens if max(tokens) <= MAX_COUNT else [min(count, MAX_COUNT) for count in tokens]
+def _token_counts(totals: Totals) -> dict[str, int]:
+    """Token counts by field, limited to what a record may contain."""
+    return {
+        name: min(count, MAX_COUNT) for name, count in zip(TOTALLED, totals.tokens, strict=True)
+    }
+
+
+def _used_amounts(totals: Totals) -> dict[str, int]:
+    """The fields of ``UsedAmounts``."""
+    counts = _token_counts(totals)
+    counts["steps"] = totals.steps
+    counts["error_steps"] = totals.errors
+    counts["llm_calls"] = totals.llm_calls
+    counts["tool_calls"] = totals.tool_calls
+    counts["unpriced_steps"] = totals.unpriced
+    return counts
 
 
 def _possible_owners(run: Run) -> set[tuple[str, str]]:
@@ -137,7 +145,6 @@ def _possible_owners(run: Run) -> set[tuple[str, str]]:
 def run_summary(run: Run) -> RunSummaryStruct:
     """A closed run in one record."""
     identity, totals = run.identity, run.totals
-    tokens = _bounded(totals)
     start, end = run_span(run)
     root = run.root
     return RunSummaryStruct(
@@ -157,16 +164,7 @@ def run_summary(run: Run) -> RunSummaryStruct:
         end_time=end,
         duration_us=end - start,
         first_append_time=run.first_append_us,
-        steps=totals.steps,
-        error_steps=totals.errors,
-        llm_calls=totals.llm_calls,
-        tool_calls=totals.tool_calls,
-        unpriced_steps=totals.unpriced,
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
-        cached_input_tokens=tokens[2],
-        cache_write_tokens=tokens[3],
-        reasoning_tokens=tokens[4],
+        **_used_amounts(totals),
         cost_usd=usd_from_nanos(totals.cost_nanos),
     )
 
@@ -174,7 +172,6 @@ def run_summary(run: Run) -> RunSummaryStruct:
 def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> UsageStruct:
     identity, totals = run.identity, sum_of(parts)
     agent, agent_version, minute = key
-    tokens = _bounded(totals)
     return UsageStruct(
         project=identity.project,
         trace_id=run.trace_id,
@@ -185,16 +182,7 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> U
         agent_version=agent_version,
         task=identity.task,
         user_id=identity.user_id,
-        steps=totals.steps,
-        error_steps=totals.errors,
-        llm_calls=totals.llm_calls,
-        tool_calls=totals.tool_calls,
-        unpriced_steps=totals.unpriced,
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
-        cached_input_tokens=tokens[2],
-        cache_write_tokens=tokens[3],
-        reasoning_tokens=tokens[4],
+        **_used_amounts(totals),
         cost_usd=usd_from_nanos(totals.cost_nanos),
         repeated=repeated,
     )

@@ -44,7 +44,7 @@ class MemoryWriter:
     """A store in memory."""
 
     topics: Collection[str] = ("findings",)
-    passing: tuple[type[Exception], ...] = ()
+    temporary_errors: tuple[type[Exception], ...] = ()
     unreachable: tuple[type[Exception], ...] = ()
     description = "a store in memory"
 
@@ -88,7 +88,7 @@ class MemoryWriter:
 class SqliteWriter(MemoryWriter):
     """A store in a SQLite file; rows and token of an insert are one transaction."""
 
-    passing = (sqlite3.OperationalError,)
+    temporary_errors = (sqlite3.OperationalError,)
     unreachable = (sqlite3.OperationalError,)
     description = "SQLite"
 

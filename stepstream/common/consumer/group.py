@@ -65,7 +65,8 @@ class Received(Generic[P, R]):
 class GroupConsumer(Generic[P]):
     """The partitions of some topics that the group assigned to this process."""
 
-    def __init__(
+    # Worker, sink and notifier differ in each of them, and each makes one consumer.
+    def __init__(  # noqa: PLR0913
         self,
         settings: Settings,
         form: MetadataForm,

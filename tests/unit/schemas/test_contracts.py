@@ -28,7 +28,9 @@ from stepstream.schemas.trajectory import (
     RunSummaryStruct,
     TrajectoryStruct,
     UsageStruct,
+    UsedAmounts,
 )
+from stepstream.schemas.usage import TOTALLED, TokenUsage
 from tests.support.paths import GOLDEN
 from tests.support.step_events import NOW_US, event, odd_events, valid_events
 
@@ -176,3 +178,10 @@ def test_the_package_names_its_contracts() -> None:
     assert set(CONTRACTS) <= set(schemas.__all__)
     assert all(issubclass(model, BaseModel) for model in CONTRACTS.values())
     assert schemas.StepEvent.model_validate(event(cost_usd="0.1")).cost_usd == Decimal("0.1")
+
+
+@pytest.mark.parametrize("model", [schemas.Trajectory, UsedAmounts])
+def test_the_token_counts_of_runs_are_those_that_usage_lists(model: type[BaseModel]) -> None:
+    """One list decides which counts are summed: ``usage.TOTALLED``."""
+    counts = [name for name in model.model_fields if name in TokenUsage.model_fields]
+    assert counts == list(TOTALLED)

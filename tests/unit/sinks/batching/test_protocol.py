@@ -84,11 +84,7 @@ def life(world: World, chance: random.Random) -> Life:
     batcher.open(position.offset, position.replay_end, 0.0)
     read = position.offset
     while True:
-        for _ in range(min(chance.randrange(8), len(world.log) - read)):
-            batcher.add([world.log[read]], 0.0)
-            read += 1
-        if read == len(world.log):
-            batcher.reached_end(read)
+        read = read_some(batcher, world, read, chance)
         if not batcher.is_due(0.0, flush=chance.random() < 0.3):
             if is_through(batcher, world):
                 world.commit(me, batcher.position, "")
@@ -119,6 +115,16 @@ def life(world: World, chance: random.Random) -> Life:
             if not world.commit(me, batcher.position, ""):
                 return
             batcher.acknowledged = True
+
+
+def read_some(batcher: PartitionBatcher, world: World, read: int, chance: random.Random) -> int:
+    """Add up to seven records of the log from ``read`` on. Returns the next offset to read."""
+    for _ in range(min(chance.randrange(8), len(world.log) - read)):
+        batcher.add([world.log[read]], 0.0)
+        read += 1
+    if read == len(world.log):
+        batcher.reached_end(read)
+    return read
 
 
 def is_through(batcher: PartitionBatcher, world: World) -> bool:
