@@ -18,6 +18,7 @@ from stepstream.producers.forks import gate
 from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.transport.background_sender import BackgroundSender
 from stepstream.producers.transport.base import Record, Transport
+from stepstream.producers.transport.delivery import SpoolPlace
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.step import Step as StepRecord
 
@@ -77,6 +78,7 @@ class Engine:
             max_events=settings.queue_events,
             max_bytes=settings.queue_bytes,
             other_bytes=self._encoder_bytes,
+            spool=spool_place(settings) if transport is None else None,
             on_fork=self._after_fork,
         )
 
@@ -137,11 +139,7 @@ class Engine:
         return 0 if self._encoder is None else self._encoder.cached_bytes
 
     def _connect(self) -> Transport:
-        if self._transport is not None:
-            return self._transport
-        with gate.importing():
-            from stepstream.producers.transport.kafka import KafkaTransport
-        return KafkaTransport(self.settings)
+        return new_transport(self.settings) if self._transport is None else self._transport
 
     def _loaded_prices(self) -> PriceBook:
         # The gate is also the lock between the sender's thread and the thread of ``load_prices``.
@@ -163,6 +161,29 @@ class Engine:
         """Drop the encoder in the child: the parent's sender may have been using it."""
         self._encoder = None
         self._totals.reset()
+
+
+def new_transport(settings: Settings) -> Transport:
+    """The transport to the endpoint of these settings. Nothing is connected yet."""
+    with gate.importing():
+        from stepstream.producers.transport.kafka import KafkaTransport
+    return KafkaTransport(settings)
+
+
+def spool_place(settings: Settings) -> SpoolPlace | None:
+    """Where the spool of these settings is; None if it is switched off."""
+    if not settings.spool_bytes:
+        return None
+    from stepstream.common.settings import default_state_dir
+
+    folder = settings.spool_dir or Path(settings.state_dir or default_state_dir()) / "spool"
+    return SpoolPlace(Path(folder) / "events.db", destination_of(settings), settings.spool_bytes)
+
+
+def destination_of(settings: Settings) -> str:
+    """Where events of these settings go, without secrets: the same text for the same place."""
+    brokers = sorted(one.strip() for one in settings.kafka_brokers.split(","))
+    return f"kafka://{','.join(brokers)}/{settings.topic_prefix}"
 
 
 def program_name() -> str:

@@ -42,11 +42,14 @@ def exit_line(totals: Totals, counts: Counts) -> str:
         parts = [_runs(totals), format_number_of(totals.steps, "step"), *_cost(totals)]
     elif totals.steps:
         parts = [format_number_of(totals.steps, "step")]
-    lost = counts.failed + counts.pending
+    lost = counts.failed + counts.pending - counts.spooled
     if counts.dropped:
         parts.append(f"{format_number_of(counts.dropped, 'event')} dropped, the queue was full")
     if lost:
         parts.append(f"{format_number_of(lost, 'event')} not delivered")
+    if counts.spooled:
+        kept = format_number_of(counts.spooled, "event")
+        parts.append(f"{kept} kept on disk until the next start (stepstream spool status)")
     if not parts:
         return ""
     if totals.runs and counts.delivered:

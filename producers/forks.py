@@ -1,5 +1,5 @@
-"""Forks: a fork waits for imports and first connections of the SDK's threads, and objects are reset
-in the child.
+"""Forks: a fork waits for imports, first connections and spool calls of the SDK's threads, and
+objects are reset in the child.
 
 A fork copies one thread only. A module that another thread is importing at that moment stays
 half-initialised in the child. A lock of the C library that another thread holds at that moment is
@@ -19,6 +19,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from typing import Final, Protocol
+from weakref import WeakSet
 
 # The longest time that a fork waits for an import to finish.
 LONGEST_WAIT_S: Final = 5.0
@@ -28,9 +29,13 @@ CONNECT_PAUSE_S: Final = 0.001
 
 
 class Gate:
-    """A lock around imports in the SDK's threads, and what is connecting; a fork waits for both."""
+    """A lock around imports in the SDK's threads, and what is connecting; a fork waits for both.
+
+    ``to_close`` are closed before a fork.
+    """
 
     def __init__(self) -> None:
+        self.to_close: WeakSet[ClosesBeforeFork] = WeakSet()
         # Clients that have reached no broker yet, by id().
         self._connecting: set[int] = set()
         # Re-entrant: an import may cause another one, and the importing thread may fork.
@@ -59,6 +64,10 @@ class Gate:
         # First the connections: a thread that connects imports on the way.
         self._wait_for_connections()
         self._thread.by_fork = self._lock.acquire(timeout=LONGEST_WAIT_S)
+        if self._thread.by_fork:
+            for one in list(self.to_close):
+                with contextlib.suppress(Exception):
+                    one.disconnect()
 
     def _wait_for_connections(self) -> None:
         deadline = time.monotonic() + CONNECT_WAIT_S
@@ -81,6 +90,13 @@ class Gate:
         self._connecting = set()
 
 
+class ClosesBeforeFork(Protocol):
+    """An object with a file that must not be open in two processes."""
+
+    def disconnect(self) -> None:
+        """Called before a fork, while no other thread is inside ``gate.importing()``."""
+
+
 gate: Final = Gate()
 
 if hasattr(os, "register_at_fork"):
@@ -89,6 +105,11 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=gate.after_fork_in_parent,
         after_in_child=gate.after_fork_in_child,
     )
+
+
+def close_before_fork(target: ClosesBeforeFork) -> None:
+    """Call ``target.disconnect()`` before each fork, as long as the object is alive."""
+    gate.to_close.add(target)
 
 
 class ResetsAfterFork(Protocol):

@@ -128,6 +128,18 @@ class Settings(BaseModel):
         gt=0,
     )
     queue_bytes: int = _sdk(64 * MIB, "Maximum size of the SDK's queue.", metavar="BYTES", gt=0)
+    spool_bytes: int = _sdk(
+        256 * MIB,
+        "Maximum size of the spool, a file for events that cannot be delivered at the moment. 0: "
+        "no spool; such events are kept in memory only.",
+        metavar="BYTES",
+        ge=0,
+    )
+    spool_dir: str = _sdk(
+        "",
+        "Directory of the spool, on a local disk. Empty: spool in the state directory.",
+        metavar="PATH",
+    )
     compression: str = _sdk(
         "lz4",
         "Compression of Kafka batches: none, lz4, zstd, gzip or snappy.",

@@ -20,6 +20,7 @@ from typing import Final
 from stepstream.producers.forks import call_after_fork, gate
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Record, Transport
+from stepstream.producers.transport.delivery import Delivery, SpoolPlace
 from stepstream.schemas.step import Step as StepRecord
 
 BATCH: Final = 256
@@ -42,7 +43,8 @@ _END_SHARE: Final = 10
 class Counts:
     """Events of a sender so far: ``enqueued`` = ``delivered`` + ``failed`` + ``pending``.
 
-    ``dropped`` events were not enqueued, because the queue was full.
+    ``dropped`` events were not enqueued, because the queue was full. ``spooled`` is the part of
+    ``pending`` that is in the spool on disk, and survives the end of the process.
     """
 
     enqueued: int = 0
@@ -50,6 +52,7 @@ class Counts:
     failed: int = 0
     dropped: int = 0
     pending: int = 0
+    spooled: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -60,6 +63,7 @@ class BackgroundSender:
 
     ``encode`` and ``connect`` are called in the sender's thread; ``connect`` at the first record.
     ``other_bytes`` returns how much of ``max_bytes`` the encoder uses for steps that are open.
+    Records that are not acknowledged in time go to ``spool``, if one is given.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class BackgroundSender:
         max_events: int = 10_000,
         max_bytes: int = 67_108_864,
         other_bytes: Callable[[], int] = int,
+        spool: SpoolPlace | None = None,
         on_fork: Callable[[], None] | None = None,
     ) -> None:
         self._encode = encode
@@ -78,7 +83,8 @@ class BackgroundSender:
         self._max_bytes = max_bytes
         self._other_bytes = other_bytes
         self._on_fork = on_fork
-        self._transport: Transport | None = None
+        self._spool = spool
+        self._delivery: Delivery | None = None
         self.generation = 0
         """The number of forks between the process that created the sender and this one."""
         self._clear()
@@ -94,6 +100,8 @@ class BackgroundSender:
         self._pending: dict[int, int] = {}
         self._pending_bytes = 0
         self._delivered = self._failed = self._dropped = self._dropped_logged = 0
+        # Events in the spool: of this thread of the sender, and of those before it.
+        self._spooled = self._left_in_spool = 0
         self._waiting = 0
         self._exit_registered = False
         self._thread: threading.Thread | None = None
@@ -125,9 +133,10 @@ class BackgroundSender:
     def counts(self) -> Counts:
         """The events so far, by their outcome."""
         with self._lock:
-            pending = len(self._pending)
+            spooled = self._spooled + self._left_in_spool
+            pending = len(self._pending) + spooled
             enqueued = self._delivered + self._failed + pending
-            return Counts(enqueued, self._delivered, self._failed, self._dropped, pending)
+            return Counts(enqueued, self._delivered, self._failed, self._dropped, pending, spooled)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every event enqueued so far is delivered or failed. False after a timeout."""
@@ -149,9 +158,10 @@ class BackgroundSender:
         return True
 
     def close(self, timeout_s: float) -> bool:
-        """Flush, then stop the thread; what is still pending counts as failed.
+        """Flush, then stop the thread; what is still pending is written to the spool.
 
-        Returns False if the flush timed out. A later record starts a new thread.
+        Without a spool it counts as failed. Returns False if the flush timed out. A later record
+        starts a new thread.
         """
         done = self.flush(timeout_s)
         with self._lock:
@@ -166,7 +176,8 @@ class BackgroundSender:
         return done
 
     def _settled_up_to(self, last: int) -> bool:
-        return next(iter(self._pending), last + 1) > last
+        # Not by number: what is in the spool is few events late, and rarely anything.
+        return next(iter(self._pending), last + 1) > last and not self._spooled
 
     def _start(self) -> bool:
         """Start the thread. False if no thread can start, because the interpreter shuts down."""
@@ -192,9 +203,9 @@ class BackgroundSender:
     def _work(self) -> None:
         suppressed.set(True)
         try:
-            self._transport = self._connected()
-            self._run(self._transport)
-            self._wait_for_the_last(self._transport)
+            self._delivery = Delivery(self._connected(), self, self._spool)
+            self._run(self._delivery)
+            self._wait_for_the_last(self._delivery)
         except Exception as error:
             internal_error("sender", error)
         finally:
@@ -207,25 +218,25 @@ class BackgroundSender:
             sdk_log.log("connect", f"stepstream: events cannot be sent: {error}")
             return Refusing(str(error))
 
-    def _run(self, transport: Transport) -> None:
+    def _run(self, delivery: Delivery) -> None:
         wait_s = SHORTEST_WAIT_S
         while not self._stopping:
-            batch = self._take(wait_s if self._pending else None)
+            batch = self._take(wait_s if self._pending or delivery.has_work else None)
             for number, record in batch:
-                self._send(transport, number, record)
+                self._send(delivery, number, record)
             before = len(self._pending)
-            self._poll(transport, 0)
-            idle = not batch and len(self._pending) == before
+            is_draining = delivery.poll(0)
+            idle = not batch and len(self._pending) == before and not is_draining
             wait_s = min(wait_s * 2, LONGEST_WAIT_S) if idle else SHORTEST_WAIT_S
             self._log_dropped()
 
-    def _wait_for_the_last(self, transport: Transport) -> None:
+    def _wait_for_the_last(self, delivery: Delivery) -> None:
         until = time.monotonic() + self._grace_s
         while (
             time.monotonic() < until
             and next(iter(self._pending), self._give_up_to + 1) <= self._give_up_to
         ):
-            self._poll(transport, SHORTEST_WAIT_S)
+            delivery.poll(SHORTEST_WAIT_S)
 
     def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
         """At most ``BATCH`` records. Without ``wait_s`` it waits for a record or for the stop."""
@@ -241,51 +252,62 @@ class BackgroundSender:
             pass
         return batch
 
-    def _send(self, transport: Transport, number: int, record: StepRecord) -> None:
+    def _send(self, delivery: Delivery, number: int, record: StepRecord) -> None:
         try:
             encoded = self._encode(record)
         except Exception as error:
             internal_error("encode", error)
-            self._done(number, "it could not be encoded")
+            self.settled(number, "it could not be encoded")
             return
-        while not self._sent(transport, encoded, number):
-            if self._stopping:
-                self._done(number, "the transport had no room until the end")
+        while not delivery.send(encoded, number):
+            if self._stopping or self._delivery is None:
+                self.settled(number, "the transport had no room until the end")
                 return
-            self._poll(transport, LONGEST_WAIT_S)
+            delivery.poll(LONGEST_WAIT_S)
             self._log_dropped()
 
-    def _sent(self, transport: Transport, record: Record, number: int) -> bool:
-        try:
-            return transport.send(record, lambda reason: self._done(number, reason))
-        except Exception as error:
-            internal_error("send", error)
-            self._done(number, str(error))
-            return True
-
-    def _done(self, number: int, reason: str) -> None:
+    def settled(self, number: int, reason: str) -> None:
+        """A record was delivered or, with a reason, failed (``Outcomes``)."""
         with self._settled:
-            size = self._pending.pop(number, None)
-            if size is None:
-                return
-            self._pending_bytes -= size
-            if reason:
-                self._failed += 1
-            else:
-                self._delivered += 1
-                if self._connecting:
-                    self._connected_or_stopped()
-            if self._waiting:
-                self._settled.notify_all()
-        # What is pending at the end is counted in the exit summary instead.
-        if reason and not self._stopping:
-            sdk_log.log("failed", f"stepstream: an event could not be delivered: {reason}")
+            is_new = self._take_out(number)
+            if is_new:
+                self._count(reason)
+        if is_new and reason:
+            self._log_failed(reason)
 
-    def _poll(self, transport: Transport, timeout_s: float) -> None:
-        try:
-            transport.poll(timeout_s)
-        except Exception as error:
-            internal_error("poll", error)
+    def spooled(self, number: int) -> None:
+        """A record is in the spool (``Outcomes``): its memory is free again."""
+        with self._settled:
+            if self._take_out(number):
+                self._spooled += 1
+
+    def unspooled(self, reason: str) -> None:
+        """A record of the spool was delivered or, with a reason, failed (``Outcomes``)."""
+        with self._settled:
+            self._spooled -= 1
+            self._count(reason)
+        if reason:
+            self._log_failed(reason)
+
+    def _take_out(self, number: int) -> bool:
+        size = self._pending.pop(number, None)
+        self._pending_bytes -= size or 0
+        return size is not None
+
+    def _count(self, reason: str) -> None:
+        if reason:
+            self._failed += 1
+        else:
+            self._delivered += 1
+            if self._connecting:
+                self._connected_or_stopped()
+        if self._waiting:
+            self._settled.notify_all()
+
+    def _log_failed(self, reason: str) -> None:
+        # What is pending at the end is counted in the exit summary instead.
+        if not self._stopping:
+            sdk_log.log("failed", f"stepstream: an event could not be delivered: {reason}")
 
     def _connected_or_stopped(self) -> None:
         """A fork needs not wait for the transport's first connection any more."""
@@ -300,22 +322,39 @@ class BackgroundSender:
             self._dropped_logged = self._dropped
 
     def _finish(self) -> None:
-        """Fail what was pending at the stop; start a new thread for what was enqueued later."""
+        """End what was pending at the stop; start a new thread for what was enqueued later."""
         self._connected_or_stopped()
-        if self._transport is not None:
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
             try:
-                self._transport.close()
+                self._spool_queued(delivery)
+                delivery.close()
             except Exception as error:
                 internal_error("close", error)
-            self._transport = None
         with self._lock:
             given_up = [number for number in self._pending if number <= self._give_up_to]
             self._keep_later_than(self._give_up_to)
+            self._left_in_spool += self._spooled
+            self._spooled = 0
             self._thread = None
             if self._queue.qsize():
                 self._start()
         for number in given_up:
-            self._done(number, "it was not acknowledged in time")
+            self.settled(number, "it was not acknowledged in time")
+
+    def _spool_queued(self, delivery: Delivery) -> None:
+        """Encode what is still in the queue, so that it is written to the spool at the end."""
+        if self._spool is None:
+            return
+        until = time.monotonic() + GRACE_S
+        for _ in range(self._queue.qsize()):
+            if time.monotonic() > until:
+                return
+            item = self._queue.get_nowait()
+            if item is None or item[0] > self._give_up_to:
+                self._queue.put(item)
+            else:
+                self._send(delivery, *item)
 
     def _keep_later_than(self, number: int) -> None:
         for _ in range(self._queue.qsize()):
@@ -325,10 +364,10 @@ class BackgroundSender:
 
     def after_fork(self) -> None:
         """Start empty in the child: the parent sends what it queued, and its thread is not here."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.abandon()
-            _left_to_parent.append(transport)
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.abandon()
+            _left_to_parent.append(delivery)
         sdk_log.reset_after_fork()
         self.generation += 1
         self._clear()
@@ -336,8 +375,8 @@ class BackgroundSender:
             self._on_fork()
 
 
-# Transports of parent processes, referenced so that nothing destroys them in this process.
-_left_to_parent: Final[list[Transport]] = []
+# Connections of parent processes, referenced so that nothing destroys them in this process.
+_left_to_parent: Final[list[Delivery]] = []
 
 
 class Refusing:

@@ -15,6 +15,15 @@ Done = Callable[[str], None]
 with the reason why it failed."""
 
 
+class Undelivered(str):
+    """The reason why a record was not delivered although it may be if it is sent again.
+
+    Any other reason means that the record itself was refused.
+    """
+
+    __slots__ = ()
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of the steps topic."""
 
@@ -35,7 +44,7 @@ class Transport(Protocol):
         """Call ``done`` of the records whose outcome is known; wait up to ``timeout_s`` for one."""
 
     def close(self) -> None:
-        """Close the connections. Unacknowledged records fail: ``done`` gets the reason."""
+        """Close the connections. Unacknowledged records fail: ``done`` gets ``Undelivered``."""
 
     def abandon(self) -> None:
         """Drop everything in a forked child without closing it: the sockets are the parent's."""

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stepstream.common import kafka
 from stepstream.producers.sdk_log import sdk_log
-from stepstream.producers.transport.base import Done, Record
+from stepstream.producers.transport.base import Done, Record, Undelivered
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 
+# What is wrong with a record itself: to send it again would not help.
+_REFUSED: Final = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_MSG,
+    KafkaError._INVALID_ARG,
+    KafkaError._BAD_MSG,
+)
 # When nothing was acknowledged for so long, the transport checks whether the topic exists.
 CHECK_TOPIC_AFTER_S: Final = 1.5
 CHECK_TOPIC_EVERY_S: Final = 10.0
@@ -113,8 +122,9 @@ class KafkaTransport:
 
     def _explained(self, error: Any) -> str:
         if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
-            return self._no_topic()
-        return str(error.str())
+            return Undelivered(self._no_topic())
+        text = str(error.str())
+        return text if error.code() in _REFUSED else Undelivered(text)
 
 
 def _producer(settings: Settings) -> Producer:

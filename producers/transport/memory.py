@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 
-from stepstream.producers.transport.base import Done, Record
+from stepstream.producers.transport.base import Done, Record, Undelivered
 from stepstream.schemas.step import StepEvent
 
 
@@ -57,7 +57,7 @@ class MemoryTransport:
         with self._lock:
             given_up, self._under_way = self._under_way, []
         for _record, done in given_up:
-            done("the transport was closed")
+            done(Undelivered("the transport was closed"))
 
     def abandon(self) -> None:
         self._lock = threading.Lock()

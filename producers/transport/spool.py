@@ -1,9 +1,9 @@
 """The disk spool: step events that could not be delivered, in one file for all processes of a user.
 
 A spool is a SQLite database in WAL mode. A committed event survives ``kill -9`` of its process.
-Several processes write to the file at the same time; one of them at a time drains it, under a lease
-that names the process, so that the lease of a process that died is taken over. The file must be on
-a local disk, because WAL does not work on network file systems.
+Several processes write to the file at the same time. Each sends its own events again; those of
+processes that have ended are sent by one process at a time, under a lease. The file must be on a
+local disk, because WAL does not work on network file systems.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from stepstream.common.process import Identity, identity_of
+from stepstream.producers.forks import close_before_fork, gate
 from stepstream.producers.transport.base import Record
 
 MAX_BYTES: Final = 268_435_456
 LEASE_S: Final = 30.0
-BUSY_S: Final = 5.0
+# How long a statement waits for another process. A fork of this process waits as long at most.
+BUSY_S: Final = 2.0
+OPEN_PAUSE_S: Final = 0.01
 _PAGE_BYTES: Final = 4_096
 # SQLite writes changed pages to the WAL first and copies them at every so many pages. Together
 # with the size limit below, this bounds the WAL file, which counts as part of ``max_bytes``.
@@ -33,28 +36,49 @@ _CHECKPOINT_PAGES: Final = 100
 _WAL_BYTES: Final = 4 * _CHECKPOINT_PAGES * _PAGE_BYTES
 _EVICT_ROWS: Final = 64
 _CONTENT_FIELDS: Final = ("input", "output", "documents", "attributes")
+_VERSION: Final = 1
 
 _SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS writers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    pid INTEGER NOT NULL,
+    began TEXT NOT NULL,
+    destination TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
+    writer INTEGER NOT NULL,
     run BLOB NOT NULL,
     is_end INTEGER NOT NULL,
     has_content INTEGER NOT NULL,
     spooled_us INTEGER NOT NULL,
     value BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS events_by_writer ON events (writer);
 CREATE INDEX IF NOT EXISTS events_by_run ON events (run);
 CREATE INDEX IF NOT EXISTS events_by_worth ON events (is_end, has_content, id);
 CREATE TABLE IF NOT EXISTS lease (
-    name TEXT PRIMARY KEY, pid INTEGER NOT NULL, began TEXT NOT NULL, until_s REAL NOT NULL
+    destination TEXT PRIMARY KEY, owner TEXT NOT NULL, pid INTEGER NOT NULL, began TEXT NOT NULL,
+    until_s REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS losses (kind TEXT PRIMARY KEY, count INTEGER NOT NULL);
 INSERT OR IGNORE INTO losses VALUES ('dropped', 0), ('shortened', 0);
 """
+_INSERT: Final = (
+    "INSERT INTO events (writer, run, is_end, has_content, spooled_us, value) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 class SpoolError(Exception):
-    """The spool cannot be used: the message has the file and the reason."""
+    """The spool cannot be used: the message has the file and the reason.
+
+    ``is_busy``: another process is writing to it; the same call may succeed later.
+    """
+
+    def __init__(self, message: str, *, is_busy: bool = False) -> None:
+        super().__init__(message)
+        self.is_busy = is_busy
 
 
 class Spooled(NamedTuple):
@@ -65,11 +89,22 @@ class Spooled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class DestinationStatus:
+    """The events of a spool for one destination. ``left``: of these, those of ended processes."""
+
+    destination: str
+    events: int
+    left: int
+    drained_by: int
+    """The pid of the process that sends what ended processes left, 0 if none does."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpoolStatus:
     """What is in a spool. ``oldest_us`` is when the oldest event was spooled; 0 if it is empty.
 
     ``dropped`` counts events that were lost because the spool was full, ``shortened`` those that
-    lost their contents. ``drained_by`` is the pid of the process that drains it, 0 if none does.
+    lost their contents.
     """
 
     path: Path
@@ -80,18 +115,20 @@ class SpoolStatus:
     oldest_us: int
     dropped: int
     shortened: int
-    drained_by: int
+    destinations: tuple[DestinationStatus, ...]
 
 
 class Spool:
-    """One process's access to a spool. Thread-safe; in a forked child it opens the file anew.
+    """One sender's access to a spool: a writer of its own, for one destination. Thread-safe.
 
-    Raises ``SpoolError`` if the file cannot be created, read or written.
+    The connection is closed before this process forks, and opened again by the next call. Raises
+    ``SpoolError`` if the file cannot be created, read or written.
     """
 
     def __init__(
         self,
         path: Path,
+        destination: str = "",
         *,
         max_bytes: int = MAX_BYTES,
         lease_s: float = LEASE_S,
@@ -99,51 +136,68 @@ class Spool:
         identity: Identity | None = None,
     ) -> None:
         self.path = path
+        self.destination = destination
         self.max_bytes = max(max_bytes, 2 * _WAL_BYTES)
         self._lease_s = lease_s
         self._now_s = now_s
-        self._identity = identity
+        self._identity = identity or identity_of(os.getpid()) or Identity(os.getpid(), "")
+        self._owner = os.urandom(8).hex()
         self._lock = threading.RLock()
-        self._pid = 0
+        self._pid = os.getpid()
+        self._writer = 0
         self._database: sqlite3.Connection | None = None
-        # Connections of the parent process: closing them here would release the parent's locks.
-        self._left_to_parent: list[sqlite3.Connection | None] = []
+        close_before_fork(self)
         with self._connected():
             pass
 
     # --- writing ---
 
-    def put(self, records: Sequence[Record]) -> int:
-        """Store events in one transaction. Returns how many of them are stored.
+    def put(self, records: Sequence[Record]) -> list[int]:
+        """Store events in one transaction. Returns the id of each; 0 for one that has no room.
 
         When the spool is full it makes room: start events go before end events, because an end
         event alone is the complete record of its step, and contents before end events. What it
         cannot store then is dropped. Everything lost is counted (``SpoolStatus``).
         """
-        rows = [_row(record, round(self._now_s() * 1e6)) for record in records]
+        now_us = round(self._now_s() * 1e6)
         with self._connected() as database:
+            writer = self._own_writer(database)
+            rows = [_row(writer, record, now_us) for record in records]
             try:
                 with _transaction(database):
                     database.executemany(_INSERT, rows)
-                return len(rows)
+                    last = database.execute("SELECT last_insert_rowid()").fetchone()[0]
+                # The transaction excludes other writers, so the ids have no gaps.
+                return list(range(last - len(rows) + 1, last + 1))
             except sqlite3.OperationalError as error:
                 if not _is_full(error):
                     raise
-            return sum(self._put_when_full(database, row) for row in rows)
+            return [self._put_when_full(database, row) for row in rows]
 
-    def _put_when_full(self, database: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+    def _own_writer(self, database: sqlite3.Connection) -> int:
+        if not self._writer:
+            with _transaction(database):
+                self._writer = (
+                    database.execute(
+                        "INSERT INTO writers (pid, began, destination) VALUES (?, ?, ?)",
+                        (self._identity.pid, self._identity.began, self.destination),
+                    ).lastrowid
+                    or 0
+                )
+        return self._writer
+
+    def _put_when_full(self, database: sqlite3.Connection, row: tuple[Any, ...]) -> int:
         while True:
             try:
                 with _transaction(database):
-                    database.execute(_INSERT, row)
-                return True
+                    return database.execute(_INSERT, row).lastrowid or 0
             except sqlite3.OperationalError as error:
                 if not _is_full(error):
                     raise
-            if not self._make_room(database, is_end=bool(row[1])):
+            if not self._make_room(database, is_end=bool(row[2])):
                 with _transaction(database):
                     _count(database, "dropped", 1)
-                return False
+                return 0
 
     def _make_room(self, database: sqlite3.Connection, *, is_end: bool) -> bool:
         """Free some space for an event. False if there is nothing of less worth than it."""
@@ -171,47 +225,77 @@ class Spool:
             _count(database, "shortened", len(ends))
             return bool(ends)
 
-    def has_run(self, run: bytes) -> bool:
-        """True if the spool has events of a run: later ones go there too, to keep the order."""
+    def has_run(self, run: bytes, after: int = 0) -> bool:
+        """True if this writer has events of a run with an id above ``after``."""
         with self._connected() as database:
-            found = database.execute("SELECT 1 FROM events WHERE run = ? LIMIT 1", (run,))
+            found = database.execute(
+                "SELECT 1 FROM events WHERE run = ? AND id > ? AND +writer = ? LIMIT 1",
+                (run, after, self._writer),
+            )
             return found.fetchone() is not None
 
     # --- draining ---
 
     def acquire(self) -> bool:
-        """Take or renew the lease to drain. False while another living process has it."""
-        mine = self._identity or identity_of(os.getpid()) or Identity(os.getpid(), "")
+        """Take or renew the lease for what ended processes left for this destination.
+
+        False while another living process has it.
+        """
         now_s = self._now_s()
         with self._connected() as database, _transaction(database):
             row = database.execute(
-                "SELECT pid, began, until_s FROM lease WHERE name = 'drain'"
+                "SELECT owner, pid, began, until_s FROM lease WHERE destination = ?",
+                (self.destination,),
             ).fetchone()
-            if row is not None:
-                owner = Identity(row[0], row[1])
-                if owner != mine and row[2] > now_s and _is_alive(owner):
-                    return False
+            is_taken = row is not None and row[0] != self._owner and row[3] > now_s
+            if is_taken and _is_alive(Identity(row[1], row[2])):
+                return False
             database.execute(
-                "INSERT OR REPLACE INTO lease VALUES ('drain', ?, ?, ?)",
-                (mine.pid, mine.began, now_s + self._lease_s),
+                "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?)",
+                (
+                    self.destination,
+                    self._owner,
+                    self._identity.pid,
+                    self._identity.began,
+                    now_s + self._lease_s,
+                ),
             )
         return True
 
     def release(self) -> None:
         """Give the lease back, so that another process may drain at once."""
-        pid = self._identity.pid if self._identity else os.getpid()
         with self._connected() as database, _transaction(database):
-            database.execute("DELETE FROM lease WHERE name = 'drain' AND pid = ?", (pid,))
+            database.execute("DELETE FROM lease WHERE owner = ?", (self._owner,))
 
-    def read(self, limit: int, after: int = 0) -> list[Spooled]:
+    def left_writers(self) -> list[int]:
+        """Writers for this destination whose process has ended, oldest first; deletes empty ones.
+
+        Only the owner of the lease may send their events.
+        """
+        with self._connected() as database:
+            found = database.execute(
+                "SELECT id, pid, began, "
+                "EXISTS (SELECT 1 FROM events WHERE writer = writers.id) FROM writers "
+                "WHERE destination = ? AND id <> ? ORDER BY id",
+                (self.destination, self._writer),
+            ).fetchall()
+            dead = [(row[0], row[3]) for row in found if not _is_alive(Identity(row[1], row[2]))]
+            empty = [(writer,) for writer, has_events in dead if not has_events]
+            if empty:
+                with _transaction(database):
+                    database.executemany("DELETE FROM writers WHERE id = ?", empty)
+        return [writer for writer, has_events in dead if has_events]
+
+    def read(self, limit: int, after: int = 0, *, writer: int = 0) -> list[Spooled]:
         """The oldest events with an id above ``after``, at most ``limit``, in order.
 
-        Order of ids is the order of ``put``, so events of a run in one process keep their order.
+        Those of this writer, or of ``writer``. Order of ids is the order of ``put``, so events of
+        a run keep the order in which their process recorded them.
         """
         with self._connected() as database:
             rows = database.execute(
-                "SELECT id, run, value FROM events WHERE id > ? ORDER BY id LIMIT ?",
-                (after, limit),
+                "SELECT id, run, value FROM events WHERE writer = ? AND id > ? ORDER BY id LIMIT ?",
+                (writer or self._writer, after, limit),
             ).fetchall()
         return [Spooled(number, Record(run, value)) for number, run, value in rows]
 
@@ -220,10 +304,30 @@ class Spool:
         with self._connected() as database, _transaction(database):
             database.executemany("DELETE FROM events WHERE id = ?", [(one,) for one in ids])
 
+    def take_all(self) -> int:
+        """Give what ended processes left for other destinations to this one. Returns how many."""
+        with self._connected() as database:
+            found = database.execute(
+                "SELECT id, pid, began FROM writers WHERE destination <> ?", (self.destination,)
+            ).fetchall()
+            dead = [row[0] for row in found if not _is_alive(Identity(row[1], row[2]))]
+            count = 0
+            with _transaction(database):
+                for writer in dead:
+                    database.execute(
+                        "UPDATE writers SET destination = ? WHERE id = ?",
+                        (self.destination, writer),
+                    )
+                    count += database.execute(
+                        "SELECT count(*) FROM events WHERE writer = ?", (writer,)
+                    ).fetchone()[0]
+        return count
+
     # --- state ---
 
     def status(self) -> SpoolStatus:
         """What is in the spool."""
+        now_s = self._now_s()
         with self._connected() as database:
             events, runs, oldest_us = database.execute(
                 "SELECT count(*), count(DISTINCT run), coalesce(min(spooled_us), 0) FROM events"
@@ -231,12 +335,20 @@ class Spool:
             pages = database.execute("PRAGMA page_count").fetchone()[0]
             free = database.execute("PRAGMA freelist_count").fetchone()[0]
             lost = dict(database.execute("SELECT kind, count FROM losses"))
-            lease = database.execute("SELECT pid, began, until_s FROM lease").fetchone()
-        is_drained = (
-            lease is not None
-            and lease[2] > self._now_s()
-            and _is_alive(Identity(lease[0], lease[1]))
-        )
+            leases = {
+                row[0]: row[1]
+                for row in database.execute("SELECT destination, pid, began, until_s FROM lease")
+                if row[3] > now_s and _is_alive(Identity(row[1], row[2]))
+            }
+            writers = database.execute(
+                "SELECT destination, pid, began, count(*) FROM events "
+                "JOIN writers ON writers.id = events.writer GROUP BY writers.id"
+            ).fetchall()
+        by_destination: dict[str, list[int]] = {}
+        for destination, pid, began, count in writers:
+            counts = by_destination.setdefault(destination, [0, 0])
+            counts[0] += count
+            counts[1] += 0 if _is_alive(Identity(pid, began)) else count
         return SpoolStatus(
             self.path,
             events,
@@ -246,71 +358,132 @@ class Spool:
             oldest_us,
             lost.get("dropped", 0),
             lost.get("shortened", 0),
-            lease[0] if is_drained else 0,
+            tuple(
+                DestinationStatus(name, count, left, leases.get(name, 0))
+                for name, (count, left) in sorted(by_destination.items())
+            ),
         )
 
     def close(self) -> None:
-        """Close the file. A later call opens it again."""
+        """Close the file and give up this writer: what it has left is drained as of an ended
+        process. A later call opens the file again, as a new writer.
+        """
+        with self._lock:
+            if self._database is None and not self._writer:
+                return
+            with self._connected() as database, _transaction(database):
+                database.execute("DELETE FROM lease WHERE owner = ?", (self._owner,))
+                database.execute("UPDATE writers SET pid = 0 WHERE id = ?", (self._writer,))
+                database.execute(
+                    "DELETE FROM writers WHERE id = ? AND "
+                    "NOT EXISTS (SELECT 1 FROM events WHERE writer = writers.id)",
+                    (self._writer,),
+                )
+            self._writer = 0
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connection; the next call opens it again. Called before a fork."""
         with self._lock:
             database, self._database = self._database, None
-            if database is not None and self._pid == os.getpid():
+            if database is not None:
                 database.close()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        # The gate keeps other threads from forking: the child would have a copy of SQLite's locks
+        # as they were in the middle of a call.
+        with gate.importing(), self._lock:
             try:
-                if self._database is None or self._pid != os.getpid():
-                    self._left_to_parent.append(self._database)
-                    self._database, self._pid = self._open(), os.getpid()
+                if self._pid != os.getpid():
+                    self._refuse_fork()
+                if self._database is None:
+                    self._database = self._open()
                 yield self._database
             except (sqlite3.Error, OSError) as error:
-                raise SpoolError(f"the spool {self.path} cannot be used: {error}") from error
+                raise SpoolError(
+                    f"the spool {self.path} cannot be used: {error}", is_busy=_is_busy(error)
+                ) from error
+
+    def _refuse_fork(self) -> None:
+        """Become a new writer in a forked child; raise if the connection came with the fork.
+
+        SQLite's record of the file's locks is shared by all connections of a process. A child that
+        has a copy of it does not take locks which it believes to have, and corrupts the file.
+        """
+        if self._database is not None:
+            raise OSError("this process was forked while the file was open")
+        self._pid = os.getpid()
+        self._identity = identity_of(self._pid) or Identity(self._pid, "")
+        self._owner = os.urandom(8).hex()
+        self._writer = 0
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Created here with its mode, because it contains prompts; SQLite gives the files of the
         # WAL the mode of the database.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        database = sqlite3.connect(
-            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            database.execute("PRAGMA journal_mode = WAL")
-            # NORMAL: a commit survives the death of the process, not always that of the machine.
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-            database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-            pages = (self.max_bytes - _WAL_BYTES) // _PAGE_BYTES
-            database.execute(f"PRAGMA max_page_count = {pages}")
+        until = time.monotonic() + BUSY_S
+        while True:
+            database = sqlite3.connect(
+                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(database)
+                return database
+            except sqlite3.OperationalError as error:
+                database.close()
+                # Two processes that create the file at the same time: the change to WAL does not
+                # wait for locks as other statements do.
+                if not _is_busy(error) or time.monotonic() > until:
+                    raise
+                time.sleep(OPEN_PAUSE_S)
+            except BaseException:
+                database.close()
+                raise
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        database.execute("PRAGMA journal_mode = WAL")
+        # NORMAL: a commit survives the death of the process, not always that of the machine.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        pages = (self.max_bytes - _WAL_BYTES) // _PAGE_BYTES
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise OSError(f"version {version} of its format is newer than this stepstream")
+        if version < _VERSION:
             with _transaction(database):
                 for statement in _SCHEMA.split(";"):
                     database.execute(statement)
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-
-_INSERT: Final = (
-    "INSERT INTO events (run, is_end, has_content, spooled_us, value) VALUES (?, ?, ?, ?, ?)"
-)
+                database.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 class _Phase(msgspec.Struct):
     """The fields of an event that decide its worth."""
 
-    phase: str = ""
+    phase: str = "end"  # as in ``schemas.step``, where a field with its default is left out
     input: msgspec.Raw = msgspec.Raw(b'""')
     output: msgspec.Raw = msgspec.Raw(b'""')
     documents: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-def _row(record: Record, now_us: int) -> tuple[bytes, int, int, int, bytes]:
-    event = msgspec.json.decode(record.value, type=_Phase)
+_decode_phase: Final = msgspec.json.Decoder(_Phase).decode
+
+
+def _row(writer: int, record: Record, now_us: int) -> tuple[int, bytes, int, int, int, bytes]:
+    event = _decode_phase(record.value)
     has_content = any(len(bytes(raw)) > 2 for raw in (event.input, event.output, event.documents))
-    return record.key, int(event.phase == "end"), int(has_content), now_us, record.value
+    return (
+        writer,
+        record.key,
+        int(event.phase == "end"),
+        int(has_content),
+        now_us,
+        record.value,
+    )
 
 
 def _without_content(value: bytes) -> bytes:
@@ -328,8 +501,16 @@ def _is_full(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorcode == sqlite3.SQLITE_FULL
 
 
+def _is_busy(error: BaseException) -> bool:
+    # The lower byte is the kind of error; the others are details of it.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _is_alive(owner: Identity) -> bool:
     """True if the process still runs; also on platforms where that cannot be determined."""
+    if not owner.pid:
+        return False
     found = identity_of(owner.pid)
     if found is None:
         return not owner.began

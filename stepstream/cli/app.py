@@ -104,6 +104,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "validate": Entry("data", "Check a file of step events as a worker would check it.", DATA),
     "schema": Entry("data", "Show the JSON Schema of a contract, or list the contracts.", DATA),
+    "spool": Entry(
+        "spool", "Show and send the events that agents of this machine could not deliver.", DATA
+    ),
     "deadletter": Entry(
         "deadletter", "List, show and replay refused records; resume a halted partition.", DATA
     ),

@@ -119,7 +119,9 @@ def test_wrong_settings(tmp_path: Path) -> None:
 
 
 def test_brokers_that_are_away(tmp_path: Path) -> None:
-    """Without brokers the end of a program waits some seconds at most; what was lost is printed."""
+    """Without brokers the end of a program waits some seconds at most; where its events are is
+    printed.
+    """
     code = """
 import stepstream
 with stepstream.run() as run, run.tool("find"):
@@ -128,8 +130,12 @@ with stepstream.run() as run, run.tool("find"):
     done = program(tmp_path, code, STEPSTREAM_ENDPOINT="kafka://127.0.0.1:1")
     assert done.returncode == 0
     last = done.stderr.splitlines()[-1]
-    assert "4 events not delivered" in last
+    assert "4 events kept on disk until the next start (stepstream spool status)" in last
     assert "Connection refused" in done.stderr
+    done = program(
+        tmp_path, code, STEPSTREAM_ENDPOINT="kafka://127.0.0.1:1", STEPSTREAM_SPOOL_BYTES="0"
+    )
+    assert "4 events not delivered" in done.stderr.splitlines()[-1]
 
 
 def test_an_agent_that_dies_of_an_exception(tmp_path: Path) -> None:
@@ -219,6 +225,13 @@ ID = "4bf92f3577b34da6a3ce929d0e0e4736"
             Totals(1, 1, 0, 0, ID),
             Counts(2, 0, 1, 0, 1),
             "stepstream: run 4bf92f35… · 1 step · 2 events not delivered",
+        ),
+        (
+            Totals(1, 1, 0, 0, ID),
+            Counts(9, 2, 1, 0, 6, 5),
+            "stepstream: run 4bf92f35… · 1 step · 2 events not delivered · "
+            "5 events kept on disk until the next start (stepstream spool status) · "
+            "stepstream trace 4bf92f35",
         ),
         (Totals(), Counts(dropped=1_000), "stepstream: 1,000 events dropped, the queue was full"),
     ],

@@ -18,7 +18,7 @@ import pytest
 
 from stepstream.common.process import Identity, identity_of
 from stepstream.producers.transport.base import Record
-from stepstream.producers.transport.spool import Spool, SpoolError
+from stepstream.producers.transport.spool import DestinationStatus, Spool, SpoolError
 from stepstream.schemas.accept import Accepted, accept_value
 from tests.support.paths import ROOT
 from tests.support.step_events import event
@@ -65,13 +65,14 @@ def numbers(spool: Spool) -> list[int]:
 
 def test_events_come_back_in_order_until_they_are_deleted(spool: Spool) -> None:
     """Across batches and after closing; a page goes on after the id of the one before."""
-    assert spool.put([record(1), record(2)]) == 2
-    assert spool.put([record(3, b"other")]) == 1
-    spool.close()
+    assert spool.put([record(1), record(2)]) == [1, 2]
+    assert spool.put([record(3, b"other")]) == [3]
+    spool.disconnect()
     first = spool.read(2)
     assert [one.record for one in first] == [record(1), record(2)]
     assert [one.record for one in spool.read(5, after=first[-1].id)] == [record(3, b"other")]
     assert spool.has_run(b"run")
+    assert not spool.has_run(b"run", after=2)
     spool.delete([one.id for one in first])
     assert numbers(spool) == [3]
     assert not spool.has_run(b"run")
@@ -88,7 +89,8 @@ def test_the_status_counts_events_runs_and_age(path: Path) -> None:
     spool.put([record(3)])
     status = spool.status()
     assert (status.events, status.runs, status.oldest_us) == (3, 2, 1_000_000_000)
-    assert (status.dropped, status.shortened, status.drained_by) == (0, 0, 0)
+    assert (status.dropped, status.shortened) == (0, 0)
+    assert status.destinations == (DestinationStatus("", 3, 0, 0),)
     assert 0 < status.bytes < status.max_bytes
     spool.close()
 
@@ -126,8 +128,10 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
         committed[f"run{number}"] = int(lines[-1]) if lines else 16 * 20
     spool = Spool(path)
     found: dict[str, list[int]] = defaultdict(list)
-    for one in spool.read(10_000_000):
-        found[one.record.key.decode()].append(json.loads(one.record.value)["number"])
+    assert len(spool.left_writers()) == 3
+    for writer in spool.left_writers():
+        for one in spool.read(10_000_000, writer=writer):
+            found[one.record.key.decode()].append(json.loads(one.record.value)["number"])
     spool.close()
     for run, last in committed.items():
         assert found[run] == list(range(1, len(found[run]) + 1)), "no gap, in order"
@@ -144,7 +148,8 @@ def test_the_size_on_disk_is_bounded(path: Path) -> None:
     spool = Spool(path, max_bytes=limit)
     stored, largest = 0, 0
     for number in range(300):
-        stored += spool.put([record(number, input="x" * 4_000) for _ in range(10)])
+        ids = spool.put([record(number, input="x" * 4_000) for _ in range(10)])
+        stored += sum(1 for one in ids if one)
         size = sum(file.stat().st_size for file in path.parent.iterdir() if "shm" not in file.name)
         largest = max(largest, size)
     status = spool.status()
@@ -165,11 +170,11 @@ def test_a_full_spool_drops_starts_first_and_contents_before_ends(path: Path) ->
     assert before.dropped == 1, "a start makes no room for itself"
     ends = before.events
     for end in range(ends):
-        assert spool.put([record(end, phase="end", input="y" * 4_000)]) == 1
+        assert spool.put([record(end, phase="end", input="y" * 4_000)]) != [0]
     phases = [json.loads(one.record.value)["phase"] for one in spool.read(1_000_000)]
     assert phases.count("end") == ends
     while not spool.status().shortened:
-        assert spool.put([record(number, input="z" * 4_000)]) == 1
+        assert spool.put([record(number, input="z" * 4_000)]) != [0]
     kept = [json.loads(one.record.value) for one in spool.read(1_000_000)]
     assert {one["phase"] for one in kept} == {"end"}
     assert any("input" not in one for one in kept)
@@ -206,7 +211,8 @@ def test_one_living_process_drains_at_a_time(path: Path) -> None:
     assert first.acquire()
     assert first.acquire(), "its own lease is renewed"
     assert not second.acquire()
-    assert second.status().drained_by == me.pid
+    first.put([record(1)])
+    assert second.status().destinations == (DestinationStatus("", 1, 0, me.pid),)
     second.release()
     assert not second.acquire(), "it cannot give the lease of another process back"
     first.release()
@@ -218,32 +224,97 @@ def test_one_living_process_drains_at_a_time(path: Path) -> None:
     second.close()
 
 
-def test_the_lease_of_a_dead_process_is_taken_over(path: Path) -> None:
-    """A pid that is used again by another process does not count as the owner."""
+def test_what_a_dead_process_left_is_taken_over(path: Path) -> None:
+    """Its lease and its events. A pid that another process uses now is not the owner."""
     me = identity_of(os.getpid())
     assert me is not None
-    for gone in (DEAD, Identity(me.pid, "another boot/1")):
+    for number, gone in enumerate((DEAD, Identity(me.pid, "another boot/1"))):
         dead = Spool(path, identity=gone)
+        dead.put([record(number)])
         assert dead.acquire()
-        assert dead.status().drained_by == 0
         living = Spool(path)
+        living.put([record(10 + number)])
+        assert living.status().destinations == (DestinationStatus("", 2, 1, 0),)
         assert living.acquire()
-        assert living.status().drained_by == os.getpid()
-        living.release()
+        [writer] = living.left_writers()
+        [row] = living.read(10, writer=writer)
+        assert json.loads(row.record.value)["number"] == number
+        living.delete([row.id])
+        assert living.left_writers() == []
+        assert numbers(living) == [10 + number]
+        living.delete([one.id for one in living.read(10)])
         living.close()
-        dead.close()
+        dead.disconnect()
+
+
+def test_events_are_for_their_destination_alone(path: Path) -> None:
+    """Other settings send nothing of it, unless they are given all of it on request."""
+    first = Spool(path, "kafka://a/stepstream")
+    first.put([record(1)])
+    first.close()
+    other = Spool(path, "kafka://b/stepstream")
+    assert other.left_writers() == []
+    assert other.status().destinations == (DestinationStatus("kafka://a/stepstream", 1, 1, 0),)
+    assert other.take_all() == 1
+    assert len(other.left_writers()) == 1
+    other.close()
+
+
+def test_a_closed_spool_is_left_to_others(path: Path) -> None:
+    """Its events are those of an ended process, although this process goes on."""
+    first = Spool(path)
+    first.put([record(1)])
+    first.close()
+    first.close()
+    first.put([record(2)])
+    assert numbers(first) == [2], "it is another writer now"
+    [writer] = first.left_writers()
+    assert [one.record for one in first.read(5, writer=writer)] == [record(1)]
+    first.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_opens_the_file_anew(spool: Spool) -> None:
-    """A connection cannot be used in two processes; both write to the same spool."""
+def test_a_forked_child_opens_the_file_anew(spool: Spool, path: Path) -> None:
+    """Parent and child write to the same spool, each as a writer of its own."""
     spool.put([record(1)])
     child = os.fork()
     if not child:
-        os._exit(0 if spool.put([record(2)]) == 1 else 1)
+        os._exit(0 if spool.put([record(2)]) == [2] and numbers(spool) == [2] else 1)
     assert os.waitpid(child, 0)[1] == 0
     spool.put([record(3)])
-    assert numbers(spool) == [1, 2, 3]
+    assert numbers(spool) == [1, 3]
+    assert len(spool.left_writers()) == 1
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_connection_that_came_with_a_fork_is_not_used(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file could not be closed before the fork, the child reports it and stays off."""
+    monkeypatch.setattr(spool, "disconnect", lambda: None)
+    spool.put([record(1)])
+    child = os.fork()
+    if not child:
+        try:
+            spool.put([record(2)])
+        except SpoolError as error:
+            os._exit(0 if "forked while the file was open" in str(error) else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    monkeypatch.undo()
+
+
+def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
+    """The error names the file."""
+    Spool(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 9")
+    database.close()
+    with pytest.raises(SpoolError, match=r"events\.db cannot be used: version 9"):
+        Spool(path)
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be read as a page"])

@@ -1,0 +1,169 @@
+"""``stepstream spool``: events that agents of this user could not deliver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import print_json
+from stepstream.cli.options import takes
+from stepstream.common.terminal import echo, remark
+
+if TYPE_CHECKING:
+    from stepstream.producers.transport.delivery import SpoolPlace
+    from stepstream.producers.transport.spool import Spool, SpoolStatus
+    from stepstream.schemas.settings import Settings
+
+HELP = "Show and send the events that agents of this machine could not deliver."
+SETTINGS = ("endpoint", "spool_dir", "spool_bytes")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(no_args_is_help=True, help=HELP)
+    group.command("status")(status)
+    group.command("drain")(drain)
+    app.add_typer(group, name="spool", rich_help_panel="Data")
+
+
+@takes("kafka", settings=SETTINGS)
+def status(
+    settings: Settings,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is in the spool: events, their age and where they are for."""
+    place = _place(settings)
+    if not place.exists():
+        if json:
+            print_json({"path": str(place.path), "events": 0, "destinations": []})
+        else:
+            echo(f"{place.path}: there is no spool; nothing was undelivered")
+        return
+    spool = _open(place)
+    try:
+        found = spool.status()
+    finally:
+        spool.close()
+    if json:
+        print_json(_as_dict(found))
+        return
+    for line in _lines(found):
+        echo(line)
+
+
+@takes("kafka", settings=SETTINGS)
+def drain(
+    settings: Settings,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0.1,
+            help="Give up when nothing was acknowledged for this long.",
+        ),
+    ] = 30.0,
+    all_destinations: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Also events for other endpoints: send them to the configured one."
+        ),
+    ] = False,
+) -> None:
+    """Send the events that ended programs left in the spool.
+
+    Programs do that themselves: a running one when its endpoint is back, and the next one with the
+    same endpoint for those that have ended. Events of running programs are left to these. The exit
+    code is 1 if events could not be sent.
+    """
+    from stepstream.producers.engine import new_transport
+    from stepstream.producers.transport import drain as draining
+
+    place = _place(settings)
+    if not place.exists():
+        echo("there is nothing to send")
+        return
+    spool = _open(place)
+    try:
+        if all_destinations:
+            spool.take_all()
+        transport = new_transport(settings)
+        try:
+            report = draining.drain(spool, transport, timeout)
+        finally:
+            transport.close()
+        here = [one for one in spool.status().destinations if one.destination == spool.destination]
+        elsewhere = sum(one.left for one in spool.status().destinations) - sum(
+            one.left for one in here
+        )
+    finally:
+        spool.close()
+    echo(f"{report.delivered:,} events sent")
+    if report.refused:
+        remark(f"{report.refused:,} events refused: {report.first_refusal}")
+    if elsewhere:
+        remark(f"{elsewhere:,} events are for other endpoints: see `stepstream spool status`")
+    if report.is_busy:
+        remark("another process is sending the rest")
+    if report.is_timeout:
+        left = sum(one.left for one in here)
+        raise errors.Failure(
+            f"nothing was acknowledged by {spool.destination} for {timeout:g} s; "
+            f"{left:,} events are still in the spool"
+        )
+    if report.refused:
+        raise typer.Exit(errors.FAILED)
+
+
+def _place(settings: Settings) -> SpoolPlace:
+    from stepstream.producers.engine import spool_place
+
+    place = spool_place(settings)
+    if place is None:
+        raise errors.Failure("the spool is switched off: spool_bytes is 0", errors.USAGE)
+    return place
+
+
+def _open(place: SpoolPlace) -> Spool:
+    from stepstream.producers.transport.spool import SpoolError
+
+    try:
+        return place.open()
+    except SpoolError as error:
+        raise errors.Failure(str(error)) from None
+
+
+def _as_dict(found: SpoolStatus) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(found)
+
+
+def _lines(found: SpoolStatus) -> list[str]:
+    import time
+
+    from stepstream.schemas.durations import write_duration
+
+    lines = [f"{found.path}: {found.bytes / 2**20:.1f} of {found.max_bytes / 2**20:.0f} MiB"]
+    if not found.events:
+        lines.append("no events")
+    else:
+        age_us = max(0, time.time_ns() // 1_000 - found.oldest_us) // 1_000_000 * 1_000_000
+        lines.append(
+            f"{found.events:,} events of {found.runs:,} runs, "
+            f"the oldest {write_duration(age_us)} old"
+        )
+    for one in found.destinations:
+        by = f", being sent by process {one.drained_by}" if one.drained_by else ""
+        running = one.events - one.left
+        lines.append(
+            f"  for {one.destination}: {one.left:,} of programs that have ended{by}, "
+            f"{running:,} of running ones"
+        )
+    if found.dropped:
+        lines.append(f"{found.dropped:,} events were dropped because the spool was full")
+    if found.shortened:
+        lines.append(f"{found.shortened:,} events lost their contents because the spool was full")
+    return lines
