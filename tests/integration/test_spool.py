@@ -90,7 +90,7 @@ def command(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 
 def arrived(settings: Settings) -> list[tuple[str, str]]:
     """Name and phase of each step in the topic, without repetitions, in order by partition."""
-    found = {}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for message in kafka.read_to_end(settings, f"{settings.topic_prefix}.steps"):
         step = msgspec.json.decode(message.value() or b"", type=Step)
         found.setdefault((step.step_id, step.phase), (step.name, step.phase))

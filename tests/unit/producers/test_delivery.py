@@ -271,8 +271,8 @@ def test_nothing_is_lost_by_a_transport_that_comes_and_goes(place: SpoolPlace, s
     wait_until(lambda: in_file(place) == 0, 20, "the spool is empty")
     assert last.close(10)
     arrived = numbers(transport)
-    for thread in range(4):
-        assert sorted(set(arrived[thread])) == list(range(total))
+    for run in range(4):
+        assert sorted(set(arrived[run])) == list(range(total))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

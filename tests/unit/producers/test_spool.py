@@ -129,8 +129,8 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
     spool = Spool(path)
     found: dict[str, list[int]] = defaultdict(list)
     assert len(spool.left_writers()) == 3
-    for writer in spool.left_writers():
-        for one in spool.read(10_000_000, writer=writer):
+    for left in spool.left_writers():
+        for one in spool.read(10_000_000, writer=left):
             found[one.record.key.decode()].append(json.loads(one.record.value)["number"])
     spool.close()
     for run, last in committed.items():
