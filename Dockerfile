@@ -12,6 +12,8 @@ COPY schemas ./schemas
 COPY producers ./producers
 COPY stream ./stream
 COPY sinks ./sinks
+COPY console ./console
+COPY web_build ./web_build
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/stepstream/bin/pip install --disable-pip-version-check -c constraints.txt ".[$EXTRAS]"
 

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks clean
+.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks test-web clean
 
 # A venv of a Python that is too old, or of another one than the one asked for, is made anew.
 setup:
@@ -15,6 +15,7 @@ ifneq ($(origin PYTHON),file)
 	@test ! -d .venv || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V)" || { echo "making .venv anew with $$($(PYTHON) -V)"; rm -rf .venv; }
 endif
 	@$(MAKE) --no-print-directory .venv/.ready PYTHON="$(PYTHON)"
+	@$(BIN)/python web_build/bundle.py --if-possible
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -54,5 +55,9 @@ test-frameworks: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks]'
 	$(BIN)/python -m pytest tests/frameworks -m frameworks
 
+# The console's front end without a browser: types, style and pure functions.
+test-web: setup
+	$(BIN)/python -m pytest tests/unit/console/test_web.py
+
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv console/static console/web/node_modules build dist .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -92,6 +93,15 @@ class TraceOptions:
             metavar="INT", min=40, help="Width in characters. Default: that of the terminal."
         ),
     ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write the run to FILE as one HTML page that needs nothing else. With --contents "
+            "or --full it contains inputs, outputs and documents.",
+        ),
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
@@ -160,6 +170,9 @@ def trace(settings: Settings, options: TraceOptions, format: FormatOption = Form
             "name one run: its id (or a unique beginning of it), or --last for the newest", USAGE
         )
     found = _read(settings, options, whole=options.full or format is not Format.TABLE)
+    if options.html is not None:
+        _write_page(found, options, options.html)
+        return
     if format is Format.TABLE and options.step is not None:
         printing.show(printing.steps_text(found))
     elif format is Format.TABLE:
@@ -194,6 +207,24 @@ def _read(settings: Settings, options: TraceOptions, *, whole: bool) -> Trace:
             trace_id = queries.find_run(client, options.run)
         found = queries.read_trace(client, trace_id, contents=options.contents, whole=whole)
     return found if options.step is None else queries.only_step(found, options.step)
+
+
+def _write_page(found: Trace, options: TraceOptions, file: Path) -> None:
+    """Write the run as an HTML page and print where it is."""
+    from stepstream.cli import printing
+    from stepstream.console.export import PagesMissing, page
+
+    run = found.run_record or {"trace_id": found.run.trace_id, "status": found.run.status}
+    contents = options.contents or options.full
+    try:
+        text = page(run, found.step_records, written_at_us=_now_us(), contents=contents)
+        file.write_text(text, encoding="utf-8")
+    except PagesMissing as failure:
+        raise Failure(str(failure)) from failure
+    except OSError as failure:
+        raise Failure(f"{file} cannot be written: {failure.strerror}") from failure
+    without = "" if contents else ", without contents"
+    printing.note(f"wrote {len(found.steps)} steps to {file}{without}")
 
 
 def _print_trace(found: Trace, format: Format) -> None:

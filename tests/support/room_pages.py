@@ -19,7 +19,16 @@ _MARKED: Final = re.compile(r"(?<=<!-- begin modules -->\n).*?(?=<!-- end module
 
 def pages() -> Iterator[Path]:
     """Every README.md with a map."""
-    for folder in ("producers", "schemas", "stream", "sinks", "stepstream", "benchmarks", "tests"):
+    for folder in (
+        "producers",
+        "schemas",
+        "stream",
+        "sinks",
+        "console",
+        "stepstream",
+        "benchmarks",
+        "tests",
+    ):
         for path in sorted((ROOT / folder).rglob("README.md")):
             linked = any(part.is_symlink() for part in path.parents)
             if not linked and _MARKED.search(path.read_text()):

@@ -39,6 +39,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "sinks/batching": {"schemas", "stepstream/common"},
     "sinks/clickhouse": {"schemas", "stepstream/common", "sinks/batching"},
     "sinks/notify": {"schemas", "stepstream/common", "sinks"},
+    "console": {"schemas", "stepstream/common"},
     "stepstream/admin": {
         "schemas",
         "stepstream/common",
@@ -84,6 +85,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "sinks/notify",
         "stream/baselines",
         "stream/shell",
+        "console",
     },
     "stepstream": {
         "schemas",

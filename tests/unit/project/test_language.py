@@ -139,12 +139,15 @@ class Hit(NamedTuple):
         return f"{self.file}:{self.line}: {self.word!r} in {self.text.strip()[:100]!r}"
 
 
+_FETCHED: Final = ("node_modules", "console/web/node_modules", "console/static")
+
+
 def files() -> Iterator[Path]:
     """Every text of the project, each once."""
     for path in sorted(ROOT.rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         hidden = any(part.startswith(".") or part == "__pycache__" for part in Path(name).parts)
-        elsewhere = name.startswith((*_LINKS, "tests/golden", "dist", "build", "node_modules"))
+        elsewhere = name.startswith((*_LINKS, "tests/golden", "dist", "build", *_FETCHED))
         if path.suffix in SUFFIXES and path.is_file() and not hidden and not elsewhere:
             yield path
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-ROOMS: Final = ("schemas", "producers", "stream", "sinks")
+ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console")
 EXTRAS: Final = {"worker": "faust-streaming", "sink": "clickhouse-connect", "embedded": "chdb"}
 
 
@@ -30,7 +30,8 @@ def _source_files() -> dict[str, Path]:
                 and len(inside.parts) > 1
                 and inside.parts[1] in ROOMS
             )
-            if path.is_file() and not linked and "__pycache__" not in inside.parts:
+            is_web = inside.parts[:2] == ("console", "web")
+            if path.is_file() and not linked and not is_web and "__pycache__" not in inside.parts:
                 found[str(inside if folder == "stepstream" else "stepstream" / inside)] = path
     return found
 
@@ -118,6 +119,7 @@ def test_the_source_distribution_holds_every_file(built: Path) -> None:
     assert {name.partition("/")[0] for name in names} <= {
         "stepstream",
         *ROOMS,
+        "web_build",
         "pyproject.toml",
         "README.md",
         "LICENSE",

@@ -11,7 +11,7 @@ from typing import Final
 from tests.support.paths import ROOT
 from tests.support.room_rules import MAY_IMPORT
 
-ROOMS: Final = ("schemas", "producers", "stream", "sinks")
+ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console")
 FACE: Final = "stepstream"
 SERVERS: Final = (
     "http.server",

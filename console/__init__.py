@@ -1,0 +1,1 @@
+"""The console: pages that show runs, alerts and costs, and the server behind them."""

@@ -1,0 +1,97 @@
+/** What the server answered instead of data. */
+export class Problem extends Error {
+  readonly status: number;
+  readonly code: string;
+  readonly nearest: string[];
+  readonly request: string;
+  readonly path: string;
+
+  constructor(
+    status: number,
+    message: string,
+    more: { code?: string; nearest?: string[]; request?: string; path?: string } = {},
+  ) {
+    super(message);
+    this.status = status;
+    this.code = more.code ?? "";
+    this.nearest = more.nearest ?? [];
+    this.request = more.request ?? "";
+    this.path = more.path ?? "";
+  }
+}
+
+/** Server time minus browser time, in milliseconds. */
+export const skew = { ms: 0, known: false };
+
+/** Server time in microseconds. */
+export function serverNow(): number {
+  return (Date.now() + skew.ms) * 1000;
+}
+
+const TIMEOUT_MS = 30_000;
+
+async function read(response: Response, path: string): Promise<unknown> {
+  const date = response.headers.get("date");
+  const stamp = date ? Date.parse(date) : Number.NaN;
+  // The header has whole seconds: only a larger difference than two is one of the clocks.
+  if (!Number.isNaN(stamp)) {
+    const difference = stamp + 500 - Date.now();
+    if (Math.abs(difference) > 2000) skew.ms = difference;
+    skew.known = true;
+  }
+  const type = response.headers.get("content-type") ?? "";
+  const body: unknown = type.includes("json") ? await response.json() : await response.text();
+  if (response.ok) return body;
+  const said = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
+  const inner =
+    typeof said.error === "object" && said.error !== null
+      ? (said.error as Record<string, unknown>)
+      : said;
+  const message =
+    String(
+      inner.message ??
+        inner.error ??
+        inner.detail ??
+        (typeof body === "string" && body.length < 300 ? body : ""),
+    ) || `the server answered ${response.status}`;
+  throw new Problem(response.status, message, {
+    code: String(inner.code ?? ""),
+    nearest: Array.isArray(inner.nearest) ? inner.nearest.map(String) : [],
+    request: response.headers.get("x-request-id") ?? String(inner.request_id ?? ""),
+    path,
+  });
+}
+
+/** GET of a path of this server. Raises `Problem`. */
+export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return (await request(path, { signal })) as T;
+}
+
+/** POST of JSON; the header is what the server asks of pages, so that no form can send one. */
+export async function post<T>(path: string, body: unknown): Promise<T> {
+  return (await request(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "content-type": "application/json", "x-stepstream-csrf": "1" },
+  })) as T;
+}
+
+async function request(path: string, init: RequestInit): Promise<unknown> {
+  const limit = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
+  let response: Response;
+  try {
+    response = await fetch(path, { ...init, signal, credentials: "same-origin" });
+  } catch (failure) {
+    if (init.signal?.aborted) throw failure;
+    const late = limit.aborted;
+    throw new Problem(
+      0,
+      late
+        ? `the console did not answer within ${TIMEOUT_MS / 1000} s`
+        : "the console does not answer",
+      { code: late ? "timeout" : "unreachable", path },
+    );
+  }
+  return read(response, path);
+}
