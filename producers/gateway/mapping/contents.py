@@ -158,9 +158,60 @@ def exception_of(span: Span) -> tuple[str, str]:
     return "", ""
 
 
+def logged_events(value: Any) -> list[SpanEvent]:
+    """The content events that stand in one attribute as a JSON list of maps."""
+    items = parsed(value)
+    if not isinstance(items, list):
+        return []
+    return [
+        SpanEvent(0, str(item.get("event.name", "")), item)
+        for item in items
+        if isinstance(item, dict)
+    ]
+
+
+_FOUND_EVENTS: Final = ("db.query.result", "db.search.result")
+
+
+def documents_in_events(events: Iterable[SpanEvent]) -> list[dict[str, Any]]:
+    """The documents that a vector store's span lists in its events, one each."""
+    return [
+        {key.rpartition(".")[2]: value for key, value in event.attributes.items()}
+        for event in events
+        if event.name in _FOUND_EVENTS
+    ]
+
+
+_LISTS: Final = ("documents", "results", "nodes", "matches", "hits", "docs", "source_nodes")
+_LIKE_DOCUMENTS: Final = frozenset(
+    ["content", "text", "page_content", "pageContent", "document", "id", "document_id", "doc_id"]
+)
+
+
+def documents_in(output: Any) -> list[dict[str, Any]]:
+    """The documents in a retriever's output; an empty list where it has no list of them."""
+    found = parsed(output)
+    if isinstance(found, dict):
+        found = next((found[key] for key in _LISTS if isinstance(found.get(key), list)), None)
+    if not isinstance(found, list):
+        return []
+    items = (_inner(item) for item in found if isinstance(item, dict))
+    return [item for item in items if not _LIKE_DOCUMENTS.isdisjoint(item)]
+
+
+def _inner(item: dict[str, Any]) -> dict[str, Any]:
+    """A hit as one map: the document or node that it wraps, with the hit's score."""
+    for key in ("document", "node", "kwargs"):
+        inner = item.get(key)
+        if isinstance(inner, dict):
+            return inner | ({"score": item["score"]} if "score" in item else {})
+    return item
+
+
 _MENTIONS_CALLS: Final = (
     "tool_call",
     "toolName",
+    "toolCall",
     "function_call",
     "functionCall",
     "toolUse",
@@ -193,9 +244,23 @@ def _calls_in(value: Any, depth: int) -> Iterator[ToolCall]:
     if call is not None:
         yield call
         return
-    for item in value.values():
-        if isinstance(item, dict | list):
+    for key, item in value.items():
+        if key in _LISTED and isinstance(item, list):
+            yield from _listed(item, depth + 1)
+        elif isinstance(item, dict | list):
             yield from _calls_in(item, depth + 1)
+
+
+_LISTED: Final = ("tool_calls", "toolCalls")
+
+
+def _listed(items: list[Any], depth: int) -> Iterator[ToolCall]:
+    """Calls in a list that holds nothing else: a name is enough, a type may be absent."""
+    for item in items:
+        if isinstance(item, dict) and "function" not in item and isinstance(item.get("name"), str):
+            yield _made(item)
+        else:
+            yield from _calls_in(item, depth)
 
 
 def _call(item: dict[str, Any]) -> ToolCall | None:

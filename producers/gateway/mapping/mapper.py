@@ -56,6 +56,7 @@ _KIND_FIELDS: Final = tuple(
     map(int, (F.LANGSMITH_KIND, F.OPERATION, F.OPENINFERENCE_KIND, F.OTHER_KIND))
 )
 _LANGSMITH_KIND: Final = int(F.LANGSMITH_KIND)
+_OUTPUT, _TOOL_CALLS, _LOGGED_EVENTS = int(F.OUTPUT), int(F.TOOL_CALLS), int(F.LOGGED_EVENTS)
 _FIRST: Final = tuple(map(int, (F.FIRST_CHUNK_S, F.FIRST_CHUNK_MS, F.FIRST_TOKEN_AT)))
 _LARGEST_NS: Final = (1 << 63) - 1
 
@@ -271,9 +272,11 @@ class Mapper:
         if step.kind == kinds.LLM:
             self._fill_call(step, span, read)
         elif step.kind == kinds.TOOL:
-            step.tool = _short(values[F.TOOL] or values[F.NAME] or step.name)
+            step.tool = _short(
+                values[F.TOOL] or values[F.NAME] or values[F.CHAT_NAME] or ""
+            ) or kinds.tool_in_name(step.name)
         elif step.kind == kinds.RETRIEVAL:
-            self._fill_documents(step, read)
+            self._fill_documents(step, span, read)
             step.model = _short(values[F.MODEL] or values[F.REQUEST_MODEL] or "")
             step.tool = _short(values[F.TOOL] or "")
         given, taken = _contents_of(step.kind, span, read)
@@ -286,10 +289,12 @@ class Mapper:
 
     def _fill_call(self, step: AnyStep, span: Span, read: Read) -> None:
         values = read.values
+        if read.names[_OUTPUT] in usage_counts.USAGE_IN_OUTPUT:
+            usage_counts.take_from_output(values)
         asked = _short(values[F.REQUEST_MODEL] or "")
         step.model = _short(values[F.MODEL] or "") or asked
         if values[F.PROVIDER] is not None:
-            named = text_of(values[F.PROVIDER])
+            named = _short(values[F.PROVIDER])
             step.provider = provider_of(named)[:MAX_NAME_CHARS]
         usage = usage_counts.usage_of(values, span.resource.scope)
         if usage is not None and usage != NO_TOKENS:
@@ -303,11 +308,15 @@ class Mapper:
         if asked and asked != step.model:
             read.rest.setdefault("request_model", asked)
 
-    def _fill_documents(self, step: AnyStep, read: Read) -> None:
+    def _fill_documents(self, step: AnyStep, span: Span, read: Read) -> None:
         found = read.values[F.DOCUMENTS]
         items = parsed(found) if found is not None else None
         if not isinstance(items, list) or not items:
-            items = contents.documents_of(read.flat.get("documents", {}))
+            items = (
+                contents.documents_of(read.flat.get("documents", {}))
+                or contents.documents_in_events(span.events)
+                or contents.documents_in(read.values[F.OUTPUT])
+            )
         step.documents = [
             _document(item, self.options.capture_content)
             for item in items[: self.options.limits.max_documents]
@@ -388,6 +397,8 @@ class Mapper:
 
 def _short(value: Any) -> str:
     text = value if value.__class__ is str else text_of(value)
+    if text[:1] == '"' and len(text) > 2 and text[-1] == '"':
+        text = text[1:-1]  # MLflow writes every attribute as JSON
     return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS]
 
 
@@ -417,6 +428,8 @@ def _kind_of(span: Span, read: Read) -> str:
         node = decoded.get("langgraph_node") if isinstance(decoded, dict) else None
     if node is not None and node == span.name:
         return "state_update"
+    if span.name.endswith("(merged tools)"):
+        return kinds.OTHER  # Google ADK: the answers of parallel calls once more, in one span
     named = _named_kind(read)
     if named != kinds.OTHER and named is not None:
         return named
@@ -439,10 +452,27 @@ def _named_kind(read: Read) -> str | None:
         if word is None:
             continue
         kind = kinds.named_kind(word)
+        if kind == kinds.LLM and word in kinds.UNCOUNTED and read.values[F.INPUT_TOKENS] is None:
+            kind = kinds.OTHER
         if kind is not None and (kind != kinds.OTHER or field == _LANGSMITH_KIND):
             return kind
         found = kinds.OTHER
     return found
+
+
+def _hinted_kind(values: list[Any]) -> str | None:
+    """The kind from attributes that only some spans of an instrumentation have, else None."""
+    for field in (F.REQUEST_TYPE, F.BRAINTRUST_KIND):
+        word = values[field]
+        if word is None:
+            continue
+        decoded = parsed(word)
+        kind = kinds.named_kind(decoded.get("type") if isinstance(decoded, dict) else word)
+        if kind not in (None, kinds.OTHER):
+            return kind
+    if values[F.HAYSTACK_TYPE] is not None:
+        return kinds.haystack_kind(values[F.HAYSTACK_TYPE])
+    return None
 
 
 def _derived_kind(span: Span, read: Read) -> str | None:
@@ -450,6 +480,8 @@ def _derived_kind(span: Span, read: Read) -> str | None:
     values = read.values
     if (named := kinds.kind_by_name(span.name, span.resource.scope)) is not None:
         return named
+    if (hinted := _hinted_kind(values)) is not None:
+        return hinted
     if values[F.TOOL] is not None or values[F.TOOL_CALL_ID] is not None:
         return kinds.TOOL
     if read.names[F.AGENT] in ("agent_name", "gen_ai.agent.name") and (
@@ -492,7 +524,7 @@ def _set_status(step: AnyStep, span: Span, read: Read) -> None:
     failed = (
         span.status == STATUS_ERROR
         or text_of(values[F.LEVEL]).upper() == "ERROR"
-        or text_of(values[F.TOOL_STATUS]).lower() == "error"
+        or text_of(values[F.TOOL_STATUS]).lower() in ("error", "true")
         or (http is not None and 500 <= http < 600)
     )
     if not failed:
@@ -530,11 +562,25 @@ def _contents_of(kind: str, span: Span, read: Read) -> tuple[Any, Any]:
         given = _with_instructions(text_of(values[F.SYSTEM_INSTRUCTIONS]), text_of(given))
     if taken is None and ("output" in flat or "completion" in flat):
         taken = _flat_messages(read, "output", "completion")
-    if (given is None or taken is None) and span.events:
-        asked, answered = contents.from_events(span.events)
+    events = span.events
+    if values[_LOGGED_EVENTS] is not None and not events:
+        events = contents.logged_events(values[_LOGGED_EVENTS])
+    if (given is None or taken is None) and events:
+        asked, answered = contents.from_events(events)
         given = asked if given is None else given
         taken = answered if taken is None else taken
-    return given, _with_calls(read, taken) if kind == kinds.LLM else taken
+    if kind != kinds.LLM:
+        return given, values[_TOOL_CALLS] if taken is None else taken
+    if (calls := values[_TOOL_CALLS]) is not None:
+        return given, _text_and_calls(taken, calls)
+    return given, _with_calls(read, taken)
+
+
+def _text_and_calls(taken: Any, calls: Any) -> Any:
+    """One answer of its text and its tool calls, which came in two attributes."""
+    if taken is None or taken == "":
+        return calls
+    return text_of({"text": parsed(taken), "toolCalls": parsed(calls)})
 
 
 def _flat_messages(read: Read, *groups: str) -> Any:
@@ -581,15 +627,24 @@ def _with_instructions(instructions: str, messages: str) -> str:
     return f"[{system}]" if rest.startswith("]") else f"[{system},{rest}"
 
 
+_IDS: Final = ("id", "document_id", "doc_id", "id_", "node_id")
+_SCORES: Final = ("score", "relevance_score", "similarity_score", "similarity")
+_TEXTS: Final = ("content", "text", "page_content", "pageContent", "document")
+
+
 def _document(item: Any, capture: bool) -> Any:
     if not isinstance(item, dict):
         return DocumentStruct(content=text_of(item)[:MAX_DOCUMENT_CHARS] if capture else "")
-    score: Any = item.get("score")
+    score: Any = next((item[key] for key in _SCORES if item.get(key) is not None), None)
     is_score = score.__class__ is float or score.__class__ is int
-    content = item.get("content", item.get("text", ""))
+    content = next((item[key] for key in _TEXTS if item.get(key)), "")
     text = text_of(content)[:MAX_DOCUMENT_CHARS] if capture else ""
+    about = item.get("metadata")
+    found = next((item[key] for key in _IDS if item.get(key)), "")
+    if not found and isinstance(about, dict):
+        found = next((about[key] for key in (*_IDS, "doc_uri", "source") if about.get(key)), "")
     return DocumentStruct(
-        id=_short(item.get("id", item.get("document_id", ""))),
+        id=_short(found),
         score=float(score) if is_score and abs(score) < 1e300 else None,
         content=text,
     )

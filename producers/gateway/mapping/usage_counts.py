@@ -17,10 +17,14 @@ from stepstream.schemas.money import MAX_COST_USD
 from stepstream.schemas.step import decimal_text
 from stepstream.schemas.usage import MAX_USAGE_COUNT, TokenUsage, TokenUsageStruct
 
-RAW_INPUT: Final = ("strands",)
+RAW_INPUT: Final = ("strands", "com.anthropic.claude_code")
 """Scopes (by how they begin) whose input leaves out what was read from or written to the cache:
-Strands on Bedrock.
+Strands on Bedrock, Claude Code.
 """
+USAGE_IN_OUTPUT: Final = frozenset(
+    ["genkit:output", "haystack.component.output", "response_data", "mlflow.spanOutputs"]
+)
+"""Attributes whose JSON holds the model's usage, where no other attribute does."""
 THOUGHTS_APART: Final = ("gcp.vertex.agent",)
 """Scopes whose output leaves out reasoning: Google ADK."""
 
@@ -120,7 +124,14 @@ def _with_details(
     Langfuse's buckets do not overlap (``input`` leaves out ``input_cached_tokens``), unless an
     integration filled them in so that they do. The total decides which of the two it is.
     """
-    found = {name: count for name, value in counts.items() if (count := count_of(value))}
+    nested = {
+        name: count
+        for inner in ("input_token_details", "output_token_details")
+        if isinstance(details := counts.get(inner), dict)
+        for name, value in details.items()
+        if (count := count_of(value))
+    }
+    found = {name: count for name, value in counts.items() if (count := count_of(value))} | nested
     cached = sum(found.get(name, 0) for name in _CACHED) or parts[0]
     written = sum(found.get(name, 0) for name in _WRITTEN) or parts[1]
     reasoning = sum(found.get(name, 0) for name in _REASONING) or parts[2]
@@ -128,7 +139,10 @@ def _with_details(
     plain_output = next((found[name] for name in sorted(_OUTPUT) if name in found), None)
     total = found.get("total") or found.get("total_tokens")
     apart = cached + written + reasoning
-    exclusive = total is None or total == (plain_input or 0) + (plain_output or 0) + apart
+    # LangChain nests the parts in the sums; a flat map lists buckets next to each other.
+    exclusive = not nested and (
+        total is None or total == (plain_input or 0) + (plain_output or 0) + apart
+    )
     if apart and exclusive:
         plain_input = (plain_input or 0) + cached + written
         plain_output = (plain_output or 0) + reasoning
@@ -141,12 +155,53 @@ def _with_details(
     )
 
 
+_GENKIT: Final = {"googleai": "google", "vertexai": "google", "googlegenai": "google"}
+
+
+def take_from_output(values: list[Any]) -> None:
+    """Fill usage, model and provider from a model's answer, where no attribute has them."""
+    output = parsed(values[F.OUTPUT])
+    if values[F.MODEL] is None and values[F.REQUEST_MODEL] is None:
+        provider, slash, model = str(values[F.CHAT_NAME] or "").partition("/")
+        if slash:  # Genkit: googleai/gemini-2.5-flash
+            values[F.REQUEST_MODEL] = model
+            values[F.PROVIDER] = values[F.PROVIDER] or _GENKIT.get(provider, provider)
+    if not isinstance(output, dict):
+        return
+    replies = output.get("replies")
+    reply = replies[0] if isinstance(replies, list) and replies else None
+    about = (reply.get("meta") or reply.get("_meta")) if isinstance(reply, dict) else None
+    if about is None and isinstance(listed := output.get("meta"), list) and listed:
+        about = listed[0]  # Haystack's text generators: texts, and their meta next to them
+    for source in (output, output.get("message"), about):
+        if not isinstance(source, dict):
+            continue
+        if values[F.INPUT_TOKENS] is None and values[F.TOKEN_DETAILS] is None:
+            values[F.TOKEN_DETAILS] = source.get("usage")
+        if values[F.MODEL] is None:
+            values[F.MODEL] = source.get("model")
+
+
+_COST, _COST_DETAILS, _TOKEN_DETAILS = int(F.COST), int(F.COST_DETAILS), int(F.TOKEN_DETAILS)
+_IN_MAPS: Final = (_COST_DETAILS, _TOKEN_DETAILS)
+
+
+def _total_cost(details: dict[str, Any], field: int) -> Any:
+    """The sum in a map of costs, or in a map of tokens that has one."""
+    found = details.get("total_cost", details.get("total") if field == _COST_DETAILS else None)
+    if found is not None or field != _COST_DETAILS:
+        return found
+    parts = [value for value in details.values() if isinstance(value, int | float)]
+    return sum(parts) if parts else None
+
+
 def cost_of(values: list[Any]) -> str | None:
     """The cost in dollars as a decimal text; None where the span has none or an impossible one."""
-    value = values[F.COST]
-    if value is None and values[F.COST_DETAILS] is not None:
-        details = parsed(values[F.COST_DETAILS])
-        value = details.get("total") if isinstance(details, dict) else None
+    value = values[_COST]
+    for field in _IN_MAPS:
+        if value is None and values[field] is not None:
+            details = parsed(values[field])
+            value = _total_cost(details, field) if isinstance(details, dict) else None
     if value is None or isinstance(value, bool | list | dict):
         return None
     try:
