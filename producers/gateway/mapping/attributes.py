@@ -35,9 +35,18 @@ Place = tuple[int, int, str, str]
 
 _NO_RANK: Final = 1 << 30
 _PROVIDER: Final = int(Field.PROVIDER)
+# MLflow writes every attribute as JSON, so that a text has quotes.
+_QUOTED: Final = frozenset(
+    f"mlflow.{name}" for name in ["llm.model", "llm.provider", "trace.session", "trace.user"]
+)
 _FIXED: Final[dict[str, Place]] = {
     **{
-        name: (slot.field, slot.rank, "kept" if name in ALSO_KEPT else "", "")
+        name: (
+            slot.field,
+            slot.rank,
+            "kept" if name in ALSO_KEPT else "json" if name in _QUOTED else "",
+            "",
+        )
         for name, slot in SLOTS.items()
     },
     **dict.fromkeys(DROPPED, (_DROP, 0, "", "")),
@@ -93,7 +102,7 @@ class AttributeReader:
         self._places: dict[str, Place] = dict(_FIXED)
 
     # A function of its own for a branch would cost a call for each attribute of each span.
-    def read(self, attributes: dict[str, Any]) -> Read:  # noqa: C901
+    def read(self, attributes: dict[str, Any]) -> Read:  # noqa: C901, PLR0912
         """Sort out the attributes of one span."""
         values: list[Any] = _NO_VALUES.copy()
         ranks = _NO_RANKS.copy()
@@ -115,9 +124,11 @@ class AttributeReader:
                     continue
                 if field == _PROVIDER and not provider_of(str(value).strip('"')):
                     continue  # the name of a framework
-                if place[2]:
-                    rest[name] = value
                 ranks[field], values[field], names[field] = place[1], value, name
+                if place[2] == "json":
+                    values[field] = str(value).strip('"')
+                elif place[2]:
+                    rest[name] = value
                 if not known:
                     known = _IS_KNOWN[field]
             elif field == _REST:

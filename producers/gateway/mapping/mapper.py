@@ -397,8 +397,6 @@ class Mapper:
 
 def _short(value: Any) -> str:
     text = value if value.__class__ is str else text_of(value)
-    if text[:1] == '"' and len(text) > 2 and text[-1] == '"':
-        text = text[1:-1]  # MLflow writes every attribute as JSON
     return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS]
 
 

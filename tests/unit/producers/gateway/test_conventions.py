@@ -37,7 +37,9 @@ def row(name: str, attributes: dict[str, Any], scope: str = "", **fields: Any) -
         step.tool,
         step.model,
         step.provider,
-        usage and (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens),
+        None
+        if usage is None
+        else (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens),
         "" if step.cost_usd is None else str(step.cost_usd),
     )
 
