@@ -46,6 +46,7 @@ def extent(file: Path) -> tuple[int, int]:
     """
     # By number of digits: seconds have 10, milliseconds 13, microseconds 16, nanoseconds 19.
     found: dict[int, list[int]] = {}
+    # A pass of its own: the shift of the times depends on the last event of the file.
     for line, _ in lines(file):
         accepted = accept_value(line, timestamp_us=0, limits=ANY_TIME) if line else None
         if isinstance(accepted, Accepted):

@@ -212,6 +212,7 @@ class _Job:
             changes["trace_id"] = fresh.trace(step.trace_id)
             changes |= {name: fresh.step(old) for name in _STEP_IDS if (old := getattr(step, name))}
         value = msgspec.json.encode({**msgspec.json.decode(line), **changes}) if changes else line
+        # Checked again: a worker would refuse an event whose shifted time is too old.
         accepted_again = accept_value(value, timestamp_us=self._timing.now_us())
         return accepted_again if isinstance(accepted_again, Rejected) else value
 
@@ -271,6 +272,7 @@ class _Sender:
         self.first_failure = ""
 
     def send(self, record: Record) -> None:
+        # With nothing pending the wait for an acknowledgement starts with this record.
         if self.sent == self.delivered + self.failed:
             self._settled_at = time.monotonic()
         while not self._transport.send(record, self._done):

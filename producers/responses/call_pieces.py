@@ -37,6 +37,7 @@ class CallPieces:
             self._by_id[identity] = call
         if place is not None:
             self._by_index[place] = call
+        # Some servers send the name in pieces, others repeat the whole name with every piece.
         call.name = name if name.startswith(call.name) else call.name + name
         if is_a(arguments, str):
             piece = str.__str__(arguments)
@@ -81,6 +82,8 @@ class CallPieces:
         """
         for call in self._calls:
             made = parsed(call.arguments) if call.arguments else {}
+            # Some clients send the complete arguments again at the end, so that all pieces together
+            # are not JSON.
             if type(made) is str and is_a(newest := parsed(self._newest.get(id(call), "")), dict):
                 made = newest
             call.arguments = made

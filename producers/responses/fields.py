@@ -60,6 +60,7 @@ def items_of(source: Any, *names: str) -> list[Any]:
     value = get(source, *names)
     for kind in (list, tuple):
         if is_a(value, kind):
+            # The method of the base type: a subclass may have an __iter__ with side effects.
             return list(kind.__iter__(value))
     return []
 
@@ -98,5 +99,6 @@ def whole_number(text: Any) -> int | None:
         return None
     plain = str.__str__(text)
     return (
+        # int() of a long text takes quadratic time.
         int(plain) if plain.isascii() and plain.isdecimal() and len(plain) <= MOST_DIGITS else None
     )

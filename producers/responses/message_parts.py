@@ -27,6 +27,7 @@ def openai_calls(message: Any) -> list[ToolCall]:
         arguments = get(function, "arguments", "input", "parameters")
         calls.append(ToolCall(text_of(function, "name"), parsed(arguments), call_id(call)))
     legacy = get(message, "function_call")
+    # The field of OpenAI before tool_calls; compatible servers still send it.
     if not calls and text_of(legacy, "name"):
         calls.append(ToolCall(text_of(legacy, "name"), parsed(get(legacy, "arguments"))))
     return calls
@@ -46,6 +47,7 @@ def anthropic_server(message: Any) -> str:
     )
 
 
+# Each of them has its own prices for the same model.
 _SERVERS: Final = (("msg_bdrk_", "aws"), ("msg_vrtx_", "google"))
 
 

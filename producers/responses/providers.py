@@ -47,6 +47,7 @@ def google(response: Any) -> Answer | None:
     ]
     reason = get(candidates[0], "finish_reason", "finishReason") if candidates else None
     return Answer(
+        # Summaries of thoughts are not part of the answer.
         text="".join(text_of(part, "text") for part in parts if get(part, "thought") is not True),
         tool_calls=[
             ToolCall(text_of(call, "name"), parsed(get(call, "args")), text_of(call, "id"))
@@ -160,6 +161,7 @@ def bedrock_body(response: Any) -> Answer | None:
         text_of(response, "generation"),
         text_of(response, "stop_reason", "completionReason"),
     )
+    # The body is a stream that only the program may read, so the counts come from the headers.
     if is_a(headers, dict) and get(response, "body") is not None:
         given = {
             name: whole_number(get(headers, f"x-amzn-bedrock-{name}-token-count"))

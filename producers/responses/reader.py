@@ -132,6 +132,7 @@ def _openai_chat(response: Any) -> Answer | None:
 def _openai_response(response: Any) -> Answer | None:
     output = items_of(response, "output")
     kind = text_of(response, "object")
+    # Compatible servers leave out the object type.
     if kind not in ("response", "realtime.response") and not (
         output and get(response, "usage") is not None
     ):

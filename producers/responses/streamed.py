@@ -119,10 +119,12 @@ def _first_choice(chunk: Any, *names: str) -> Any:
 
 def _openai_response(chunks: Sequence[Any]) -> Answer | None:
     for chunk in reversed(chunks):
+        # The last event has the whole response, so pieces are only needed after an interruption.
         if text_of(chunk, "type") in _LAST_EVENTS:
             return read_response(get(chunk, "response"))
     if not any(text_of(chunk, "type").startswith("response.") for chunk in chunks):
         return None
+    # An interrupted stream: the first event has the model, finished items have the calls.
     begun = next((found for chunk in chunks if (found := get(chunk, "response")) is not None), None)
     done = [
         get(chunk, "item")
@@ -206,6 +208,7 @@ def _anthropic(chunks: Sequence[Any]) -> Answer | None:
                 text_of(get(chunk, "delta"), "stop_reason") or answer.finish_reason
             )
             used = later(used, anthropic_usage(get(chunk, "usage"), answer.model))
+        # Bedrock adds its own counts to the last event of an Anthropic stream.
         metrics = get(chunk, "amazon-bedrock-invocationMetrics")
         if metrics is not None:
             ended, answer.provider = True, "aws"

@@ -90,6 +90,7 @@ def usage_of(source: Any) -> TokenUsage | None:
     )
     if given and cached + written > given:  # a proxy passed Anthropic's own counts on
         given += cached + written
+    # xAI counts reasoning separately from the output: the total shows it.
     if reasoning and counts.of(source, "total_tokens") == given + output + reasoning:
         output += reasoning
     return counts.made(
@@ -160,6 +161,7 @@ def anthropic_usage(source: Any, model: str = "") -> TokenUsage | None:
     used = _anthropic_counts(counts, source)
     for iteration in items_of(source, "iterations"):
         kind, of_model = text_of(iteration, "type"), text_of(iteration, "model")
+        # The counts of both models are in one sum, and each has a price of its own.
         if of_model and model and of_model != model:
             counts.incomplete = True
         elif kind == "compaction":

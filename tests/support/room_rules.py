@@ -12,9 +12,9 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "producers/gateway": {"schemas", "stepstream/common", "producers"},
     "producers/otel": {"schemas", "producers", "producers/gateway"},
     "stream/core": {"schemas"},
-    "stream/run": {"schemas", "stream/core"},
+    "stream/run": {"schemas"},
     "stream/baselines": {"schemas", "stream/core", "stream/run"},
-    "stream/detectors": {"schemas", "stream/core", "stream/run", "stream/baselines"},
+    "stream/detectors": {"schemas", "stream/core", "stream/run"},
     "stream/assemble": {
         "schemas",
         "stream/core",
@@ -43,7 +43,6 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "stepstream/admin": {
         "schemas",
         "stepstream/common",
-        "sinks",
         "sinks/clickhouse",
         "sinks/notify",
         "producers/gateway",
@@ -78,7 +77,6 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stepstream/queries",
         "stepstream/render",
         "stepstream/doctor",
-        "stepstream/testing",
         "producers",
         "sinks",
         "sinks/clickhouse",

@@ -28,6 +28,7 @@ def items_of(data: bytes) -> Iterator[Any]:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} is not JSON: {error}") from None
         return
+    # A list of messages is one conversation, any other list has one item per entry.
     if isinstance(whole, list) and messages.messages_in(whole) is None:
         yield from whole
     else:
@@ -52,6 +53,7 @@ def spans_of(item: Any, start_ns: int) -> Iterator[Span | Unreadable]:
     """
     match format_of(item):
         case "otlp":
+            # Encoded again, because the decoder of OTLP reads bytes. An import is not a hot path.
             yield from otlp_json.spans(msgspec.json.encode(item))
         case "langfuse":
             yield from langfuse.spans(item)

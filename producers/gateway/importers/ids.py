@@ -11,6 +11,7 @@ from stepstream.schemas.ids import STEP_ID, TRACE_ID, ZERO_STEP_ID, ZERO_TRACE_I
 
 def trace_id_of(source: str, key: str) -> str:
     """The trace id of a trace that ``source`` calls ``key``."""
+    # Langfuse writes a UUID with dashes; without them it is a valid trace id and stays readable.
     plain = key.replace("-", "").lower()
     if TRACE_ID.fullmatch(plain) and plain != ZERO_TRACE_ID:
         return plain

@@ -55,11 +55,13 @@ def span_of(observation: dict[str, Any], trace: dict[str, Any]) -> Span:
     raw = parsed(metadata.get("attributes")) or {}
     scope = parsed(metadata.get("scope")) or {}
     attributes: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {}
+    # setdefault: the attributes of the original span win over what Langfuse derived from them.
     for fields, source in ((_FIELDS, observation), (_TRACE_FIELDS, trace)):
         for name, attribute in fields.items():
             value = source.get(name)
             if value not in (None, "", {}, []):
                 attributes.setdefault(attribute, value)
+    # An empty map would hide the token counts in the original attributes.
     if not any(observation.get("usageDetails") or {}):
         attributes.pop("langfuse.observation.usage_details", None)
     for name, value in metadata.items():

@@ -29,6 +29,7 @@ def messages_in(item: Any) -> list[dict[str, Any]] | None:
             if found is not None:
                 return found
         return None
+    # An empty list has no sign of its format, so it is not taken for a conversation.
     is_list = isinstance(item, list) and bool(item)
     if is_list and all(isinstance(one, dict) and "role" in one for one in item):
         return list(item)
@@ -37,6 +38,7 @@ def messages_in(item: Any) -> list[dict[str, Any]] | None:
 
 def spans(messages: list[dict[str, Any]], start_ns: int) -> Iterator[Span]:
     """The spans of one conversation. The same messages always give the same ids."""
+    # Derived from the contents, so that a second import gives duplicates, which count once.
     trace_id = hashlib.sha256(msgspec.json.encode(messages)).hexdigest()[:32]
     root_id = span_id_of(SOURCE, f"{trace_id}/root")
     asked: dict[str, tuple[str, str]] = {}
@@ -80,6 +82,7 @@ def spans(messages: list[dict[str, Any]], start_ns: int) -> Iterator[Span]:
 def _call(message: dict[str, Any], seen: list[dict[str, Any]]) -> dict[str, Any]:
     found = {
         "gen_ai.operation.name": "chat",
+        # The whole history in every call would make the import quadratic in its length.
         "gen_ai.input.messages": seen[-20:],
         "gen_ai.output.messages": [message],
     }
@@ -101,6 +104,7 @@ def _asked(message: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 def _result(message: dict[str, Any], asked: dict[str, tuple[str, str]]) -> dict[str, Any]:
     call_id = text_of(message.get("tool_call_id"))
+    # A result has only the id of its call: name and arguments are in the earlier answer.
     name, arguments = asked.get(call_id, (text_of(message.get("name")), ""))
     return {
         "gen_ai.operation.name": "execute_tool",

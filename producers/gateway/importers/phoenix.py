@@ -83,6 +83,7 @@ def _attributes(item: dict[str, Any]) -> dict[str, Any]:
         if name.startswith("attributes.") and value is not None:
             plain = name.removeprefix("attributes.")
             decoded = parsed(value)
+            # Columns of a data frame have nested values as JSON text.
             if isinstance(decoded, dict) or plain in _LISTS:
                 _flatten({plain: decoded}, "", made, 0)
             else:
@@ -93,6 +94,8 @@ def _attributes(item: dict[str, Any]) -> dict[str, Any]:
 def _flatten(value: dict[str, Any], before: str, made: dict[str, Any], depth: int) -> None:
     for key, item in value.items():
         name = f"{before}{key}"
+        # Bounded in depth, because the file may come from anywhere. Metadata and inputs are values
+        # of the user, whose nested names are not attributes.
         if isinstance(item, dict) and depth < 8 and name not in ("metadata", "input.value"):
             _flatten(item, f"{name}.", made, depth + 1)
         elif (isinstance(item, list) and name in _LISTS) or (

@@ -51,6 +51,7 @@ def messages_of(flat: Flat) -> list[dict[str, Any]]:
     for index in sorted(flat):
         message = _message(flat[index])
         last = made[-1] if made else None
+        # Some instrumentations record each chunk of a stream as a message of its own.
         if last is not None and _is_piece(last, message):
             last["content"] += message.get("content", "")
         else:
@@ -225,13 +226,16 @@ def tool_calls_of(output: str) -> list[ToolCall]:
         return []
     found: dict[tuple[str, str, str], ToolCall] = {}
     for call in _calls_in(parsed(output), 0):
+        # Messages and their raw form may both be in the answer: a call with an id counts once.
         found.setdefault((call.id, call.name, call.arguments if not call.id else ""), call)
+        # Each becomes a step, so an answer must not be able to create any number of them.
         if len(found) >= MAX_TOOL_CALLS:
             break
     return list(found.values())
 
 
 def _calls_in(value: Any, depth: int) -> Iterator[ToolCall]:
+    # An answer is data of a model: nesting must not exhaust the stack.
     if depth > 12:
         return
     if isinstance(value, list):
@@ -306,4 +310,5 @@ def _made(
 def derived_step_id(*parts: str) -> str:
     """A step id that the same parts always give: a repeated export is a duplicate."""
     found = hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+    # An id of zeros only is invalid in OpenTelemetry.
     return found if found.strip("0") else "0" * 15 + "1"

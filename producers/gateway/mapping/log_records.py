@@ -65,6 +65,8 @@ class LogMapper:
     def _step(self, record: LogRecord, origin: Origin, name: str, time_us: int) -> AnyStep:
         resource = record.resource.attributes
         service = text_of(resource.get("service.name"))
+        # The contents are part of the id: several records of a span may have the same name and
+        # time.
         identity = text_of([record.attributes, record.body])
         return AnyStep(
             trace_id=record.trace_id,

@@ -260,6 +260,8 @@ class Mapper:
             text = text_of(task).strip()
             # A task is a type of work with few values; a trace's name may be a whole prompt.
             step.task = text if len(text) <= MAX_TASK_CHARS and "\n" not in text else ""
+        # A remote parent that reports here too will arrive, so the span must not stand in for the
+        # root.
         step.parent_remote = bool(
             span.parent_id
             and span.flags & (REMOTE_KNOWN | REMOTE) == REMOTE_KNOWN | REMOTE
@@ -301,10 +303,13 @@ class Mapper:
             step.usage = usage
             step.usage_may_repeat = True
         cost = usage_counts.cost_of(values)
+        # Some instrumentations write a cost of 0 for models without a known price: with usage the
+        # step is priced here instead.
         if cost is not None and (Decimal(cost) > 0 or step.usage is None):
             step.cost_usd = Decimal(cost)
             step.cost_source = "given"
             step.usage_may_repeat = True
+        # The answer names the exact version of the model, the request often an alias.
         if asked and asked != step.model:
             read.rest.setdefault("request_model", asked)
 
@@ -330,6 +335,7 @@ class Mapper:
         text = without_media(text)
         if not self.options.capture_content:
             return "", len(text.encode("utf-8", "replace"))
+        # A character has at most 4 bytes, so short texts need no encoding to measure them.
         if len(text) * 4 <= self.options.max_content_bytes:
             return text, None
         cut, size = truncated(text, self.options.max_content_bytes)

@@ -98,8 +98,11 @@ def usage_of(values: list[Any], scope: str) -> TokenUsage | None:
     if given is None and produced is None:
         return None
     tokens, output = given or 0, produced or 0
+    # Anthropic counts cached tokens separately, OpenTelemetry includes them in the input. A sum
+    # above the input shows that the instrumentation passed on the counts of Anthropic.
     if cached + written > tokens or (cached + written and scope.startswith(RAW_INPUT)):
         tokens += cached + written
+    # The same for reasoning, which Google ADK leaves out of the output.
     if reasoning > output or (reasoning and scope in THOUGHTS_APART):
         output += reasoning
     return TokenUsageStruct(
@@ -202,6 +205,7 @@ def cost_of(values: list[Any]) -> str | None:
         if value is None and values[field] is not None:
             details = parsed(values[field])
             value = _total_cost(details, field) if isinstance(details, dict) else None
+    # bool is an int in Python: True would be a cost of 1 dollar.
     if value is None or isinstance(value, bool | list | dict):
         return None
     try:

@@ -114,6 +114,8 @@ class _Logs(msgspec.Struct, gc=False):
     resourceLogs: list[_ResourceLogs] = []
 
 
+# Typed decoding of the whole request is the fast path. One malformed item fails it as a whole, so
+# such a request is decoded without types and converted item by item (``_slowly``).
 _decode_traces = msgspec.json.Decoder(_Traces).decode
 _decode_logs = msgspec.json.Decoder(_Logs).decode
 _KINDS: Final = {
@@ -199,6 +201,7 @@ def _read_slowly(raw: Any, resource: Resource, kind: Any, make: Any) -> Any:
 
 
 def _explained(raw: Any, error: Exception) -> str:
+    # A common mistake of hand-written senders, so the message shows the correct form.
     if isinstance(raw, dict) and isinstance(raw.get("attributes"), dict):
         return (
             "its attributes are an object: OTLP/JSON writes a list of "
@@ -279,6 +282,7 @@ def _value(value: _Value) -> Any:
             return base64.b64decode(value.bytesValue, validate=True)
         except (binascii.Error, ValueError):
             raise ValueError("bytesValue is not base64") from None
+    # Nested values are converted one level at a time, which bounds their depth.
     nested = value.arrayValue if value.arrayValue is not None else value.kvlistValue
     return None if nested is None else _nested(value.arrayValue is not None, nested, 1)
 
@@ -314,6 +318,7 @@ def _whole(value: Number) -> int:
     if value.__class__ is int:
         return int(value)
     if isinstance(value, str):
+        # int() of a long text takes quadratic time.
         if len(value) > _MOST_DIGITS:
             raise ValueError("a whole number has too many digits")
         try:

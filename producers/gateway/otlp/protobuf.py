@@ -25,6 +25,8 @@ def spans(body: bytes) -> Iterator[Span | Unreadable]:
     Raises ``Malformed``, at the first item at the latest, for a body that is no such request.
     """
     try:
+        # One malformed item fails the decoding of the whole request: it is then decoded again with
+        # its items as bytes, each on its own.
         request = wire.TRACES.FromString(body)
     except wire.DecodeError:
         yield from _slowly(body, "Traces", "Span", _span)

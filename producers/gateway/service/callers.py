@@ -92,6 +92,7 @@ class KeyFile:
             try:
                 self.table = load(self._path)
             except CredentialsError as error:
+                # Without the last valid keys a typing error in the file would stop all exporters.
                 _log.error("the keys stay as they were: %s", error)
         return self.table
 

@@ -73,6 +73,8 @@ class CollectorReader:
                     continue
                 if not await self._write(self._batch(good)):
                     return  # stopped before it was acknowledged: read again by the next member
+                # Only now: records that are not acknowledged are read again after a crash, and
+                # steps that were written twice count once.
                 consumer.commit(asynchronous=False)
                 self.records += len(good)
         finally:
@@ -97,6 +99,7 @@ class CollectorReader:
             value = message.value() or b""
             form = JSON if value[:1] == b"{" else PROTOBUF
             try:
+                # It yields the growing batch after each slice; only the last one is complete.
                 for batch in self._ingest.traces(value, form, origin):
                     part = batch
             except Malformed as error:

@@ -131,6 +131,7 @@ class ControlHub:
 
     def deliver(self, command: Command) -> None:
         """Take a command over from the listener."""
+        # Streams belong to the event loop; this runs in the thread of the listener.
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._spread, command)
 
@@ -142,6 +143,8 @@ class ControlHub:
             try:
                 stream.queue.put_nowait(command)
             except asyncio.QueueFull:
+                # The client is disconnected and reads again from its last command, instead of
+                # missing some.
                 stream.lost = True
 
     def join(self, stream: _Stream, last_id: str) -> None:
@@ -211,6 +214,7 @@ class ControlEndpoints:
             sent.get("budget_usd", ""),
         )
         try:
+            # It waits for the acknowledgement of Kafka, which would block all requests of the loop.
             command = await run_in_threadpool(self._send_command, asked)
         except KafkaUnreachable as error:
             raise WebError(503, str(error), {"Retry-After": "2"}) from None
@@ -222,6 +226,7 @@ class ControlEndpoints:
         """The run's project. Raises ``WebError`` 404 where the caller may not know it."""
         seen = self._seen.project_of(trace_id)
         allowed = callers.projects_of(scope)
+        # 404 and not 403: the answer must not show which runs of other projects exist.
         if allowed and (seen is None or seen not in allowed):
             raise WebError(
                 404, "no run of this key's projects with that id has sent steps to this gateway"
@@ -243,6 +248,7 @@ class ControlEndpoints:
             asyncio.Queue(MAX_RECENT + MAX_WAITING),
         )
         self._hub.join(stream, request.headers.get("last-event-id", ""))
+        # Without reading, a client that has left would be noticed only when a command is sent.
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await send(head(200, _EVENTS))
@@ -262,6 +268,8 @@ class ControlEndpoints:
                 quiet_s += STOP_CHECK_S
                 if quiet_s >= HEARTBEAT_S:
                     quiet_s = 0.0
+                    # A comment in terms of server-sent events: it keeps proxies from closing an
+                    # idle stream.
                     await send(body(b": still here\n\n", True))
                 continue
             quiet_s = 0.0

@@ -142,6 +142,7 @@ class Endpoints:
         size = _declared_bytes(request)
         if size > self._max_body_bytes:
             raise WebError(413, f"the body is larger than {self._max_body_bytes} bytes")
+        # Refused before the body is read: while Kafka is down, bodies would only fill the memory.
         if self._writer.stuck_s >= WAIT_S:
             raise WebError(503, "Kafka does not answer at the moment", {"Retry-After": "2"})
         began = time.monotonic()
@@ -160,6 +161,8 @@ class Endpoints:
             )
             origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
             batch = await _mapped(read(data, origin))
+            # The number of spans is known only now, so a project that sent too many is refused next
+            # time.
             self._admission.spent(project, batch.items, time.monotonic())
             await self._written(batch)
             self._seen.add(batch.projects.items())
@@ -188,6 +191,7 @@ async def _mapped(slices: Iterator[Batch]) -> Batch:
     whole = Batch()
     for batch in slices:
         whole = batch
+        # Mapping a large request takes long enough to delay the answers to all others.
         await asyncio.sleep(0)
     return whole
 

@@ -152,6 +152,7 @@ class Ingest:
             batch.ignored += 1
             return
         key = found[0].trace_id.encode()
+        # A span and its tool selections are stored together or refused together.
         values = [_encode(step) for step in found]
         largest = max(map(len, values))
         if largest > self._options.limits.max_record_bytes:
@@ -223,6 +224,7 @@ def _events(body: bytes) -> Iterator[Any]:
         whole = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:
         lines = text.splitlines()
+        # One line that is not JSON is a wrong body; of several lines each is checked on its own.
         if len(lines) == 1:
             raise Malformed(f"the body is not valid JSON: {error}") from None
         yield from map(_line, filter(None, map(bytes.strip, lines)))
@@ -244,6 +246,7 @@ def _hint(body: bytes, form: str, signal: str, error: Malformed) -> str:
     """Why a body is refused, with what was probably meant."""
     if form == answers.JSON:
         return str(error) or "the body is not OTLP/JSON"
+    # Common mistakes get a hint: a wrong content type and a wrong path.
     if body[:1] in b"{[" and body[-1:] in b"}]":
         return "the body is JSON: send it with Content-Type: application/json"
     if signal == "traces" and _looks_like_logs(body, form):

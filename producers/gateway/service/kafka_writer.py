@@ -64,6 +64,7 @@ class _Request:
         if error is not None and not self.error:
             self.error = error.str()
         if self.left == 0:
+            # A future may only be completed in the thread of its loop.
             self.loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
@@ -81,6 +82,8 @@ class KafkaWriter:
         self._producer: Producer = kafka.producer(
             settings,
             **{
+                # Long enough to batch the records of a request, short compared with the time of its
+                # answer.
                 "linger.ms": 1,
                 "queue.buffering.max.messages": QUEUE_RECORDS,
                 "queue.buffering.max.kbytes": QUEUE_KB,
@@ -118,6 +121,7 @@ class KafkaWriter:
         count = len(records) + len(letters)
         if not count:
             return
+        # Checked before the first record is queued: a part of a request should not be sent.
         if len(self._producer) + count > QUEUE_RECORDS:
             raise NoRoom("the queue to Kafka is full")
         request = _Request(count, time.monotonic())

@@ -99,6 +99,7 @@ class Gateway:
                 settings, settings.gateway_from_kafka, options_of(settings), self.writer
             )
         self.observer.readiness = self._readiness
+        # Gauges are read when metrics are scraped, so that requests do not pay for them.
         self.observer.before_scrape(self._refresh)
 
     def _grpc_server(
