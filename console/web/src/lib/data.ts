@@ -1,12 +1,12 @@
-import { get, post } from "./api";
+import { get, post, skew } from "./api";
 import type { Contents } from "./contents";
-import { live } from "./live.svelte";
 import { session } from "./session.svelte";
 import type { Step } from "./steps";
 import {
   contentsOf,
   type Json,
   list,
+  maybe,
   num,
   object,
   type Run,
@@ -17,21 +17,42 @@ import {
 
 const API = "/api/v1";
 
-/** Reads who uses the page. Failures leave it unknown; the pages report their own. */
-export async function startSession(): Promise<void> {
-  try {
-    const found = object(await get<Json>(`${API}/session`));
-    session.known = true;
-    session.user = text(found.user ?? found.name);
-    session.mayAct = found.may_act === true || list(found.scopes).includes("act");
-    session.readOnly =
-      text(found.read_only_reason) ||
-      (found.read_only ? "This console shows and does not act." : "");
-    session.projects = list(found.projects).map(text);
-    session.version = text(found.version);
-  } catch {
-    live.value = "off";
-  }
+/** Reads who uses the page. Raises `Problem`. */
+export async function readSession(): Promise<void> {
+  const found = object(await get<Json>(`${API}/session`));
+  session.known = true;
+  session.user = text(found.user);
+  session.mayAct = found.may_act === true;
+  session.readOnly = found.read_only
+    ? text(found.read_only_reason) || "This console shows and does not act."
+    : "";
+  session.projects = list(found.projects).map(text);
+  session.version = text(found.version);
+  setServerTime(found.server_time);
+}
+
+/** Takes the server's time of an answer that has just arrived. */
+export function setServerTime(value: unknown): void {
+  const stamp = num(value);
+  if (!stamp) return;
+  skew.ms = stamp / 1000 - Date.now();
+  skew.known = true;
+}
+
+/** An answer of the query layer: rows as objects, and what they mean in a sentence. */
+export interface Answer {
+  rows: Json[];
+  sentence: string;
+  sql: string;
+}
+
+export function answerOf(value: unknown): Answer {
+  const found = object(value);
+  const columns = list(found.columns).map(text);
+  const rows = list(found.rows).map((row) =>
+    Array.isArray(row) ? Object.fromEntries(columns.map((name, k) => [name, row[k]])) : object(row),
+  );
+  return { rows, sentence: text(found.sentence), sql: text(found.sql) };
 }
 
 /** A page of runs with the numbers of each facet. */
@@ -40,6 +61,7 @@ export interface RunList {
   total: number;
   matching: number;
   facets: [string, [string, number][]][];
+  asOf: number;
 }
 
 export async function runs(params: URLSearchParams): Promise<RunList> {
@@ -51,47 +73,278 @@ export async function runs(params: URLSearchParams): Promise<RunList> {
     matching: num(found.matching ?? found.total),
     facets: Object.entries(object(found.facets)).map(([name, values]) => [
       name,
-      Array.isArray(values)
-        ? values.map((pair): [string, number] =>
-            Array.isArray(pair)
-              ? [text(pair[0]), num(pair[1])]
-              : [text(object(pair).value), num(object(pair).count)],
-          )
-        : Object.entries(object(values)).map(([value, n]): [string, number] => [value, num(n)]),
+      list(values).map((pair): [string, number] => [text(list(pair)[0]), num(list(pair)[1])]),
     ]),
+    asOf: num(found.as_of),
   };
 }
 
-export async function run(id: string): Promise<Json> {
-  return object(await get<Json>(`${API}/runs/${encodeURIComponent(id)}`));
+/** 5th percentile, median and 95th percentile of good runs. */
+export interface Range {
+  low: number;
+  median: number;
+  high: number;
 }
 
-export async function steps(id: string): Promise<Step[]> {
+export function rangeOf(value: unknown): Range | null {
+  const [low, median, high] = list(value).map(maybe);
+  return low === null || median === null || high === null || high === undefined
+    ? null
+    : { low: low as number, median: median as number, high };
+}
+
+export interface RunHead {
+  run: Run;
+  normal: {
+    runs: number;
+    cost: Range | null;
+    duration: Range | null;
+    steps: Range | null;
+    input: Range | null;
+    output: Range | null;
+  };
+  alerts: Alert[];
+  inStore: boolean;
+  asOf: number;
+}
+
+export async function run(id: string): Promise<RunHead> {
+  const found = object(await get<Json>(`${API}/runs/${encodeURIComponent(id)}`));
+  const normal = object(found.normal);
+  return {
+    run: runOf(object(found.run)),
+    normal: {
+      runs: num(normal.runs),
+      cost: rangeOf(normal.cost_usd),
+      duration: rangeOf(normal.duration_us),
+      steps: rangeOf(normal.steps),
+      input: rangeOf(normal.input_tokens),
+      output: rangeOf(normal.output_tokens),
+    },
+    alerts: list(found.alerts).map((one) => alertOf(object(one))),
+    inStore: found.in_store !== false,
+    asOf: num(found.as_of),
+  };
+}
+
+export async function steps(id: string): Promise<{ steps: Step[]; cut: boolean }> {
   const found = object(await get<Json>(`${API}/runs/${encodeURIComponent(id)}/steps`));
-  return stepsOfColumns(object(found.columns) as Record<string, unknown[]>);
+  return {
+    steps: stepsOfColumns(object(found.columns) as Record<string, unknown[]>),
+    cut: found.cut === true,
+  };
 }
 
-export async function contents(id: string, step: string): Promise<Contents> {
-  return contentsOf(object(await get<Json>(`${API}/runs/${id}/steps/${step}`)));
+export interface BandPoint {
+  elapsed: number;
+  low: number;
+  median: number;
+  high: number;
 }
 
-/** An answer of the query layer: rows as objects, and what they mean in a sentence. */
-export interface Answer {
-  question: string;
-  rows: Json[];
-  sentence: string;
-  sql: string;
+export async function band(id: string): Promise<{ runs: number; points: BandPoint[] }> {
+  const found = object(await get<Json>(`${API}/runs/${encodeURIComponent(id)}/band`));
+  return {
+    runs: num(found.runs),
+    points: list(found.points).map((one) => {
+      const point = object(one);
+      return {
+        elapsed: num(point.elapsed_us),
+        low: num(point.p5),
+        median: num(point.p50),
+        high: num(point.p95),
+      };
+    }),
+  };
+}
+
+/** The most of one content that the server sends. */
+const MOST_BYTES = 16 * 1024 * 1024;
+
+export async function contents(id: string, step: string, whole = false): Promise<Contents> {
+  const more = whole ? `?bytes=${MOST_BYTES}` : "";
+  return contentsOf(
+    object(await get<Json>(`${API}/runs/${id}/steps/${encodeURIComponent(step)}/content${more}`)),
+  );
+}
+
+export async function suspects(id: string): Promise<Answer> {
+  return answerOf(await get<Json>(`${API}/runs/${id}/suspects`));
 }
 
 export async function ask(question: string, given: Record<string, string>): Promise<Answer> {
-  const found = object(await get<Json>(`${API}/ask/${question}?${new URLSearchParams(given)}`));
-  const columns = list(found.columns).map(text);
-  const rows = list(found.rows).map((row) =>
-    Array.isArray(row) ? Object.fromEntries(columns.map((name, k) => [name, row[k]])) : object(row),
-  );
-  return { question, rows, sentence: text(found.sentence), sql: text(found.sql) };
+  return answerOf(await get<Json>(`${API}/ask/${question}?${new URLSearchParams(given)}`));
 }
 
-export async function act(id: string, action: string, more: Json = {}): Promise<Json> {
-  return object(await post<Json>(`${API}/runs/${id}/${action}`, more));
+export async function compare(a: string, b: string): Promise<Answer> {
+  return answerOf(await get<Json>(`${API}/compare?${new URLSearchParams({ a, b })}`));
+}
+
+export interface Alert {
+  id: string;
+  seq: number;
+  state: string;
+  severity: string;
+  name: string;
+  rule: string;
+  policy: string;
+  project: string;
+  agent: string;
+  version: string;
+  task: string;
+  run: string;
+  runs: string[];
+  subject: string;
+  steps: string[];
+  value: number | null;
+  threshold: number | null;
+  baseline: number | null;
+  baselineRuns: number;
+  unit: string;
+  message: string;
+  detail: string;
+  quoted: string;
+  opened: number;
+  updated: number;
+  resolved: number;
+  acknowledgedBy: string;
+  silencedUntil: number;
+  action: string;
+  change: string;
+  by: string;
+  reopened: number;
+  runCount: number;
+  withdrawn: boolean;
+}
+
+export function alertOf(row: Json): Alert {
+  return {
+    id: text(row.alert_id),
+    seq: num(row.seq),
+    state: text(row.state),
+    severity: text(row.severity),
+    name: text(row.alert),
+    rule: text(row.rule),
+    policy: text(row.policy),
+    project: text(row.project),
+    agent: text(row.agent),
+    version: text(row.agent_version),
+    task: text(row.task),
+    run: text(row.trace_id),
+    runs: list(row.trace_ids).map(text),
+    subject: text(row.subject),
+    steps: list(row.step_ids).map(text),
+    value: maybe(row.value),
+    threshold: maybe(row.threshold),
+    baseline: maybe(row.baseline),
+    baselineRuns: num(row.baseline_runs),
+    unit: text(row.unit),
+    message: text(row.message),
+    detail: text(row.detail),
+    quoted: text(row.quoted),
+    opened: num(row.opened_at),
+    updated: num(row.updated_at),
+    resolved: num(row.resolved_at),
+    acknowledgedBy: text(row.acknowledged_by),
+    silencedUntil: num(row.silenced_until),
+    action: text(row.action),
+    change: text(row.change),
+    by: text(row.by),
+    reopened: num(row.reopened),
+    runCount: num(row.runs),
+    withdrawn: row.withdrawn === true,
+  };
+}
+
+export async function alerts(params: URLSearchParams): Promise<{ alerts: Alert[]; counts: Json }> {
+  const found = object(await get<Json>(`${API}/alerts?${params}`));
+  return {
+    alerts: list(found.alerts).map((one) => alertOf(object(one))),
+    counts: object(found.counts),
+  };
+}
+
+export async function alert(id: string): Promise<{ alert: Alert; events: Alert[] }> {
+  const found = object(await get<Json>(`${API}/alerts/${encodeURIComponent(id)}`));
+  return {
+    alert: alertOf(object(found.alert)),
+    events: list(found.events).map((one) => alertOf(object(one))),
+  };
+}
+
+export interface RunningRun {
+  run: Run;
+  normal: Range | null;
+  lastStep: { kind: string; title: string; start: number } | null;
+}
+
+export interface NowData {
+  running: RunningRun[];
+  ended: { runs: number; failed: number; seconds: number };
+  alerts: Alert[];
+  firing: number;
+  hour: number | null;
+  hourBefore: number | null;
+  byAgent: [string, number][];
+  asOf: number;
+}
+
+export async function now(project: string): Promise<NowData> {
+  const found = object(
+    await get<Json>(`${API}/now${project ? `?${new URLSearchParams({ project })}` : ""}`),
+  );
+  const ended = object(found.ended);
+  const spend = object(found.spend);
+  return {
+    running: list(found.running).map((one) => {
+      const row = object(one);
+      const last = object(row.last_step);
+      return {
+        run: runOf(row),
+        normal: rangeOf(row.normal),
+        lastStep: last.step_id
+          ? {
+              kind: text(last.kind),
+              title: text(last.model) || text(last.tool) || text(last.name),
+              start: num(last.start_time),
+            }
+          : null,
+      };
+    }),
+    ended: { runs: num(ended.runs), failed: num(ended.failed), seconds: num(ended.seconds) },
+    alerts: list(found.alerts).map((one) => alertOf(object(one))),
+    firing: num(found.firing),
+    hour: maybe(spend.hour_usd),
+    hourBefore: maybe(spend.hour_before_usd),
+    byAgent: list(spend.by_agent).map((one) => [
+      text(object(one).agent),
+      num(object(one).cost_usd),
+    ]),
+    asOf: num(found.as_of),
+  };
+}
+
+export async function cost(
+  params: URLSearchParams,
+): Promise<{ by: Record<string, Answer>; spikes: Answer }> {
+  const found = object(await get<Json>(`${API}/cost?${params}`));
+  return {
+    by: Object.fromEntries(
+      Object.entries(object(found.by)).map(([name, one]) => [name, answerOf(one)]),
+    ),
+    spikes: answerOf(found.spikes),
+  };
+}
+
+export async function system(doctor: boolean): Promise<Json> {
+  return object(await get<Json>(`${API}/system${doctor ? "?doctor=1" : ""}`));
+}
+
+export async function actOnRun(id: string, action: string, body: Json): Promise<Json> {
+  return object(await post<Json>(`${API}/runs/${id}/${action}`, body));
+}
+
+export async function actOnAlert(id: string, action: string, body: Json): Promise<Alert> {
+  const found = object(await post<Json>(`${API}/alerts/${id}/${action}`, body));
+  return alertOf(object(found.alert));
 }

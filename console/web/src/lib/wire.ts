@@ -65,7 +65,7 @@ export function stepOf(row: Json): Step {
     tool: text(row.tool),
     model: text(row.model),
     agent: text(row.agent),
-    start: micros(row.start_time) ?? 0,
+    start: micros(row.start_time) ?? micros(row.start_us) ?? 0,
     end,
     status: end === null ? "" : text(row.status) || "ok",
     errorType: text(row.error_type),

@@ -1,0 +1,46 @@
+import { onDestroy } from "svelte";
+import { live } from "./live.svelte";
+
+/** Data of a page: loaded at once, again when asked, and kept while a new load fails. */
+export class Loader<T> {
+  data = $state.raw<T | null>(null);
+  problem = $state.raw<unknown>(null);
+  loading = $state(false);
+  readonly #read: () => Promise<T>;
+  #again = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(read: () => Promise<T>) {
+    this.#read = read;
+    onDestroy(() => clearTimeout(this.#timer));
+  }
+
+  /** Loads; a call during a load makes one more load after it. */
+  async load(): Promise<void> {
+    if (this.loading) {
+      this.#again = true;
+      return;
+    }
+    this.loading = true;
+    clearTimeout(this.#timer);
+    try {
+      this.data = await this.#read();
+      this.problem = null;
+    } catch (problem) {
+      this.problem = problem;
+      // An outage ends by itself, so the page tries again by itself.
+      this.#timer = setTimeout(() => void this.load(), live.value === "live" ? 4000 : 2000);
+    }
+    this.loading = false;
+    if (this.#again) {
+      this.#again = false;
+      void this.load();
+    }
+  }
+
+  /** Loads soon, at most once in `ms`. */
+  soon(ms = 500): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.load(), ms);
+  }
+}
