@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stepstream.producers.clock import Clock
 from stepstream.producers.control.commands import Commands
+from stepstream.producers.control.http_listener import HttpCommandListener
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exit_summary import Totals
 from stepstream.producers.forks import gate
@@ -19,6 +20,7 @@ from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.transport.background_sender import BackgroundSender
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.producers.transport.delivery import SpoolPlace
+from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.schemas.step import Step as StepRecord
 
@@ -83,12 +85,12 @@ class Engine:
         )
 
     def listen(self) -> None:
-        """Follow the control topic, if events go to Kafka and the setting ``control`` is on.
+        """Follow the commands at the endpoint, if the setting ``control`` is on.
 
         Called when a run begins; returns at once.
         """
         if self._listener is None and self._transport is None and self.settings.control:
-            self._listener = CommandListener(self.settings, self.commands)
+            self._listener = new_listener(self.settings, self.commands)
         if self._listener is not None:
             self._listener.ensure()
 
@@ -163,11 +165,22 @@ class Engine:
         self._totals.reset()
 
 
+def new_listener(settings: Settings, commands: Commands) -> CommandListener:
+    """What follows the commands to the runs of this process."""
+    is_gateway = is_http(settings.endpoint)
+    return (HttpCommandListener if is_gateway else CommandListener)(settings, commands)
+
+
 def new_transport(settings: Settings) -> Transport:
     """The transport to the endpoint of these settings. Nothing is connected yet."""
     with gate.importing():
+        if is_http(settings.endpoint):
+            from stepstream.producers.transport.http import HttpTransport
+
+            return HttpTransport(settings)
         from stepstream.producers.transport.kafka import KafkaTransport
-    return KafkaTransport(settings)
+
+        return KafkaTransport(settings)
 
 
 def spool_place(settings: Settings) -> SpoolPlace | None:
@@ -182,6 +195,8 @@ def spool_place(settings: Settings) -> SpoolPlace | None:
 
 def destination_of(settings: Settings) -> str:
     """Where events of these settings go, without secrets: the same text for the same place."""
+    if is_http(settings.endpoint):
+        return settings.endpoint.rstrip("/")
     brokers = sorted(one.strip() for one in settings.kafka_brokers.split(","))
     return f"kafka://{','.join(brokers)}/{settings.topic_prefix}"
 

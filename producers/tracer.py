@@ -20,6 +20,7 @@ from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.steps import Run, Step, current
 from stepstream.producers.transport.background_sender import EXIT_WAIT_S, Counts
 from stepstream.producers.transport.base import Transport
+from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.printable import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 NO_ENDPOINT: Final = (
     "stepstream: nothing is recorded: there is no endpoint. "
     "Run `stepstream up` and start this program again, "
-    "or set STEPSTREAM_ENDPOINT=kafka://host:9092 "
+    "or set STEPSTREAM_ENDPOINT=kafka://host:9092 or https://gateway "
     "(STEPSTREAM_ENABLED=false turns recording off)"
 )
 
@@ -185,7 +186,7 @@ class Tracer(StepOpener[Step, Run]):
             if settings.endpoint.startswith("kafka://") and not settings.kafka_brokers:
                 brokers = settings.endpoint.removeprefix("kafka://").strip("/")
                 settings = settings.model_copy(update={"kafka_brokers": brokers})
-            if not settings.kafka_brokers:
+            if not settings.kafka_brokers and not is_http(settings.endpoint):
                 _print_line(NO_ENDPOINT)
                 return None
         if not self._at_exit_registered:

@@ -96,9 +96,14 @@ class Settings(BaseModel):
     # The SDK
     endpoint: str = _sdk(
         "",
-        "Where events are sent: kafka://host:9092. Empty: kafka_brokers, else the address of a "
-        "running `stepstream up`.",
+        "Where events are sent: kafka://host:9092, or a gateway's https://host or "
+        "http://host:4318. Empty: kafka_brokers, else the address of a running `stepstream up`.",
         metavar="URL",
+    )
+    endpoint_key: SecretStr = _sdk(
+        SecretStr(""),
+        "Key for an endpoint that is a gateway, from `stepstream keys create`.",
+        metavar="KEY",
     )
     project: str = _sdk(
         "default", "The project that runs belong to.", processes=_SENDERS, metavar="NAME"

@@ -75,9 +75,13 @@ class CommandListener:
         with self._lock:
             thread, self._thread = self._thread, None
             self._stopping.set()
+        self._interrupt()
         is_other = thread is not None and thread is not threading.current_thread()
         if thread is not None and is_other and thread.is_alive() and wait_s:
             thread.join(wait_s)
+
+    def _interrupt(self) -> None:
+        """End a wait of the thread; a poll of the consumer ends by itself."""
 
     def _work(self, stopping: threading.Event) -> None:
         suppressed.set(True)
@@ -87,6 +91,8 @@ class CommandListener:
                 self._follow(stopping)
                 return
             except Exception as error:
+                if stopping.is_set():
+                    return
                 self._commands.failures += 1
                 sdk_log.log("control", f"stepstream: commands cannot be read, retrying: {error}")
             stopping.wait(wait_s)

@@ -232,11 +232,13 @@ class BackgroundSender:
 
     def _wait_for_the_last(self, delivery: Delivery) -> None:
         until = time.monotonic() + self._grace_s
-        while (
-            time.monotonic() < until
-            and next(iter(self._pending), self._give_up_to + 1) <= self._give_up_to
-        ):
+        while time.monotonic() < until and self._is_any_pending(self._give_up_to):
             delivery.poll(SHORTEST_WAIT_S)
+
+    def _is_any_pending(self, last: int) -> bool:
+        # Another thread may add to the dictionary while this one looks for its first key.
+        with self._lock:
+            return next(iter(self._pending), last + 1) <= last
 
     def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
         """At most ``BATCH`` records. Without ``wait_s`` it waits for a record or for the stop."""

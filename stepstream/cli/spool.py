@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 HELP = "Show and send the events that agents of this machine could not deliver."
-SETTINGS = ("endpoint", "spool_dir", "spool_bytes")
+SETTINGS = ("endpoint", "endpoint_key", "spool_dir", "spool_bytes")
 
 
 def register(app: typer.Typer) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from stepstream.common import endpoints
+from stepstream.schemas.endpoint import is_http, split_http_endpoint
 from stepstream.schemas.settings import (
     ENV_PREFIX,
     NOTIFY_SECRET_PREFIX,
@@ -312,10 +313,13 @@ def _apply_endpoint(draft: _Draft) -> None:
     if not given:
         return
     source = draft.sources["endpoint"]
+    if is_http(given):
+        _check_http_endpoint(draft, given)
+        return
     brokers = _brokers(given)
     if brokers is None:
         draft.problems.append(
-            f"endpoint from {source}: write kafka://host:port[,host:port], not "
+            f"endpoint from {source}: write kafka://host:port[,host:port] or https://host, not "
             f"{_without_login(given)!r}"
         )
         draft.drop("endpoint")
@@ -331,6 +335,22 @@ def _apply_endpoint(draft: _Draft) -> None:
     else:
         draft.drop("kafka_brokers")
         draft.put("kafka_brokers", brokers, source, draft.ranks["endpoint"])
+
+
+def _check_http_endpoint(draft: _Draft, given: str) -> None:
+    """Brokers that an earlier source has set replace the URL of a gateway."""
+    try:
+        split_http_endpoint(given)
+    except ValueError as error:
+        draft.problems.append(
+            f"endpoint from {draft.sources['endpoint']}: {error}; the key of a gateway is the "
+            "setting endpoint_key"
+        )
+        draft.drop("endpoint")
+        return
+    has_brokers = bool(draft.values.get("kafka_brokers"))
+    if has_brokers and draft.ranks["kafka_brokers"] < draft.ranks["endpoint"]:
+        draft.drop("endpoint")
 
 
 def _without_login(url: str) -> str:

@@ -1,0 +1,281 @@
+"""The HTTP transport: sends records to a gateway's ``/v1/steps``, for agents without Kafka.
+
+A thread of its own sends one request at a time, so that a run keeps its order, and repeats it until
+it is answered: after the time in ``Retry-After``, else after a growing pause. The answer 200 means
+that Kafka has acknowledged every event that was accepted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from stepstream.producers.forks import gate
+from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
+from stepstream.producers.transport.base import Done, Record, Undelivered
+from stepstream.schemas.endpoint import is_loopback_host, split_http_endpoint
+
+if TYPE_CHECKING:
+    from stepstream.schemas.settings import Settings
+
+STEPS_PATH: Final = "/v1/steps"
+BATCH_EVENTS: Final = 512
+BATCH_BYTES: Final = 1 << 20
+CONNECT_S: Final = 5.0
+# The gateway answers within 4 s, also when Kafka does not.
+ANSWER_S: Final = 10.0
+FIRST_RETRY_S: Final = 0.1
+LONGEST_RETRY_S: Final = 5.0
+LONGEST_RETRY_AFTER_S: Final = 60.0
+JOIN_S: Final = 1.0
+# As small as possible on the sender's side; texts shrink to a fifth even so.
+GZIP_LEVEL: Final = 1
+# The request is wrong: to repeat it would not help.
+_REFUSED: Final = frozenset({400, 413, 415, 422})
+# The endpoint or the key is wrong: the events are kept until that is corrected.
+_MISCONFIGURED: Final = frozenset({401, 403, 404, 405})
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A gateway's answer; ``status`` 0 if there was none, with the reason in ``text``."""
+
+    status: int
+    text: str
+    retry_after_s: float = 0.0
+    body: bytes = b""
+
+
+class _Rejections(msgspec.Struct):
+    """The body of an answer of ``/v1/steps``."""
+
+    accepted: int = 0
+    rejected: int = 0
+    error: str = ""
+
+
+_Item = tuple[Record, Done]
+
+
+class HttpTransport:
+    """Sends records to the gateway at the setting ``endpoint``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url, self._host, base = split_http_endpoint(settings.endpoint)
+        self._path = base + STEPS_PATH
+        self._key = settings.endpoint_key.get_secret_value()
+        self._compresses = settings.compression != "none" and not is_loopback_host(self._host)
+        self._max_events = settings.queue_events
+        self._max_bytes = settings.queue_bytes
+        self._changed = threading.Condition()
+        self._queue: deque[_Item] = deque()
+        self._bytes = 0
+        self._in_memory = 0
+        self._outcomes: deque[tuple[Done, str]] = deque()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._pool: Any = None
+        self._left_to_parent: list[Any] = []
+
+    # --- called in the sender's thread ---
+
+    def send(self, record: Record, done: Done) -> bool:
+        with self._changed:
+            if self._in_memory >= self._max_events or self._bytes >= self._max_bytes:
+                return False
+            self._queue.append((record, done))
+            self._in_memory += 1
+            self._bytes += len(record.value)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._start()
+        return True
+
+    def poll(self, timeout_s: float) -> None:
+        with self._changed:
+            if timeout_s and not self._outcomes:
+                self._changed.wait(timeout_s)
+            outcomes, self._outcomes = self._outcomes, deque()
+        for done, reason in outcomes:
+            done(reason)
+
+    def close(self) -> None:
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._stopping = True
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join(JOIN_S)
+        with self._changed:
+            given_up, self._queue = self._queue, deque()
+            self._outcomes += [(done, Undelivered("it was closed")) for _, done in given_up]
+        self.poll(0)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def abandon(self) -> None:
+        self._left_to_parent.append((self._pool, self._changed, self._thread))
+        self._pool = self._thread = None
+        self._changed = threading.Condition()
+        self._queue, self._outcomes = deque(), deque()
+
+    def _start(self) -> None:
+        self._stopping = False
+        thread = threading.Thread(target=self._work, name="stepstream-http", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter shuts down; ``close`` gives the records back
+            self._thread = None
+
+    # --- called in the thread of this transport ---
+
+    def _work(self) -> None:
+        suppressed.set(True)
+        try:
+            while batch := self._next_batch():
+                self._deliver(batch)
+        except Exception as error:
+            internal_error("http", error)
+        with self._changed:
+            if self._thread is threading.current_thread():
+                self._thread = None
+
+    def _next_batch(self) -> list[_Item]:
+        """The next records; empty at the end."""
+        with self._changed:
+            while not self._queue and not self._stopping:
+                self._changed.wait()
+            if self._stopping:
+                return []
+            batch: list[_Item] = []
+            size = 0
+            while self._queue and len(batch) < BATCH_EVENTS:
+                size += len(self._queue[0][0].value)
+                if batch and size > BATCH_BYTES:
+                    break
+                batch.append(self._queue.popleft())
+            return batch
+
+    def _deliver(self, batch: list[_Item]) -> None:
+        """Send a batch until it is answered; at the end of the transport it is given back."""
+        try:
+            answer = self._answered(batch)
+        except BaseException:
+            self._settle(batch, Undelivered("it could not be sent"))
+            raise
+        if answer.status == 200 or answer.status in _REFUSED:
+            self._settle_answer(batch, answer)
+        else:
+            self._settle(batch, Undelivered(answer.text))
+
+    def _settle_answer(self, batch: list[_Item], answer: _Answer) -> None:
+        try:
+            found = msgspec.json.decode(answer.body, type=_Rejections)
+        except msgspec.MsgspecError:
+            found = _Rejections(len(batch) if answer.status == 200 else 0)
+        if answer.status == 200 and not found.rejected:
+            self._settle(batch, "")
+        elif len(batch) == 1 or (found.rejected and not found.accepted):
+            self._settle(batch, found.error or answer.text)
+        else:
+            # Which of them were refused follows from sending the halves: what was accepted before
+            # is a duplicate then. A refused request as a whole may be one that is too large.
+            middle = len(batch) // 2
+            self._deliver(batch[:middle])
+            self._deliver(batch[middle:])
+
+    def _settle(self, batch: list[_Item], reason: str) -> None:
+        with self._changed:
+            self._outcomes += [(done, reason) for _, done in batch]
+            self._in_memory -= len(batch)
+            self._bytes -= sum(len(record.value) for record, _ in batch)
+            self._changed.notify_all()
+
+    def _answered(self, batch: list[_Item]) -> _Answer:
+        """Send until there is an answer that a repetition would not change, or until the end."""
+        body = b"\n".join(record.value for record, _ in batch)
+        pause_s = FIRST_RETRY_S
+        while True:
+            answer = self._post(body)
+            if answer.status in _MISCONFIGURED:
+                text = f"stepstream: {self._url} refuses events: {answer.text}; they are kept"
+                sdk_log.log(f"http {answer.status}", text)
+            elif answer.status == 200 or answer.status in _REFUSED:
+                return answer
+            else:
+                sdk_log.log(
+                    f"http:{self._host}",
+                    f"stepstream: {self._url}: {answer.text}; events are kept and sent later",
+                )
+            with self._changed:
+                if not self._stopping:
+                    self._changed.wait_for(lambda: self._stopping, answer.retry_after_s or pause_s)
+                if self._stopping:
+                    return answer
+            pause_s = min(LONGEST_RETRY_S, 2 * pause_s)
+
+    def _post(self, body: bytes) -> _Answer:
+        headers = {"Content-Type": "application/x-ndjson", "User-Agent": "stepstream-python"}
+        if self._key:
+            headers["x-api-key"] = self._key
+        if self._compresses:
+            body = gzip.compress(body, GZIP_LEVEL)
+            headers["Content-Encoding"] = "gzip"
+        try:
+            response = self._connections().request("POST", self._path, body=body, headers=headers)
+        except Exception as error:  # urllib3's errors, and those of a faulty environment
+            return _Answer(0, _network_reason(error))
+        text = " ".join(response.data[:300].decode("utf-8", "replace").split())
+        return _Answer(
+            response.status,
+            f"HTTP {response.status} {text}".rstrip(),
+            _retry_after_s(response.headers.get("retry-after", "")),
+            response.data,
+        )
+
+    def _connections(self) -> Any:
+        if self._pool is None:
+            self._pool = new_pool(self._url, answer_s=ANSWER_S)
+        return self._pool
+
+
+def new_pool(url: str, *, answer_s: float) -> Any:
+    """A urllib3 pool for the host of a URL, without retries and redirects of its own."""
+    with gate.importing():
+        import urllib3
+
+    return urllib3.connection_from_url(
+        url,
+        maxsize=1,
+        retries=False,
+        timeout=urllib3.Timeout(connect=CONNECT_S, read=answer_s),
+    )
+
+
+def _network_reason(error: Exception) -> str:
+    inner: BaseException = error
+    while inner.__cause__ is not None:
+        inner = inner.__cause__
+    return f"{type(inner).__name__}: {inner}" if str(inner) else type(inner).__name__
+
+
+def _retry_after_s(text: str) -> float:
+    """The header Retry-After in seconds; 0 if it is missing or invalid."""
+    try:
+        seconds = (
+            float(text)
+            if text.strip().isdecimal()
+            else parsedate_to_datetime(text).timestamp() - time.time()
+        )
+    except (ValueError, TypeError, OverflowError, OSError):
+        return 0.0
+    return min(LONGEST_RETRY_AFTER_S, max(0.0, seconds))

@@ -1,0 +1,235 @@
+"""The SDK over a real gateway: events, outages and commands as over Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
+from stepstream.producers.exceptions import RunStopped
+from stepstream.producers.gateway.service.process import Gateway
+from stepstream.producers.tracer import Tracer
+from stepstream.schemas.settings import Settings
+from tests.support.gateway import post, running, stored_steps
+from tests.support.processes import wait_until
+from tests.support.receiver import serving
+from tests.support.sdk import logged
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Settings:
+    return Settings(
+        kafka_brokers=kafka_bootstrap,
+        topic_prefix=topic_prefix,
+        state_dir=str(tmp_path / "gateway"),
+        partitions=3,
+    )
+
+
+def agent(url: str, tmp_path: Path, **changes: Any) -> Tracer:
+    values = {
+        "endpoint": url,
+        "project": "shop",
+        "agent": "support",
+        "quiet": True,
+        "state_dir": str(tmp_path),
+        **changes,
+    }
+    return Tracer(Settings(**values))
+
+
+def test_events_arrive_over_http(settings: Settings, tmp_path: Path) -> None:
+    """All of them, once, as over Kafka; ``flush`` returns when Kafka has them."""
+    with running(settings) as gateway:
+        tracer = agent(gateway.server.url, tmp_path)
+        for number in range(300):
+            with tracer.run(f"run{number}") as run, run.tool("find", input="é" * 100):
+                pass
+        assert tracer.flush(60)
+        counts = tracer.counts
+        assert (counts.delivered, counts.dropped, counts.failed) == (1_200, 0, 0)
+        steps = stored_steps(settings)
+        ids = {(step.step_id, step.phase) for step in steps}
+        assert len(ids) == 1_200
+        assert {step.project for step in steps} == {"shop"}
+        assert tracer.close(30)
+
+
+def test_a_gateway_that_is_away_for_a_while(settings: Settings, tmp_path: Path) -> None:
+    """The events of the outage are in the spool and arrive, in order, when it is back."""
+    with running(settings) as gateway:
+        port = gateway.server.port
+        tracer = agent(gateway.server.url, tmp_path)
+        with tracer.tool("before"):
+            pass
+        assert tracer.flush(60)
+    with logged():
+        with tracer.run("outage") as run:
+            for number in range(100):
+                with run.tool(f"tool{number}"):
+                    pass
+        wait_until(lambda: tracer.counts.spooled == 202, 30, "the events are in the spool")
+        with running(settings.model_copy(update={"gateway_port": port}), with_topics=False):
+            assert tracer.flush(120)
+            names = [step.name for step in stored_steps(settings) if step.phase == "end"]
+    assert tracer.close(30)
+    assert names == ["before", *(f"tool{number}" for number in range(100)), "outage"]
+
+
+def test_an_agent_that_ends_without_a_gateway(settings: Settings, tmp_path: Path) -> None:
+    """Its events are sent by ``spool drain`` over HTTP, and the summary counts them."""
+    code = """
+import stepstream
+with stepstream.run("early") as run, run.tool("find"):
+    pass
+"""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")},
+        "STEPSTREAM_STATE_DIR": str(tmp_path),
+        "PYTHONPATH": os.getcwd(),
+    }
+
+    def program(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=environment | {"STEPSTREAM_ENDPOINT": url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    done = program("-c", code, url="http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert "4 events kept on disk" in done.stderr
+    with running(settings) as gateway:
+        drained = program("-m", "stepstream", "spool", "drain", "--all", url=gateway.server.url)
+        assert drained.returncode == 0, drained.stderr
+        assert "4 events sent" in drained.stdout
+        assert len(stored_steps(settings)) == 4
+
+
+def test_commands_reach_a_run_over_http(settings: Settings, tmp_path: Path) -> None:
+    """Stop, pause and approve by the gateway's stream; the run acknowledges by its steps."""
+    entry, secret = new_credential("boss", ["ingest", "act"], ["shop"])
+    file = tmp_path / "credentials.json"
+    save(file, Credentials([entry]))
+    key = {"x-api-key": token_of("boss", secret), "Content-Type": "application/json"}
+    received: list[str] = []
+
+    def command(gateway: Gateway, trace_id: str, **fields: str) -> None:
+        path = f"/v1/runs/{trace_id}/control"
+        assert post(gateway, path, {"by": "test", **fields}, key).status == 202
+
+    def work_until_stopped(gateway: Gateway, tracer: Tracer) -> None:
+        with tracer.run("run", on_command=lambda one: received.append(one.action)) as run:
+            assert tracer.flush(60)
+            # Until the gateway has received a step of the run, a key may not command it.
+            command(gateway, run.trace_id, action="resume", budget_usd="1.00")
+            command(gateway, run.trace_id, action="stop", reason="enough")
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                with run.tool("more"):
+                    time.sleep(0.01)
+
+    with running(settings.model_copy(update={"credentials_file": str(file)})) as gateway:
+        tracer = agent(gateway.server.url, tmp_path)
+        with pytest.raises(RunStopped, match="enough"):
+            work_until_stopped(gateway, tracer)
+        wait_until(lambda: len(received) == 2, 30, "both commands are received")
+        assert tracer.close(60)
+        controls = {step.name for step in stored_steps(settings) if step.kind == "control"}
+    assert set(received) == {"resume", "stop"}
+    assert controls
+
+
+def test_the_key(settings: Settings, tmp_path: Path) -> None:
+    """With a wrong key events are kept, the reason is logged; with the right one they arrive."""
+    entry, secret = new_credential("shop", ["ingest"], ["shop"])
+    file = tmp_path / "credentials.json"
+    save(file, Credentials([entry]))
+    guarded = settings.model_copy(update={"credentials_file": str(file), "gateway_host": "0.0.0.0"})
+    with running(guarded) as gateway:
+        url = f"http://127.0.0.1:{gateway.server.port}"
+        with logged() as messages:
+            wrong = agent(url, tmp_path, endpoint_key="stepstream_shop.wrong", control=False)
+            with wrong.tool("kept"):
+                pass
+            assert not wrong.flush(1)
+            wait_until(lambda: wrong.counts.spooled == 2, 30, "the events are in the spool")
+            wrong.close(0.1)
+        texts = [message.getMessage() for message in messages]
+        assert any("refuses events: HTTP 401" in text for text in texts), texts
+        right = agent(url, tmp_path, endpoint_key=token_of("shop", secret), control=False)
+        with right.tool("sent"):
+            pass
+        wait_until(lambda: len(stored_steps(guarded)) == 4, 60, "all events are sent")
+        assert right.close(30)
+
+
+class StandIn:
+    """Refuses with the statuses that it was given, then accepts all but events named ``bad``."""
+
+    def __init__(self, *refusals: tuple[int, dict[str, str]]) -> None:
+        self._refusals = [*refusals]
+        self.accepted: list[dict[str, Any]] = []
+        self.url = ""
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request as ``/v1/steps`` does."""
+        events = [json.loads(line) for line in (await request.body()).splitlines()]
+        if self._refusals:
+            status, headers = self._refusals.pop(0)
+            return Response(b"{}", status, headers)
+        good = [event for event in events if event["name"] != "bad"]
+        self.accepted += good
+        answer = {"accepted": len(good), "rejected": len(events) - len(good), "error": "bad"}
+        return Response(json.dumps(answer), 200 if good else 400)
+
+
+@contextmanager
+def answering(*refusals: tuple[int, dict[str, str]]) -> Iterator[StandIn]:
+    """A stand-in for a gateway that first refuses."""
+    stand_in = StandIn(*refusals)
+    app = Starlette(routes=[Route("/v1/steps", stand_in.respond, methods=["POST"])])
+    with serving(app) as stand_in.url:
+        yield stand_in
+
+
+def test_refused_requests_are_repeated(tmp_path: Path) -> None:
+    """After the time that the answer gives, or soon."""
+    refusals: list[tuple[int, dict[str, str]]] = [(429, {"Retry-After": "1"}), (503, {}), (502, {})]
+    with answering(*refusals) as stand_in, logged():
+        tracer = agent(stand_in.url, tmp_path, control=False)
+        with tracer.tool("find"):
+            pass
+        assert tracer.flush(60)
+        assert tracer.counts.delivered == 2
+        assert [event["name"] for event in stand_in.accepted] == ["find"] * 2
+        assert tracer.close(10)
+
+
+def test_a_refused_event_costs_itself(tmp_path: Path) -> None:
+    """Those in the same request arrive, and it is counted as failed."""
+    with answering((503, {"Retry-After": "1"})) as stand_in, logged():
+        tracer = agent(stand_in.url, tmp_path, control=False)
+        for name in ["good", "bad", "good", "good"]:
+            with tracer.tool(name):
+                pass
+        assert tracer.flush(60)
+        assert (tracer.counts.delivered, tracer.counts.failed) == (6, 2)
+        assert {event["name"] for event in stand_in.accepted} == {"good"}
+        assert tracer.close(10)
