@@ -259,7 +259,7 @@ def test_an_endpoint_names_the_brokers(home: Path, endpoint: str, brokers: str) 
     "endpoint",
     [
         "broker:9092",
-        "http://gateway:4318",
+        "ftp://gateway:4318",
         "kafka://",
         "kafka://user:pw@host:1",
         "kafka://a b",
