@@ -30,3 +30,14 @@ def iso_time(time: datetime | int) -> str:
     moment = time_of(time) if isinstance(time, int) else time
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def us_of(value: datetime | int) -> int:
+    """Microseconds since 1970 of a time, to the microsecond; UTC without a zone."""
+    if isinstance(value, int):
+        return value
+    # clickhouse-connect returns times of a UTC column without a zone.
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    # In integers: timestamp() is a float and loses microseconds.
+    delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

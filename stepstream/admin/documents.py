@@ -96,7 +96,7 @@ def read_documents(path: Path) -> list[Written]:
     """
     problems: list[Problem] = []
     written: list[Written] = []
-    for file in _files(path):
+    for file in files_of(path):
         for node in yamlfile.read(file, problems):
             document = _validated(node, problems)
             if document is not None:
@@ -107,7 +107,8 @@ def read_documents(path: Path) -> list[Written]:
     return written
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """The file, or the YAML and JSON files in the directory. Raises ``DocumentsError``."""
     if path.is_dir():
         found = sorted(
             file

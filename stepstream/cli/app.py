@@ -96,6 +96,15 @@ COMMANDS: Final[dict[str, Entry]] = {
     "apply": Entry("documents", "Check documents and apply them.", DOCUMENTS),
     "get": Entry("documents", "Show the documents that are in effect.", DOCUMENTS),
     "delete": Entry("documents", "Delete a document.", DOCUMENTS),
+    "policy": Entry(
+        "policy", "Check, explain and test policies before they are applied.", DOCUMENTS
+    ),
+    "incident": Entry("incident", "Save runs as tests of policies.", DOCUMENTS),
+    "backtest": Entry(
+        "backtest",
+        "Evaluate recorded runs with other policies: which alerts, which runs stopped, what saved.",
+        DOCUMENTS,
+    ),
     "replay": Entry("replay", "Send recorded step events through the pipeline.", DATA),
     "import": Entry(
         "imports",

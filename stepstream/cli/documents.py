@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,7 +64,7 @@ def apply(
     if context.args or not files:
         given = context.args[0] if context.args else "FILE"
         raise errors.Failure(f"give files with -f: stepstream apply -f {given}", errors.USAGE)
-    written = _read(files)
+    written = read_all(files, "nothing was applied, because of")
     changes = documents.apply(settings, written, dry_run=dry_run, force=force)
     for change in changes:
         echo(f"{change.key} {_outcome(change, dry_run)}")
@@ -77,8 +78,11 @@ def apply(
         )
 
 
-def _read(paths: list[Path]) -> list[Written]:
-    """The documents of all paths. Raises ``Failure`` with every problem of every path."""
+def read_all(paths: Sequence[Path], refused: str) -> list[Written]:
+    """The documents of all paths.
+
+    Raises ``Failure`` with every problem of every path, behind the words ``refused``.
+    """
     from stepstream.admin.documents import DocumentsError, read_documents
     from stepstream.admin.yamlfile import Problem
 
@@ -96,7 +100,7 @@ def _read(paths: list[Path]) -> list[Written]:
         if one.key in keys[:i]
     ]
     if problems:
-        raise errors.Failure("nothing was applied, because of\n" + "\n".join(map(str, problems)))
+        raise errors.Failure(f"{refused}\n" + "\n".join(map(str, problems)))
     return written
 
 

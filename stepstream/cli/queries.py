@@ -15,7 +15,6 @@ from stepstream.render.rows import (
     RunRow,
     StepRow,
     caught_up,
-    micros,
     run_from_steps,
     run_row,
     step_row,
@@ -23,7 +22,7 @@ from stepstream.render.rows import (
 from stepstream.schemas.alert import TIME_FIELDS, Alert
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.times import time_of
+from stepstream.schemas.times import time_of, us_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -58,7 +57,7 @@ class Scope:
                 values[column] = like(wanted)
         if self.since is not None:
             conditions.append(f"{time_column} >= fromUnixTimestamp64Micro({{since:Int64}})")
-            values["since"] = micros(self.since)
+            values["since"] = us_of(self.since)
         return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 
@@ -335,7 +334,7 @@ def _notes(client: Client, trace_id: str) -> list[Note]:
         GROUP BY alert, subject, step_ids[1] HAVING NOT max(withdrawn)
         ORDER BY at LIMIT {most:UInt32}"""
     found = records(client, sql, {"id": trace_id, "most": MAX_NOTES})
-    return [Note(micros(row["at"]), row["name"], row["text"]) for row in found]
+    return [Note(us_of(row["at"]), row["name"], row["text"]) for row in found]
 
 
 MAX_NOTES: Final = 50
@@ -353,7 +352,7 @@ PREVIEWS: Final = """, substring(input, 1, 2000) AS input, substring(output, 1, 
 
 def alert_of(record: Mapping[str, Any]) -> Alert:
     """The alert in a row of the views ``alerts`` and ``alert_events``."""
-    times = {name: 0 if record[name] is None else micros(record[name]) for name in TIME_FIELDS}
+    times = {name: 0 if record[name] is None else us_of(record[name]) for name in TIME_FIELDS}
     return Alert.model_validate({**record, **times})
 
 

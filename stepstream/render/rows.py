@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from stepstream.schemas.money import amount_nanos
+from stepstream.schemas.times import us_of
 
 RUNNING: Final = "running"
 
@@ -102,8 +102,8 @@ def step_row(record: Mapping[str, Any]) -> StepRow:
     return StepRow(
         step_id=record["step_id"],
         parent_step_id=record.get("parent_step_id", ""),
-        start_us=micros(record["start_time"]),
-        end_us=None if end_time is None else micros(end_time),
+        start_us=us_of(record["start_time"]),
+        end_us=None if end_time is None else us_of(end_time),
         status=RUNNING if end_time is None else record.get("status", "ok"),
         cost_nanos=nanos(record.get("cost_usd")),
         documents=len(documents),
@@ -118,8 +118,8 @@ def run_row(record: Mapping[str, Any]) -> RunRow:
     return RunRow(
         trace_id=record["trace_id"],
         status=record["status"],
-        start_us=micros(record["start_time"]),
-        end_us=micros(record["end_time"]),
+        start_us=us_of(record["start_time"]),
+        end_us=us_of(record["end_time"]),
         cost_nanos=nanos(record["cost_usd"]) or 0,
         **{name: record[name] for name in _RUN_FIELDS if record.get(name) is not None},
     )
@@ -159,17 +159,6 @@ def caught_up(run: RunRow, steps: list[StepRow]) -> RunRow:
         "input_tokens", "output_tokens", "cost_nanos",
     )  # fmt: skip
     return replace(run, **{name: getattr(now, name) for name in totals})
-
-
-def micros(value: datetime | int) -> int:
-    """Microseconds since 1970 of a time from a ClickHouse client; UTC without a zone."""
-    if isinstance(value, int):
-        return value
-    # clickhouse-connect returns times of a UTC column without a zone.
-    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    # In integers: timestamp() is a float and loses microseconds.
-    delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def nanos(value: Decimal | str | float | int | None) -> int | None:

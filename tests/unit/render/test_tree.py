@@ -19,7 +19,6 @@ from stepstream.render.rows import (
     RunRow,
     StepRow,
     caught_up,
-    micros,
     nanos,
     run_from_steps,
     run_row,
@@ -28,6 +27,7 @@ from stepstream.render.rows import (
 from stepstream.render.tree import render_trace
 from stepstream.render.values import clean_lines, folded
 from stepstream.schemas.alert import Alert
+from stepstream.schemas.times import us_of
 
 T0 = 1_772_366_587_000_000
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -286,7 +286,7 @@ def test_rows_are_read_from_the_views_columns() -> None:
         }
     )
     assert run.cost_nanos == 1_500_000_000
-    assert (micros(T0), nanos(None), nanos("0.1")) == (T0, None, 100_000_000)
+    assert (us_of(T0), nanos(None), nanos("0.1")) == (T0, None, 100_000_000)
 
 
 def test_a_run_without_its_row_is_summed_up_from_its_steps() -> None:

@@ -1,0 +1,40 @@
+"""Reads incident files, among files of other documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from stepstream.admin import yamlfile
+from stepstream.admin.documents import DocumentsError, files_of
+from stepstream.admin.yamlfile import Place, Problem
+from stepstream.backtest.incident import Incident
+
+
+def read_incidents(paths: Iterable[Path]) -> tuple[list[tuple[Path, Incident]], list[Path]]:
+    """The incidents of files and directories, and the files without any.
+
+    Raises ``DocumentsError`` with every problem of the incidents: those of other documents are
+    found where these are read.
+    """
+    incidents: list[tuple[Path, Incident]] = []
+    others: list[Path] = []
+    problems: list[Problem] = []
+    for file in (file for path in paths for file in files_of(path)):
+        nodes = [node for node in yamlfile.read(file, []) if node.value.get("kind") == "Incident"]
+        if not nodes:
+            others.append(file)
+        for node in nodes:
+            if (version := node.value.get("version", 1)) != 1:
+                reason = f"it is an incident of version {version}, and this release reads version 1"
+                problems.append(Problem(Place(file, node.place.line), reason))
+                continue
+            try:
+                incidents.append((file, Incident.model_validate(node.value)))
+            except ValidationError as error:
+                problems += yamlfile.explain(error, node, Incident)
+    if problems:
+        raise DocumentsError(problems)
+    return incidents, others

@@ -1,0 +1,198 @@
+"""Incident files: a recorded run, and the alerts that policies should raise about it.
+
+``policy test`` evaluates them with the worker's own code. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from stepstream.backtest.history import Event, Row, in_order
+from stepstream.backtest.pipeline import OfflinePipeline
+from stepstream.schemas.accept import Accepted, Limits, accept_value
+from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.alert_text import sentence
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.redaction import without_secrets
+from stepstream.schemas.times import DAY_US
+
+ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
+Share = Annotated[float, Field(gt=0, le=1)]
+_encode = msgspec.json.Encoder().encode
+
+
+class ExpectedAlert(BaseModel):
+    """An alert that the policies should raise about the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alert: str = Field(min_length=1, description="the alert's name")
+    subject: str | None = Field(None, description="the tool, step or model; None: any")
+    severity: str | None = Field(None, description="None: any")
+    by_cost_share: Share | None = Field(
+        None, description="at the latest when this share of the run's cost was spent"
+    )
+
+
+class Incident(BaseModel):
+    """One run as its step events, and the alerts that it should raise; no others may come."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["Incident"] = "Incident"
+    version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    trace_id: str = Field("", description="the run that it was saved from")
+    expect: tuple[ExpectedAlert, ...] = ()
+    allow_others: bool = Field(
+        False, description="alerts that are not expected do not fail the test"
+    )
+    events: tuple[dict[str, Any], ...] = Field(
+        min_length=1, description="step events, in the order of their times"
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """An alert that was raised about an incident's run."""
+
+    alert: str
+    subject: str
+    severity: str
+    message: str
+    steps: int
+    """Steps of the run when it was raised."""
+    cost_share: float | None
+    """The share of the run's cost that was spent then; None where the run cost nothing."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """An incident's result: what was found, and what is wrong with that."""
+
+    incident: Incident
+    found: tuple[Found, ...]
+    problems: tuple[str, ...]
+
+
+class IncidentError(ValueError):
+    """An incident that cannot be evaluated; the message states why."""
+
+
+def incident_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name: str) -> Incident:
+    """The incident of a run: ``rows`` are its steps, ``alerts`` what was raised about it.
+
+    Secrets in contents, errors and attributes are replaced.
+    """
+    ordered = sorted(rows, key=lambda row: row["start_time"])
+    events = [msgspec.json.decode(event.value) for event in in_order(ordered)]
+    if not events:
+        raise IncidentError("the run has no steps in the store")
+    expected = sorted({(row["alert"], row["subject"] or None) for row in alerts}, key=str)
+    return Incident(
+        name=name,
+        trace_id=events[0]["trace_id"],
+        expect=tuple(ExpectedAlert(alert=alert, subject=subject) for alert, subject in expected),
+        events=tuple(_redacted(event) for event in events),
+    )
+
+
+def evaluate_incident(
+    incident: Incident, policies: Iterable[Policy], prices: PriceBook | None = None
+) -> Tested:
+    """Evaluate the incident's run with these policies.
+
+    Raises ``IncidentError`` for an event that no worker would accept.
+    """
+    pipeline = OfflinePipeline(policies, prices=prices)
+    for event in _events(incident):
+        pipeline.event(event.trace_id, event.value, event.at_us)
+    pipeline.finish(DAY_US)
+    found = _found(pipeline)
+    return Tested(incident, found, tuple(_problems(incident, found)))
+
+
+def _events(incident: Incident) -> list[Event]:
+    events = []
+    for number, fields in enumerate(incident.events, 1):
+        value = _encode(fields)
+        verdict = accept_value(value, timestamp_us=0, limits=ANY_TIME)
+        if not isinstance(verdict, Accepted):
+            raise IncidentError(f"event {number} is not a step event: {verdict.detail}")
+        step = verdict.step
+        at_us = step.end_time if step.phase == "end" and step.end_time else step.start_time
+        events.append(Event(at_us, step.trace_id, value))
+    return sorted(events, key=lambda event: event.at_us)
+
+
+def _found(pipeline: OfflinePipeline) -> tuple[Found, ...]:
+    outcome = pipeline.outcome
+    first = {}
+    for one in outcome.raised:
+        key = (one.finding.alert, one.finding.subject)
+        if one.finding.state == "firing" and key not in first:
+            first[key] = one
+    whole = {run.trace_id: float(run.cost_usd) * 1e9 for run in outcome.runs.values()}
+    found = []
+    for alert in sorted(outcome.alerts.values(), key=lambda alert: alert.opened_at):
+        raised = first.get((alert.alert, alert.subject))
+        total = whole.get(alert.trace_id, 0.0)
+        share = min(1.0, raised.cost_nanos / total) if raised and total else None
+        found.append(_one_found(alert, raised.steps if raised else 0, share))
+    return tuple(found)
+
+
+def _one_found(alert: AlertStruct, steps: int, share: float | None) -> Found:
+    return Found(alert.alert, alert.subject, alert.severity, sentence(alert), steps, share)
+
+
+def _problems(incident: Incident, found: Iterable[Found]) -> Iterable[str]:
+    rest = list(found)
+    for expected in incident.expect:
+        matching = [one for one in rest if _is_expected(expected, one)]
+        if not matching:
+            yield f"{_named(expected)} was not raised"
+            continue
+        rest = [one for one in rest if one not in matching]
+        if late := _too_late(expected, matching[0]):
+            yield late
+    if not incident.allow_others:
+        yield from (f"{one.alert} was raised and is not expected: {one.message}" for one in rest)
+
+
+def _is_expected(expected: ExpectedAlert, found: Found) -> bool:
+    return (
+        found.alert == expected.alert
+        and expected.subject in (None, found.subject)
+        and expected.severity in (None, found.severity)
+    )
+
+
+def _too_late(expected: ExpectedAlert, found: Found) -> str:
+    latest, share = expected.by_cost_share, found.cost_share
+    if latest is None or share is None or share <= latest:
+        return ""
+    return f"{_named(expected)} came when {share:.0%} of the cost was spent, wanted by {latest:.0%}"
+
+
+def _named(expected: ExpectedAlert) -> str:
+    about = f" about {expected.subject}" if expected.subject else ""
+    severity = f" ({expected.severity})" if expected.severity else ""
+    return f"{expected.alert}{about}{severity}"
+
+
+def _redacted(value: Any) -> Any:
+    """The value with secrets in all of its texts replaced."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {name: _redacted(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_redacted(one) for one in value]
+    return value

@@ -1,0 +1,232 @@
+"""The stages of a worker on one partition, in memory: step events in, findings and alerts out.
+
+The code of the stages is the live one. Everything that a stage sends is handed to the next stage
+at once and acknowledged. No I/O and no clock: events carry their times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.step import RECORD_HEADERS
+from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.stream.alerts.partition import AlertPartition
+from stepstream.stream.assemble.partition import AssemblePartition
+from stepstream.stream.assemble.progress import ProgressReporter
+from stepstream.stream.baselines.learner import Learner
+from stepstream.stream.baselines.normal import Baselines
+from stepstream.stream.baselines.records import apply_baselines
+from stepstream.stream.core.outputs import Output
+from stepstream.stream.core.records import Record
+from stepstream.stream.detectors import make_detector
+from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.run.rules import RuleBook
+from stepstream.stream.usage.partition import WindowPartition
+from stepstream.stream.usage.windows.rules import WindowRules
+
+TICK_US: Final = 500_000
+"""Log time between two ticks, while any run is open."""
+QUIET_US: Final = 120_000_000
+"""So long after an event ticks come every ``TICK_US``; later timers are long ones."""
+QUIET_TICK_US: Final = 10_000_000
+BATCH_US: Final = 100_000
+"""Events within so much log time are one batch, as a worker reads them."""
+_decode_finding: Final = msgspec.json.Decoder(FindingStruct).decode
+_decode_alert: Final = msgspec.json.Decoder(AlertStruct).decode
+_decode_summary: Final = msgspec.json.Decoder(RunSummaryStruct).decode
+
+
+class Stage(Protocol):
+    """A stage of the worker."""
+
+    def process(self, record: Record) -> None: ...
+    def flush(self) -> None: ...
+    def drain(self) -> list[Output]: ...
+    def acknowledged(self, output: Output) -> None: ...
+
+
+@dataclass(slots=True)
+class LogRecord:
+    """A record of a topic in memory. ``timestamp`` is in milliseconds."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = RECORD_HEADERS
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyValue:
+    """A record as ``apply_baselines`` reads it."""
+
+    own_key: bytes | None
+    own_value: bytes | None
+
+    def key(self) -> bytes | None:
+        return self.own_key
+
+    def value(self) -> bytes | None:
+        return self.own_value
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A finding, and what its run had used when it was raised."""
+
+    finding: FindingStruct
+    cost_nanos: int
+    steps: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything that was found."""
+
+    raised: list[Raised] = field(default_factory=list)
+    """Findings in the order in which they were raised, resolved ones as well."""
+    alerts: dict[str, AlertStruct] = field(default_factory=dict)
+    """The newest record of each alert, by its id."""
+    runs: dict[str, RunSummaryStruct] = field(default_factory=dict)
+    """The newest summary of each closed run, by its trace id."""
+
+
+class OfflinePipeline:
+    """What a worker with these policies would find in a log of step events."""
+
+    def __init__(
+        self,
+        policies: Iterable[Policy] = (),
+        *,
+        prices: PriceBook | None = None,
+        limits: AssembleLimits | None = None,
+    ) -> None:
+        policies = tuple(policies)
+        limits = limits or AssembleLimits()
+        self.outcome = Outcome()
+        self._baselines = Baselines()
+        self._steps = AssemblePartition(
+            0,
+            1,
+            rules=RuleBook(policies, make_detector),
+            prices=prices or PriceBook(),
+            baselines=self._baselines,
+            limits=limits,
+        )
+        self._progress = ProgressReporter(1, limits)
+        self._windows = WindowPartition(0, 1, WindowRules(policies), learner=Learner())
+        self._alerts = AlertPartition(0)
+        self._stages: tuple[Stage, ...] = (self._steps, self._windows, self._alerts)
+        self._next_offset = dict.fromkeys(("steps", "usage", "findings"), 0)
+        self._now_us = 0
+        self._last_event_us = 0
+        self._settled_us = 0
+        self._ticked_us = 0
+
+    @property
+    def open_runs(self) -> int:
+        """Runs that have not closed."""
+        return len(self._steps.runs)
+
+    def event(self, trace_id: str, value: bytes, at_us: int) -> None:
+        """Process the value of a step record that is appended at ``at_us``. Time passes until
+        then; an event that is older than the one before is appended at that one's time.
+        """
+        at_us = max(at_us, self._now_us)
+        self.wait(at_us)
+        self._now_us = self._last_event_us = at_us
+        self._steps.process(self._record("steps", trace_id.encode(), value))
+        if at_us - self._settled_us >= BATCH_US:
+            self._settle()
+
+    def wait(self, until_us: int) -> None:
+        """Let time pass without events."""
+        while until_us - self._ticked_us >= TICK_US:
+            self._now_us = self._ticked_us = self._next_tick(until_us)
+            self._tick()
+        self._now_us = max(self._now_us, until_us)
+
+    def finish(self, at_most_us: int) -> None:
+        """Let time pass until every run has closed, at most ``at_most_us``."""
+        until_us = self._now_us + at_most_us
+        while self._steps.runs and self._now_us < until_us:
+            self.wait(min(until_us, self._now_us + QUIET_US))
+        # Once more: what windows and incidents find comes after the runs have closed.
+        self.wait(self._now_us + QUIET_US)
+
+    def _next_tick(self, until_us: int) -> int:
+        if not self._ticked_us or not self._steps.runs:
+            return until_us
+        is_quiet = self._ticked_us - self._last_event_us > QUIET_US
+        return min(until_us, self._ticked_us + (QUIET_TICK_US if is_quiet else TICK_US))
+
+    def _tick(self) -> None:
+        self._steps.tick(self._now_us)
+        self._settle()
+        for output in self._progress.due(self._steps):
+            self._handle(output)
+        self._alerts.tick(self._now_us)
+        self._settle()
+
+    def _settle(self) -> None:
+        """End the batch of every stage, until no stage has anything to send."""
+        self._settled_us = self._now_us
+        for stage in self._stages:
+            stage.flush()
+        sent = True
+        while sent:
+            sent = False
+            for stage in self._stages:
+                sent |= self._drain(stage)
+
+    def _drain(self, stage: Stage) -> bool:
+        outputs = stage.drain()
+        for output in outputs:
+            self._handle(output)
+            stage.acknowledged(output)
+        return bool(outputs)
+
+    def _handle(self, output: Output) -> None:
+        value = output.value
+        if value is None:
+            if output.topic == "fleet":
+                apply_baselines(self._baselines, [_KeyValue(output.key, None)])
+        elif output.topic == "findings":
+            self._note_finding(value)
+            self._alerts.process(self._record("findings", output.key, value))
+        elif output.topic == "usage":
+            self._note_usage(value)
+            self._windows.process(self._record("usage", output.key, value))
+        elif output.topic == "fleet":
+            apply_baselines(self._baselines, [_KeyValue(output.key, value)])
+        elif output.topic == "alerts":
+            alert = _decode_alert(value)
+            self.outcome.alerts[alert.alert_id] = alert
+
+    def _note_finding(self, value: bytes) -> None:
+        finding = _decode_finding(value)
+        active = self._steps.runs.get(finding.trace_id)
+        cost_nanos = 0 if active is None else active.run.cost_nanos
+        steps = 0 if active is None else len(active.run.steps)
+        self.outcome.raised.append(Raised(finding, cost_nanos, steps))
+
+    def _note_usage(self, value: bytes) -> None:
+        # Records of minutes and of progress go the same way; their kind stands first.
+        if b'"kind":"run"' not in value[:64]:
+            return
+        summary = _decode_summary(value)
+        known = self.outcome.runs.get(summary.trace_id)
+        if known is None or summary.revision >= known.revision:
+            self.outcome.runs[summary.trace_id] = summary
+
+    def _record(self, topic: str, key: bytes | None, value: bytes) -> LogRecord:
+        offset = self._next_offset[topic]
+        self._next_offset[topic] = offset + 1
+        return LogRecord(offset, self._now_us // 1_000, key, value)

@@ -1,0 +1,143 @@
+"""Reads what a backtest needs from the store: the runs of a window, their steps and alerts."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from stepstream.backtest.history import Row
+from stepstream.schemas.step import FIELDS
+from stepstream.schemas.usage import TOTALLED
+from stepstream.sinks.clickhouse.migrated import shown_columns
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+SLICE: Final = timedelta(hours=1)
+"""Steps are read in slices of their start: a sort of the whole window would need its size in
+memory."""
+
+LONGEST_RUN: Final = timedelta(days=1)
+"""Runs that begin near the end of the window are followed so far beyond it."""
+
+_IN_SCOPE: Final = """
+    start_time >= {since:DateTime64(6, 'UTC')} AND start_time < {until:DateTime64(6, 'UTC')}
+    AND project LIKE {project:String} AND environment LIKE {environment:String}
+    AND agent LIKE {agent:String}"""
+_RUNS: Final = f"SELECT trace_id FROM runs WHERE {_IN_SCOPE}"
+_IN_SLICE: Final = """
+    start_time >= {slice_start:DateTime64(6, 'UTC')}
+    AND start_time < {slice_end:DateTime64(6, 'UTC')}"""
+_ALERTS: Final = f"""
+SELECT alert_id, alert, rule, severity, trace_id, subject, opened_at
+FROM alerts WHERE trace_id IN ({_RUNS})"""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which runs: those that began in the window and whose names match the LIKE patterns."""
+
+    since: datetime
+    until: datetime
+    project: str = "%"
+    environment: str = "%"
+    agent: str = "%"
+
+    def parameters(self) -> dict[str, Any]:
+        """The values of the queries' parameters."""
+        return {
+            "since": _text(self.since),
+            "until": _text(self.until),
+            "project": self.project,
+            "environment": self.environment,
+            "agent": self.agent,
+        }
+
+
+def counts(client: Client, scope: Scope) -> tuple[int, int]:
+    """Number of runs and of their steps."""
+    sql = f"SELECT count(), sum(steps) FROM runs WHERE {_IN_SCOPE}"
+    runs, steps = client.query(sql, parameters=scope.parameters()).result_rows[0]
+    return int(runs), int(steps)
+
+
+def steps_without_contents(client: Client, scope: Scope) -> int:
+    """Ended steps of these runs whose input or output was not captured, only its size."""
+    sql = (
+        f"SELECT count() FROM steps WHERE trace_id IN ({_RUNS}) "
+        "AND ((input = '' AND input_bytes > 0) OR (output = '' AND output_bytes > 0))"
+    )
+    return int(client.query(sql, parameters=scope.parameters()).result_rows[0][0])
+
+
+def statuses(client: Client, scope: Scope) -> dict[str, tuple[str, int]]:
+    """Status and nano-dollars of each run."""
+    sql = f"SELECT trace_id, status, toInt64(cost_usd * 1000000000) FROM runs WHERE {_IN_SCOPE}"
+    rows = client.query(sql, parameters=scope.parameters()).result_rows
+    return {trace_id: (str(status), int(nanos)) for trace_id, status, nanos in rows}
+
+
+def alerts(client: Client, scope: Scope) -> list[Mapping[str, Any]]:
+    """The alerts that were raised about these runs."""
+    return list(client.query(_ALERTS, parameters=scope.parameters()).named_results())
+
+
+def steps(client: Client, scope: Scope) -> Iterator[Row]:
+    """The steps of these runs in the order of their start; those that have not ended as well."""
+    for start, end in _slices(scope):
+        parameters = {
+            **scope.parameters(),
+            "slice_start": _text(start),
+            "slice_end": _text(end),
+        }
+        parts = (_ended(client, parameters), _open(client, parameters))
+        yield from heapq.merge(*parts, key=itemgetter("start_time"))
+
+
+def _ended(client: Client, parameters: dict[str, Any]) -> Iterator[Row]:
+    columns = _columns("steps_raw")
+    sql = (
+        f"SELECT {_listed(columns)} FROM steps WHERE {_IN_SLICE} AND trace_id IN ({_RUNS}) "
+        "ORDER BY start_time, kafka_offset"
+    )
+    with client.query_row_block_stream(sql, parameters=parameters) as blocks:
+        for block in blocks:
+            for values in block:
+                yield dict(zip(columns, values, strict=True))
+
+
+def _open(client: Client, parameters: dict[str, Any]) -> Iterator[Row]:
+    """Steps that have not ended; the store has those of the last two days."""
+    columns = _listed(_columns("steps_open"))
+    sql = (
+        f"SELECT {columns} FROM open_steps WHERE {_IN_SLICE} AND trace_id IN ({_RUNS}) "
+        "ORDER BY start_time"
+    )
+    yield from client.query(sql, parameters=parameters).named_results()
+
+
+def _columns(table: str) -> list[str]:
+    """The columns that step events are made of."""
+    known = {*FIELDS, *TOTALLED, "usage_details"}
+    return [name for name in shown_columns(table) if name in known]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _slices(scope: Scope) -> Iterator[tuple[datetime, datetime]]:
+    """The window, and what its runs did after it."""
+    start, last = scope.since, scope.until + LONGEST_RUN
+    while start < last:
+        end = min(start + SLICE, last)
+        yield start, end
+        start = end
+
+
+def _text(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

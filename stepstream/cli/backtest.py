@@ -1,0 +1,225 @@
+"""``stepstream backtest``: recorded runs evaluated with other policies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.documents import PANEL
+from stepstream.cli.options import (
+    AgentOption,
+    EnvironmentOption,
+    Format,
+    FormatOption,
+    ProjectOption,
+    takes,
+)
+from stepstream.cli.policy import PolicyOption, in_effect, policies_in
+from stepstream.common.terminal import echo, remark
+
+if TYPE_CHECKING:
+    from stepstream.backtest.evaluate import Backtest
+    from stepstream.schemas.settings import Settings
+
+SHOWN: Final = 20
+"""New and vanished alerts that are printed; JSON lists all."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Which runs are evaluated."""
+
+    since: Annotated[
+        str, typer.Option(metavar="DURATION|TIME", help="Runs that began since then.")
+    ] = "7d"
+    until: Annotated[
+        str, typer.Option(metavar="DURATION|TIME", help="Runs that began before then.")
+    ] = ""
+    project: ProjectOption = None
+    environment: EnvironmentOption = None
+    agent: AgentOption = None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("backtest", rich_help_panel=PANEL)(backtest)
+
+
+@takes("kafka", "clickhouse")
+def backtest(
+    settings: Settings,
+    runs: Runs,
+    policy: PolicyOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Evaluate recorded runs with other policies: which alerts, which runs stopped, what saved.
+
+    The worker's own detectors read the steps of the store in the order of their times, once with
+    the policies in effect and once with those of --policy added or in their place. Nothing is sent
+    and nothing is changed.
+    """
+    from stepstream.backtest.evaluate import backtest as evaluate
+    from stepstream.backtest.evaluate import replaced
+    from stepstream.backtest.store import Scope
+    from stepstream.cli import queries
+
+    if not policy:
+        raise errors.Failure("name the policies to try: --policy FILE", errors.USAGE)
+    given = policies_in(policy)
+    in_force, prices = in_effect(settings)
+    now = datetime.now(UTC)
+    scope = Scope(
+        queries.parse_since(runs.since, now) or now,
+        queries.parse_since(runs.until or None, now) or now,
+        queries.like(runs.project or "*"),
+        queries.like(runs.environment or "*"),
+        queries.like(runs.agent or "*"),
+    )
+    _refuse_cut(settings, scope.since, now)
+    with queries.store(settings) as client, _progress() as on_progress:
+        found = evaluate(
+            client,
+            scope,
+            in_force,
+            replaced(in_force, given),
+            prices=prices,
+            settings=settings,
+            on_progress=on_progress,
+        )
+    if format is Format.JSON:
+        print_json(_report(found))
+    else:
+        _print_report(found)
+
+
+def _refuse_cut(settings: Settings, since: datetime, now: datetime) -> None:
+    kept = settings.steps_retention_days
+    days = (now - since).total_seconds() / 86_400
+    if days > kept:
+        remark(
+            f"steps are kept for {kept} days (steps_retention_days): runs before that are missing "
+            "or incomplete"
+        )
+
+
+def _print_report(found: Backtest) -> None:
+    from stepstream.render.values import format_time
+    from stepstream.schemas.formatting import format_number_of, format_usd
+    from stepstream.schemas.times import us_of
+
+    scope, result = found.scope, found.comparison
+    echo(
+        f"{format_number_of(found.runs, 'run')} with {format_number_of(found.steps, 'step')}, "
+        f"{format_time(us_of(scope.since))} to {format_time(us_of(scope.until))}"
+    )
+    names = sorted({*result.before, *result.after})
+    rows = [
+        (name, severity, result.before[name, severity], result.after[name, severity])
+        for name, severity in names
+    ]
+    print_rows(
+        ("alert", "severity", "in_effect", "with_policy"), rows, Format.TABLE, empty="no alerts"
+    )
+    _print_alerts("new", result.new)
+    _print_alerts("no longer raised", result.gone)
+    if result.stopped:
+        echo(
+            f"would have stopped or paused {format_number_of(len(result.stopped), 'run')} and "
+            f"saved {format_usd(result.saved_nanos)}; {result.stopped_in_error} of them went on "
+            "to succeed"
+        )
+    _print_agreement(found)
+    if found.missing_contents:
+        remark(
+            f"{format_number_of(found.missing_contents, 'step')} had contents that were not "
+            "captured: rules that read contents found less than they could"
+        )
+
+
+def _print_alerts(title: str, alerts: Sequence[Any]) -> None:
+    from stepstream.render.values import format_time
+    from stepstream.schemas.alert_text import sentence
+
+    for alert in alerts[:SHOWN]:
+        about = alert.trace_id[:8] or alert.agent or alert.project
+        echo(
+            f"{title}: {format_time(alert.opened_at)} {alert.severity} {alert.alert} {about}: "
+            f"{sentence(alert)}"
+        )
+    if len(alerts) > SHOWN:
+        echo(f"{title}: {len(alerts) - SHOWN} more; --format json lists all")
+
+
+def _print_agreement(found: Backtest) -> None:
+    agreement = found.agreement
+    if agreement.share is None:
+        remark("no alert about these runs was raised before, so there is nothing to compare with")
+        return
+    whole = agreement.same + len(agreement.missing) + len(agreement.extra)
+    remark(
+        f"the policies in effect agree with the alerts that were really raised in {agreement.same} "
+        f"of {whole} ({agreement.share:.1%}): {len(agreement.missing)} were raised only then, "
+        f"{len(agreement.extra)} only now"
+    )
+
+
+def _report(found: Backtest) -> dict[str, Any]:
+    import msgspec
+
+    result, agreement = found.comparison, found.agreement
+
+    def counted(counts: Any) -> list[dict[str, Any]]:
+        return [
+            {"alert": name, "severity": severity, "count": count}
+            for (name, severity), count in sorted(counts.items())
+        ]
+
+    return {
+        "since": found.scope.since.isoformat(),
+        "until": found.scope.until.isoformat(),
+        "runs": found.runs,
+        "steps": found.steps,
+        "events": found.events,
+        "in_effect": counted(result.before),
+        "with_policy": counted(result.after),
+        "new": [msgspec.to_builtins(alert) for alert in result.new],
+        "gone": [msgspec.to_builtins(alert) for alert in result.gone],
+        "stopped": [asdict(one) for one in result.stopped],
+        "saved_nanos": result.saved_nanos,
+        "stopped_in_error": result.stopped_in_error,
+        "agreement": {
+            "share": agreement.share,
+            "same": agreement.same,
+            "missing": [key._asdict() for key in agreement.missing],
+            "extra": [key._asdict() for key in agreement.extra],
+        },
+        "steps_without_contents": found.missing_contents,
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """A count of events on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _events: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from stepstream.common.terminal import console
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[events]:,} events evaluated", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, events=0)
+        yield lambda events: bar.update(task, events=events)

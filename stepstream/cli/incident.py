@@ -1,0 +1,82 @@
+"""``stepstream incident``: runs saved as tests of policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.documents import PANEL
+from stepstream.cli.options import takes
+from stepstream.common.terminal import echo
+
+if TYPE_CHECKING:
+    from stepstream.backtest.incident import Incident
+    from stepstream.schemas.settings import Settings
+
+HELP = "Save runs as tests of policies."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    incident = typer.Typer(no_args_is_help=True, help=HELP)
+    incident.command("save")(save)
+    app.add_typer(incident, name="incident", rich_help_panel=PANEL)
+
+
+@takes("clickhouse")
+def save(
+    settings: Settings,
+    run: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, or a unique beginning.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="File to write. Default: NAME.json."),
+    ] = None,
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Default: made from agent and run.")
+    ] = "",
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Save a run and the alerts about it as a file for `stepstream policy test`.
+
+    Secrets in inputs, outputs and errors are replaced; everything else is in the file as it was
+    recorded. Edit `expect` in the file where other alerts should be raised.
+    """
+    from stepstream.backtest.incident import IncidentError, incident_of
+    from stepstream.cli import queries
+
+    with queries.store(settings) as client:
+        trace_id = queries.find_run(client, run)
+        steps = queries.records(client, "SELECT * FROM trace(id = {id:String})", {"id": trace_id})
+        raised = queries.records(
+            client,
+            "SELECT alert, subject FROM alerts WHERE trace_id = {id:String}",
+            {"id": trace_id},
+        )
+    agent = next((step["agent"] for step in steps if step["agent"]), "run")
+    try:
+        incident = incident_of(steps, raised, name or _file_name(f"{agent}-{trace_id[:8]}"))
+    except IncidentError as error:
+        raise errors.Failure(str(error)) from None
+    file = output or Path(f"{incident.name}.json")
+    _write(file, incident, force)
+    alerts = ", ".join(one.alert for one in incident.expect) or "no alert"
+    echo(f"{file}: {len(steps)} steps; expected: {alerts}")
+
+
+def _file_name(text: str) -> str:
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in text.lower())
+    return kept.lstrip("_.-") or "run"
+
+
+def _write(file: Path, incident: Incident, force: bool) -> None:
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as out:
+            out.write(incident.model_dump_json(indent=1, exclude_none=True) + "\n")
+    except FileExistsError:
+        raise errors.Failure(f"{file} exists: choose another --output, or use --force") from None
+    except OSError as error:
+        raise errors.Failure(f"{file} cannot be written: {error.strerror}") from None

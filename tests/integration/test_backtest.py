@@ -1,0 +1,147 @@
+"""Recorded runs evaluated with other policies and saved as incidents, on the real engine."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from stepstream.backtest.evaluate import backtest, replaced
+from stepstream.backtest.store import Scope
+from stepstream.cli.app import run as stepstream
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import connect, migrate
+from tests.support.question_data import KnownRun, store_runs
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+POLICY = """
+kind: Policy
+name: costs
+match: {agent: support}
+mode: enforce
+rules:
+  - {rule: run_cost, limit_usd: 0.25, action: stop}
+"""
+
+
+def costly(number: int, hours_ago: float, status: str) -> KnownRun:
+    """Ten calls of $0.10: the limit of $0.25 is exceeded at the third."""
+    run = KnownRun(number, NOW - timedelta(hours=hours_ago), status=status)
+    for place in range(10):
+        run.add("llm_call", "answer", "0.10", model="large", input=f"question {place}")
+    return run
+
+
+def cheap(number: int, hours_ago: float) -> KnownRun:
+    run = KnownRun(number, NOW - timedelta(hours=hours_ago))
+    run.add("llm_call", "answer", "0.10", model="large")
+    return run
+
+
+RUNS = [costly(1, 5, "ok"), costly(2, 4, "error"), cheap(3, 3), costly(4, 50, "error")]
+OTHER = KnownRun(5, NOW - timedelta(hours=2), agent="buyer")
+OTHER.add("llm_call", "answer", "9.00", model="large")
+
+
+@pytest.fixture(scope="module")
+def settings(clickhouse_url: str) -> Iterator[Settings]:
+    """A store with the runs above."""
+    settings = Settings(
+        clickhouse_url=clickhouse_url, clickhouse_database=f"b_{uuid.uuid4().hex[:8]}"
+    )
+    migrate(settings)
+    store_runs(settings, [*RUNS, OTHER])
+    yield settings
+    with connect(settings) as client:
+        client.command(f"DROP DATABASE {settings.clickhouse_database}")
+
+
+def policy(**changes: object) -> Policy:
+    rule = {"rule": "run_cost", "limit_usd": "0.25", "action": "stop"}
+    base = {"name": "costs", "match": {"agent": "support"}, "mode": "enforce", "rules": [rule]}
+    return Policy.model_validate({**base, **changes})
+
+
+def test_a_backtest_states_alerts_stopped_runs_and_money(settings: Settings) -> None:
+    """Of the runs of the window: two exceed the limit, each saves $0.70, one of them had gone well.
+
+    The run before the window and the one of the other agent are not there.
+    """
+    seen: list[int] = []
+    with connect(settings, readonly=True) as client:
+        scope = Scope(NOW - timedelta(hours=24), NOW)
+        found = backtest(client, scope, [], [policy()], on_progress=seen.append)
+    assert (found.runs, found.steps) == (4, 11 + 11 + 2 + 2)
+    assert seen[-1] == found.events == 2 * found.steps
+    result = found.comparison
+    assert result.after["run-cost", "error"] == 2
+    assert not result.before["run-cost", "error"]
+    new = {(alert.alert, alert.trace_id) for alert in result.new}
+    assert new == {("run-cost", run.trace_id) for run in RUNS[:2]}
+    assert not result.gone
+    assert [one.saved_nanos for one in result.stopped] == [700_000_000, 700_000_000]
+    assert result.stopped_in_error == 1
+
+
+def test_the_policy_of_the_same_name_is_replaced(settings: Settings) -> None:
+    """With a limit that no run exceeds its alerts are gone."""
+    high = policy(rules=[{"rule": "run_cost", "limit_usd": "5"}])
+    with connect(settings, readonly=True) as client:
+        scope = Scope(NOW - timedelta(hours=24), NOW, agent="support")
+        found = backtest(client, scope, [policy()], replaced([policy()], [high]))
+    assert {alert.trace_id for alert in found.comparison.gone} == {r.trace_id for r in RUNS[:2]}
+    assert found.runs == 3
+    assert (found.agreement.same, len(found.agreement.extra)) == (0, 2)
+
+
+def test_an_incident_is_saved_and_fails_until_the_policy_finds_it(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands, as a person runs them; the file is not overwritten."""
+    file = tmp_path / "incidents" / "costly.json"
+    file.parent.mkdir()
+    flags = ["--clickhouse-url", settings.clickhouse_url]
+    flags += ["--clickhouse-database", settings.clickhouse_database]
+    save = ["incident", "save", RUNS[0].trace_id, "-o", str(file), "--name", "costly", *flags]
+    assert stepstream(save) == 0
+    assert "11 steps; expected: no alert" in capsys.readouterr().out
+    assert stepstream(save) == 1
+    assert "use --force" in capsys.readouterr().err
+
+    incident = json.loads(file.read_text())
+    incident["expect"] = [{"alert": "run-cost", "by_cost_share": 0.5}]
+    file.write_text(json.dumps(incident))
+    assert stepstream(["policy", "test", str(tmp_path)]) == 1
+    assert "run-cost was not raised" in capsys.readouterr().out
+    (tmp_path / "costs.yaml").write_text(POLICY)
+    assert stepstream(["policy", "test", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "passed  costly" in out
+    assert "run-cost at step 4, 30% of its cost: " in out
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"kind": "Incident", "version": 2}', "this release reads version 1"),
+        ('{"kind": "Incident", "name": "x", "events": []}', "events"),
+        ('{"kind": "Incident", "name": "x", "events": [{"a": 1}]}', "event 1 is not a step event"),
+        ("kind: Policy\nname: x\nrules: [{rule: run_cots}]\n", "did you mean run_cost?"),
+    ],
+)
+def test_a_wrong_file_is_an_error_with_its_place(
+    text: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing is tested."""
+    (tmp_path / "wrong.yaml").write_text(text)
+    good = {"kind": "Incident", "name": "good", "events": [RUNS[2].events()[0]]}
+    (tmp_path / "good.json").write_text(json.dumps(good))
+    assert stepstream(["policy", "test", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "wrong.yaml" in error
+    assert sentence in error
