@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import http.client
 import json
+import socket
 import threading
 import time
 import zlib
@@ -651,3 +653,26 @@ def test_what_a_collector_wrote_to_kafka_is_read(settings: Settings) -> None:
         assert again is not None
         wait_until(lambda: again.records == 1, 90, "the next record is done")
     assert len(stored_steps(own)) == 6
+
+
+def test_a_body_that_arrives_too_slowly_is_refused(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """408: a byte now and then would otherwise take up the room of others for hours."""
+    monkeypatch.setattr("stepstream.producers.gateway.service.http.BODY_S", 1.0)
+    host, _, port = gateway.server.url.partition("//")[2].partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(
+            b"POST /v1/traces HTTP/1.1\r\nHost: " + host.encode() + b"\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+        )
+        connection.settimeout(0.1)
+        answer = b""
+        deadline = time.monotonic() + 60
+        while not answer and time.monotonic() < deadline:
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(4_096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"within 1 s" in answer
+    wait_until(lambda: gateway.admission.in_flight == 0, 20, "its room is given back")

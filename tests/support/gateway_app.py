@@ -30,6 +30,8 @@ class MemoryWriter:
 
     def __init__(self) -> None:
         self.stuck_s = 0.0
+        self.is_probing = False
+        self.retry_after_s = 2
         self.fails = ""
         self.records: list[Record] = []
         self.letters: list[Letter] = []

@@ -7,6 +7,7 @@ clients: 64 connections took 5.9 s at the 99th percentile, and exporters give up
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,9 @@ TARGET_S: Final = 0.8
 SHORT_S: Final = 0.4
 """While requests take less, more may be in flight."""
 LEAST_BYTES: Final = 256 << 10
-FIRST_BYTES: Final = 4 << 20
+# Ten bodies of 512 spans, gzipped: half a second of work. 4 MB were two seconds, so that the first
+# overload exceeded the target before the limit had adapted.
+FIRST_BYTES: Final = 1 << 20
 UNKNOWN_BYTES: Final = 256 << 10
 """What a body without a Content-Length counts for."""
 MAX_PROJECTS: Final = 10_000
@@ -33,7 +36,9 @@ class Refusal:
 
 
 class Admission:
-    """Counts what is in flight and adapts how much may be."""
+    """Counts what is in flight and adapts how much may be. HTTP and gRPC, which have a thread each,
+    share one.
+    """
 
     def __init__(self, max_bytes: int, spans_per_s: int = 0) -> None:
         """``spans_per_s`` is the rate that each project may send for long; 0 for any."""
@@ -42,6 +47,7 @@ class Admission:
         self.in_flight_bytes = 0
         self.in_flight = 0
         self._lowered_s = 0.0
+        self._guard = threading.Lock()
         self._rate = spans_per_s
         self._left: dict[str, tuple[float, float]] = {}
 
@@ -58,22 +64,29 @@ class Admission:
                 min(60, int(wait_s) + 1),
             )
         # A lone request is always read, however large: else it would never be.
-        if self.in_flight and self.in_flight_bytes + size > self.limit_bytes:
-            return Refusal(503, "too many requests are in flight: try again", 1)
-        self.in_flight += 1
-        self.in_flight_bytes += size
+        with self._guard:
+            if self.in_flight and self.in_flight_bytes + size > self.limit_bytes:
+                return Refusal(503, "too many requests are in flight: try again", 1)
+            self.in_flight += 1
+            self.in_flight_bytes += size
         return None
 
-    def leave(self, size: int, began_s: float, now_s: float, *, counts: bool) -> None:
+    def leave(
+        self, size: int, began_s: float, now_s: float, *, counts: bool, waited_s: float = 0.0
+    ) -> None:
         """Count a request as answered. ``counts`` is false where its duration does not depend on
-        load, and so must not change the limit.
+        load, and so must not change the limit; ``waited_s`` is how long its body took to arrive,
+        which a slow client could otherwise use to shut out the others.
         """
-        took_s = now_s - began_s
-        full = self.in_flight_bytes > self.limit_bytes / 2
-        self.in_flight -= 1
-        self.in_flight_bytes -= size
-        if not counts:
-            return
+        took_s = now_s - began_s - waited_s
+        with self._guard:
+            full = self.in_flight_bytes > self.limit_bytes / 2
+            self.in_flight -= 1
+            self.in_flight_bytes -= size
+            if counts:
+                self._adapt(size, began_s, now_s, took_s, full=full)
+
+    def _adapt(self, size: int, began_s: float, now_s: float, took_s: float, *, full: bool) -> None:
         if took_s > TARGET_S:
             # Once for all that were admitted under the old limit.
             if began_s >= self._lowered_s:

@@ -18,12 +18,20 @@ from stepstream.common import kafka
 from stepstream.producers.gateway.mapping.mapper import Options, Origin, Refused
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF
 from stepstream.producers.gateway.otlp.malformed import Malformed
-from stepstream.producers.gateway.service.ingest import Batch, Ingest
-from stepstream.producers.gateway.service.kafka_writer import KafkaWriter, NoRoom, NotAcknowledged
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany
+from stepstream.producers.gateway.service.kafka_writer import (
+    KafkaWriter,
+    Letter,
+    NoRoom,
+    NotAcknowledged,
+    Record,
+)
 from stepstream.schemas.settings import Settings
 
 AT_ONCE: Final = 50
 """Records between two commits."""
+PART_RECORDS: Final = 50_000
+"""Steps that are written at once; the producer's queue takes 200,000."""
 POLL_S: Final = 0.5
 RETRY_S: Final = 1.0
 _log = logging.getLogger("stepstream.gateway")
@@ -82,9 +90,18 @@ class CollectorReader:
 
     async def _write(self, batch: Batch) -> bool:
         """Write until Kafka has acknowledged; False when ``close`` was called before that."""
+        # In parts: all at once, many large records would never fit into the producer's queue.
+        records = batch.records
+        parts = [records[at : at + PART_RECORDS] for at in range(0, len(records), PART_RECORDS)]
+        for part in parts:
+            if not await self._write_part(part, []):
+                return False
+        return await self._write_part([], batch.letters)
+
+    async def _write_part(self, records: list[Record], letters: list[Letter]) -> bool:
         while True:
             try:
-                await self._writer.write(batch.records, batch.letters)
+                await self._writer.write(records, letters)
                 return True
             except (NoRoom, NotAcknowledged) as error:
                 _log.warning("steps from %s are not acknowledged, again: %s", self._topic, error)
@@ -102,8 +119,9 @@ class CollectorReader:
                 # It yields the growing batch after each slice; only the last one is complete.
                 for batch in self._ingest.traces(value, form, origin):
                     part = batch
-            except Malformed as error:
-                whole.refuse("record", Refused("malformed_json", str(error)), value)
+            except (Malformed, TooMany) as error:
+                reason = "malformed_json" if isinstance(error, Malformed) else "too_large"
+                whole.refuse("record", Refused(reason, str(error)), value)
                 continue
             whole.records += part.records
             whole.letters += part.letters

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -73,14 +74,20 @@ class SeenTraces:
 
     def __init__(self) -> None:
         self._projects: OrderedDict[str, str] = OrderedDict()
+        self._guard = threading.Lock()
 
     def add(self, found: Iterable[tuple[str, str]]) -> None:
-        """Note traces and their projects."""
-        for trace_id, project in found:
-            self._projects[trace_id] = project
-            self._projects.move_to_end(trace_id)
-        while len(self._projects) > MAX_TRACES:
-            self._projects.popitem(last=False)
+        """Note traces and their projects; HTTP and gRPC have a thread each.
+
+        The first project of a trace stays: with a span of its own that has another run's trace id,
+        a key could otherwise get the right to command that run.
+        """
+        with self._guard:
+            for trace_id, project in found:
+                self._projects.setdefault(trace_id, project)
+                self._projects.move_to_end(trace_id)
+            while len(self._projects) > MAX_TRACES:
+                self._projects.popitem(last=False)
 
     def project_of(self, trace_id: str) -> str | None:
         """The project; None for a trace that was not seen."""

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 from starlette.types import Scope
@@ -24,9 +24,15 @@ from stepstream.producers.gateway.otlp.answers import PROTOBUF, Signal
 from stepstream.producers.gateway.otlp.malformed import Malformed
 from stepstream.producers.gateway.service import callers
 from stepstream.producers.gateway.service.admission import Admission
+from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
-from stepstream.producers.gateway.service.ingest import Batch, Ingest
-from stepstream.producers.gateway.service.kafka_writer import KafkaWriter, NoRoom, NotAcknowledged
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany
+from stepstream.producers.gateway.service.kafka_writer import (
+    WAIT_S,
+    KafkaWriter,
+    NoRoom,
+    NotAcknowledged,
+)
 
 METHODS: Final[dict[str, Signal]] = {
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
@@ -39,11 +45,21 @@ _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.UNAVAILABLE,
     503: grpc.StatusCode.UNAVAILABLE,
 }
 START_S: Final = 20.0
 GRACE_S: Final = 5.0
+
+
+class Shared(NamedTuple):
+    """What gRPC shares with HTTP; all of it may be used by several threads."""
+
+    writer: KafkaWriter
+    admission: Admission
+    counts: Counts
+    seen: SeenTraces
 
 
 class GrpcServer:
@@ -57,18 +73,14 @@ class GrpcServer:
         project: str,
         max_bytes: int,
         ingest: Ingest,
-        writer: KafkaWriter,
-        admission: Admission,
-        counts: Counts,
+        shared: Shared,
     ) -> None:
         """``address``: ``host:port``; port 0 takes a free one, see ``port``. Raises ``OSError``."""
         self._access = access
         self._project = project
         self._max_bytes = max_bytes
         self._ingest = ingest
-        self._writer = writer
-        self._admission = admission
-        self._counts = counts
+        self._writer, self._admission, self._counts, self._seen = shared
         self._address = address
         self.port = 0
         self._error = ""
@@ -126,6 +138,8 @@ class GrpcServer:
         project = callers.project_of(scope, self._project)
         if signal == "metrics":
             return Batch()
+        if self._writer.stuck_s >= WAIT_S or self._writer.is_probing:
+            raise WebError(503, "Kafka does not answer at the moment")
         began = time.monotonic()
         refusal = self._admission.enter(len(data), project, began)
         if refusal is not None:
@@ -137,8 +151,11 @@ class GrpcServer:
             batch = await _mapped(read(data, PROTOBUF, origin))
             self._admission.spent(project, batch.items, time.monotonic())
             await self._writer.write(batch.records, batch.letters)
+            self._seen.add(batch.projects.items())
             counts = True
             return batch
+        except TooMany as error:
+            raise WebError(413, str(error)) from None
         except Malformed as error:
             raise WebError(400, str(error)) from None
         except (NoRoom, NotAcknowledged) as error:

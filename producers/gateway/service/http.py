@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stepstream.common.web import body as bodies
-from stepstream.common.web.body import ClientLeft
 from stepstream.common.web.errors import WebError, json_body
 from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.otlp import answers
@@ -23,7 +22,7 @@ from stepstream.producers.gateway.service import callers, openapi
 from stepstream.producers.gateway.service.admission import UNKNOWN_BYTES, Admission
 from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
-from stepstream.producers.gateway.service.ingest import Batch, Ingest
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany
 from stepstream.producers.gateway.service.kafka_writer import (
     WAIT_S,
     KafkaWriter,
@@ -34,6 +33,13 @@ from stepstream.producers.gateway.service.kafka_writer import (
 INFLATED_BYTES: Final = 64 << 20
 """Bytes that a body may have when it is decompressed."""
 BODY_WAIT_S: Final = 20.0
+BODY_S: Final = 60.0
+"""Longest wait for the next part of a body, and for all of it. Exporters give up after 10 s."""
+MAPPED_AT_ONCE: Final = 2
+"""Bodies that are decompressed and mapped at the same time: a large one and those that follow.
+
+More would not be faster in one thread, would all end late, and each may have 64 MiB.
+"""
 _STEP_FORMS: Final = frozenset(
     {JSON, "application/x-ndjson", "application/jsonl", "application/json-lines"}
 )
@@ -62,6 +68,7 @@ class Endpoints:
         self._admission = admission
         self._counts = counts
         self._seen = seen
+        self._mapping = asyncio.Semaphore(MAPPED_AT_ONCE)
         self._description = json_body(openapi.document())
 
     def routes(self) -> list[Route]:
@@ -142,25 +149,23 @@ class Endpoints:
         size = _declared_bytes(request)
         if size > self._max_body_bytes:
             raise WebError(413, f"the body is larger than {self._max_body_bytes} bytes")
-        # Refused before the body is read: while Kafka is down, bodies would only fill the memory.
-        if self._writer.stuck_s >= WAIT_S:
-            raise WebError(503, "Kafka does not answer at the moment", {"Retry-After": "2"})
+        # While Kafka is away one request at a time is let through to find out when it is back: all
+        # others would fill the producer's queue with what their clients send again.
+        if self._writer.stuck_s >= WAIT_S or self._writer.is_probing:
+            raise WebError(503, "Kafka does not answer at the moment", self._retry_later())
         began = time.monotonic()
         if (refusal := self._admission.enter(size, project, began)) is not None:
             raise WebError(
                 refusal.status, refusal.sentence, {"Retry-After": str(refusal.retry_after_s)}
             )
-        counts = False
+        counts, waited_s = False, 0.0
         try:
-            data = await bodies.read(
-                scope,
-                request.receive,
-                max_bytes=self._max_body_bytes,
-                max_plain_bytes=INFLATED_BYTES,
-                wait_s=BODY_WAIT_S,
-            )
-            origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
-            batch = await _mapped(read(data, origin))
+            parts = [piece async for piece in self._pieces(request)]
+            waited_s = time.monotonic() - began
+            async with self._mapping:
+                data = bodies.decompressed(scope, parts, INFLATED_BYTES)
+                origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
+                batch = await _mapped(read(data, origin))
             # The number of spans is known only now, so a project that sent too many is refused next
             # time.
             self._admission.spent(project, batch.items, time.monotonic())
@@ -168,12 +173,22 @@ class Endpoints:
             self._seen.add(batch.projects.items())
             counts = True
             return batch
+        except TooMany as error:
+            raise WebError(413, str(error)) from None
         except Malformed as error:
             raise WebError(400, str(error)) from None
-        except ClientLeft:
-            raise
         finally:
-            self._admission.leave(size, began, time.monotonic(), counts=counts)
+            self._admission.leave(size, began, time.monotonic(), counts=counts, waited_s=waited_s)
+
+    def _pieces(self, request: Request) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        return bodies.pieces(
+            request.scope,
+            request.receive,
+            max_bytes=self._max_body_bytes,
+            wait_s=BODY_WAIT_S,
+            total_s=BODY_S,
+        )
 
     async def _written(self, batch: Batch) -> None:
         try:
@@ -181,9 +196,10 @@ class Endpoints:
         except NoRoom as error:
             raise WebError(503, str(error), {"Retry-After": "1"}) from None
         except NotAcknowledged as error:
-            raise WebError(
-                503, f"nothing was acknowledged: {error}", {"Retry-After": "2"}
-            ) from None
+            raise WebError(503, f"nothing was acknowledged: {error}", self._retry_later()) from None
+
+    def _retry_later(self) -> dict[str, str]:
+        return {"Retry-After": str(self._writer.retry_after_s)}
 
 
 async def _mapped(slices: Iterator[Batch]) -> Batch:

@@ -26,12 +26,21 @@ from stepstream.schemas.step import AnyStep
 MAX_LETTERS: Final = 100
 """Refused items of one request that the dead letter keeps; the others are counted."""
 MAX_LETTER_BYTES: Final = 262_144
+MAX_ITEMS: Final = 100_000
+"""Items of one request. A body of 64 MiB could hold two million, each of which becomes a record."""
 SLICE: Final = 256
 """Spans that are mapped before other requests get their turn."""
 LETTER_TOPIC: Final = "otlp"
 BY: Final = "gateway"
 
 _encode = msgspec.json.Encoder().encode
+
+
+class TooMany(Exception):
+    """A request has more items than one may have; ``str`` is the reason."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the request has more than {MAX_ITEMS:,} items: send smaller ones")
 
 
 @dataclass
@@ -102,7 +111,7 @@ class Ingest:
         """The batch of a trace request; yielded after each slice, so that the caller can let
         others run.
 
-        Raises ``Malformed``.
+        Raises ``Malformed`` and ``TooMany``.
         """
         read = otlp_json.spans if form == answers.JSON else protobuf.spans
         batch = Batch()
@@ -133,6 +142,8 @@ class Ingest:
         while part := list(islice(rest, SLICE)):
             for item in part:
                 self._add(item, batch, origin)
+            if batch.items > MAX_ITEMS:
+                raise TooMany
             yield batch
 
     def _add(self, item: Span | LogRecord | Unreadable, batch: Batch, origin: Origin) -> None:
@@ -175,6 +186,8 @@ class Ingest:
         batch = Batch()
         for number, raw in enumerate(_events(body), 1):
             self._add_step(raw, number, batch, origin)
+            if number > MAX_ITEMS:
+                raise TooMany
             if number % SLICE == 0:
                 yield batch
         yield batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,9 @@ DELIVER_MS: Final = 10_000
 QUEUE_RECORDS: Final = 200_000
 QUEUE_KB: Final = 131_072
 CLOSE_S: Final = 5.0
+
+RETRY_AFTER_S: Final = (2, 15)
+"""Bounds of Retry-After while Kafka is away."""
 
 Record = tuple[bytes, bytes]
 """Key and value of a step."""
@@ -46,6 +50,17 @@ class NotAcknowledged(Exception):
     """Kafka did not acknowledge in time, or refused; the message has Kafka's error."""
 
 
+def retry_after_s(away_s: float) -> int:
+    """Seconds until a client should send again, when Kafka has been away for so long.
+
+    OpenTelemetry's exporters make six attempts and wait for Retry-After between them instead of
+    their own, growing delay: with two seconds each they would give up after 14 s. Growing with the
+    outage, six attempts last for a minute, and a short outage still costs only two seconds more.
+    """
+    least, most = RETRY_AFTER_S
+    return max(least, min(most, math.ceil(away_s * 0.75)))
+
+
 class _Request:
     """The records of one request that are not acknowledged yet."""
 
@@ -64,8 +79,11 @@ class _Request:
         if error is not None and not self.error:
             self.error = error.str()
         if self.left == 0:
-            # A future may only be completed in the thread of its loop.
-            self.loop.call_soon_threadsafe(self._finish)
+            # A future may only be completed in the thread of its loop. Records of a request that was
+            # answered with 503 may outlive the server: then its loop
+            # is closed, and no request waits.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
         if not self.future.done():
@@ -93,6 +111,7 @@ class KafkaWriter:
         )
         self._waiting: set[_Request] = set()
         self._acknowledged_s = time.monotonic()
+        self._away_since_s = 0.0
         self.connected = False
         """Whether Kafka has answered once and the topic of steps exists."""
         self._stopping = threading.Event()
@@ -108,6 +127,24 @@ class KafkaWriter:
         if not oldest:
             return 0.0
         return max(0.0, time.monotonic() - max(oldest, self._acknowledged_s))
+
+    @property
+    def away_s(self) -> float:
+        """For how long Kafka has acknowledged nothing of what was sent to it; 0 while it does.
+
+        Known when the first request has waited in vain.
+        """
+        return time.monotonic() - self._away_since_s if self._away_since_s else 0.0
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether Kafka is away and a request is waiting that shows when it is back."""
+        return bool(self._away_since_s and self._waiting)
+
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until a request that was refused because of Kafka should be sent again."""
+        return retry_after_s(self.away_s)
 
     @property
     def queued(self) -> int:
@@ -133,6 +170,8 @@ class KafkaWriter:
             async with asyncio.timeout(self._wait_s):
                 await request.future
         except TimeoutError:
+            if self._acknowledged_s < request.began_s and not self._away_since_s:
+                self._away_since_s = request.began_s
             raise NotAcknowledged(
                 f"Kafka has not acknowledged within {self._wait_s:.0f} s"
             ) from None
@@ -141,6 +180,7 @@ class KafkaWriter:
         if request.error:
             raise NotAcknowledged(request.error)
         self._acknowledged_s = time.monotonic()
+        self._away_since_s = 0.0
 
     def _queue(
         self, records: Sequence[Record], letters: Iterable[Letter], request: _Request

@@ -92,7 +92,7 @@ class Gateway:
             raise explained(
                 error, settings.gateway_port, "gateway_port", settings.gateway_host
             ) from None
-        self.grpc = self._grpc_server(settings, access, counts)
+        self.grpc = self._grpc_server(settings, access, counts, seen)
         self.collector: CollectorReader | None = None
         if settings.gateway_from_kafka:
             self.collector = CollectorReader(
@@ -103,11 +103,11 @@ class Gateway:
         self.observer.before_scrape(self._refresh)
 
     def _grpc_server(
-        self, settings: Settings, access: GatewayAccess, counts: Counts
+        self, settings: Settings, access: GatewayAccess, counts: Counts, seen: SeenTraces
     ) -> GrpcServer | None:
         if settings.gateway_grpc_port < 0:
             return None
-        from stepstream.producers.gateway.service.grpc_server import GrpcServer
+        from stepstream.producers.gateway.service.grpc_server import GrpcServer, Shared
 
         server = GrpcServer(
             f"{settings.gateway_host}:{settings.gateway_grpc_port}",
@@ -116,9 +116,7 @@ class Gateway:
             max_bytes=settings.gateway_max_body_bytes,
             # One of its own: it works in another thread.
             ingest=Ingest(options_of(settings)),
-            writer=self.writer,
-            admission=self.admission,
-            counts=counts,
+            shared=Shared(self.writer, self.admission, counts, seen),
         )
         _log.info("gRPC at %s:%d", settings.gateway_host, server.port)
         return server

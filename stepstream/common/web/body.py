@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import IO, Final
 
 from starlette.datastructures import Headers
@@ -22,13 +24,20 @@ class ClientLeft(Exception):
 
 
 async def pieces(
-    scope: Scope, receive: Receive, *, max_bytes: int, wait_s: float = 60.0
+    scope: Scope,
+    receive: Receive,
+    *,
+    max_bytes: int,
+    wait_s: float = 60.0,
+    total_s: float = math.inf,
 ) -> AsyncIterator[bytes]:
     """The parts of the body as they arrive, still compressed.
 
     Raises ``WebError`` 413 above ``max_bytes`` (at once if Content-Length is larger), 408 if
-    nothing arrives for ``wait_s`` seconds, and ``ClientLeft``.
+    nothing arrives for ``wait_s`` seconds or if the whole takes more than ``total_s``, and
+    ``ClientLeft``.
     """
+    deadline = time.monotonic() + total_s
     # The parser has checked that it is a number.
     length = Headers(scope=scope).get("content-length", "0")
     if int(length) > max_bytes:
@@ -36,11 +45,12 @@ async def pieces(
     size = 0
     more = True
     while more:
+        left_s = deadline - time.monotonic()
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(min(wait_s, left_s)):
                 message = await receive()
         except TimeoutError:
-            raise WebError(408, f"no data of the body arrived for {wait_s:.0f} s") from None
+            raise WebError(408, _too_slow(wait_s, left_s, total_s)) from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
         more = message.get("more_body", False)
@@ -49,6 +59,12 @@ async def pieces(
             if size > max_bytes:
                 raise _too_large(max_bytes)
             yield piece
+
+
+def _too_slow(wait_s: float, left_s: float, total_s: float) -> str:
+    if left_s < wait_s:
+        return f"the body did not arrive within {total_s:.0f} s"
+    return f"no data of the body arrived for {wait_s:.0f} s"
 
 
 def _too_large(max_bytes: int) -> WebError:
@@ -68,9 +84,18 @@ async def read(
     Raises ``WebError`` and ``ClientLeft``.
     """
     parts = [piece async for piece in pieces(scope, receive, max_bytes=max_bytes, wait_s=wait_s)]
+    return decompressed(scope, parts, max_plain_bytes or max_bytes)
+
+
+def decompressed(scope: Scope, parts: Iterable[bytes], max_plain_bytes: int) -> bytes:
+    """The parts of a request's body as one, decompressed by its Content-Encoding.
+
+    Raises ``WebError`` 415 for an unknown encoding, 413 above ``max_plain_bytes``, 400 if it is
+    invalid.
+    """
     encoding = Headers(scope=scope).get("content-encoding", "")
     try:
-        return b"".join(coding.decode(iter(parts), encoding, max_plain_bytes or max_bytes))
+        return b"".join(coding.decode(iter(parts), encoding, max_plain_bytes))
     except coding.UnknownCoding as error:
         raise WebError(415, str(error)) from None
     except coding.TooManyBytes as error:

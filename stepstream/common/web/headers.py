@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Final
 
 from stepstream.common.web.errors import WebError
@@ -83,10 +84,19 @@ class Hosts:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or an address is a loopback one."""
+    # Asked several times a request with the same few addresses; parsing one takes 3 us.
+    return _remembered_loopback(host) if len(host) <= _REMEMBERED_CHARS else _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+_REMEMBERED_CHARS: Final = 64
+_remembered_loopback = lru_cache(maxsize=1_024)(_is_loopback)
 
 
 def _is_address(name: str) -> bool:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
+from stepstream.producers.gateway.service import ingest
 from stepstream.producers.gateway.service.admission import LEAST_BYTES, Admission
+from stepstream.producers.gateway.service.control import SeenTraces
+from stepstream.producers.gateway.service.kafka_writer import WAIT_S, retry_after_s
 from tests.support.gateway_app import App
-from tests.support.otlp import json_request, span
+from tests.support.otlp import TRACE, json_request, span
 
 MIB = 1 << 20
 JSON = {"Content-Type": "application/json"}
@@ -55,6 +60,25 @@ def test_many_slow_requests_of_one_moment_lower_the_limit_once() -> None:
     assert admission.limit_bytes == before * 0.7
 
 
+def test_a_slow_client_does_not_lower_the_limit() -> None:
+    """What counts is the time after its body has arrived."""
+    admission = Admission(64 * MIB)
+    before = admission.limit_bytes
+    admission.enter(1_000, "a", 0.0)
+    admission.leave(1_000, 0.0, 30.0, counts=True, waited_s=29.9)
+    assert admission.limit_bytes == before
+
+
+def test_six_attempts_of_an_exporter_outlast_an_outage_of_half_a_minute() -> None:
+    """Each is answered with the time to wait: the first after four seconds, later ones at once."""
+    at_s = WAIT_S
+    for _ in range(5):
+        at_s += retry_after_s(at_s)
+    assert at_s > 30
+    assert retry_after_s(0.0) == retry_after_s(1.0) == 2
+    assert retry_after_s(3_600.0) == 15
+
+
 def test_each_project_has_its_own_rate() -> None:
     """What was sent beyond it is made up for by waiting."""
     admission = Admission(8 * MIB, spans_per_s=100)
@@ -77,6 +101,10 @@ def test_refusals_come_before_the_body_is_read() -> None:
     status, _, headers = app.request("/v1/traces", body, JSON, read=False)
     assert (status, headers["retry-after"]) == (503, "2")
     app = App()
+    app.writer.is_probing, app.writer.retry_after_s = True, 9
+    status, _, headers = app.request("/v1/traces", body, JSON, read=False)
+    assert (status, headers["retry-after"]) == (503, "9")
+    app = App()
     app.admission.enter(64 << 20, "shop", time.monotonic())
     status, _, headers = app.request("/v1/traces", body, JSON, read=False)
     assert (status, headers["retry-after"]) == (503, "1")
@@ -94,3 +122,26 @@ def test_what_kafka_did_not_take_is_not_acknowledged() -> None:
     assert b"no leader" in data
     assert "retry-after" in headers
     assert app.admission.in_flight == 0
+
+
+def test_a_request_of_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """413, and nothing of it is written: each item would become a record in memory."""
+    monkeypatch.setattr(ingest, "MAX_ITEMS", 300)
+    now = time.time_ns()
+    many = [span(n, start_ns=now, end_ns=now) for n in range(1, 400)]
+    app = App(max_body_bytes=8 << 20)
+    status, data, _ = app.request("/v1/traces", json.dumps(json_request(many)).encode(), JSON)
+    assert status == 413
+    assert b"send smaller ones" in data
+    steps = json.dumps([{"trace_id": "x"}] * 400).encode()
+    assert app.request("/v1/steps", steps, JSON)[0] == 413
+    assert app.writer.records == []
+    assert app.admission.in_flight == 0
+
+
+def test_the_project_of_a_run_is_the_first_one_seen() -> None:
+    """A span with the trace id of another project's run gives no right to command that run."""
+    seen = SeenTraces()
+    seen.add([(TRACE, "shop")])
+    seen.add([(TRACE, "attacker")])
+    assert seen.project_of(TRACE) == "shop"
