@@ -1,4 +1,4 @@
-"""Other backends that take OTLP, each started as its documentation says, with its own store."""
+"""Other backends that take OTLP, each with its own store and default settings."""
 
 from __future__ import annotations
 

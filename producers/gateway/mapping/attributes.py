@@ -23,7 +23,8 @@ from stepstream.producers.gateway.mapping.texts import LONGEST_NOTHING, NOTHING,
 from stepstream.schemas.model_names import provider_id
 
 MAX_KEYS: Final = 50_000
-"""Attribute names whose place is remembered."""
+MAX_KEY_CHARS: Final = 128
+"""Attribute names whose place is remembered, and their length."""
 _REMEMBERED_CHARS: Final = 64
 
 _REST: Final = -1
@@ -140,7 +141,10 @@ class AttributeReader:
         return Read(values, names, rest, flat, known)
 
     def _learn(self, name: str) -> Place:
-        if len(self._places) > MAX_KEYS:
-            self._places = dict(_FIXED)
-        place = self._places[name] = _place_of(name)
+        place = _place_of(name)
+        # A name may have megabytes, and is kept for as long as the process runs.
+        if len(name) <= MAX_KEY_CHARS:
+            if len(self._places) > MAX_KEYS:
+                self._places = dict(_FIXED)
+            self._places[name] = place
         return place

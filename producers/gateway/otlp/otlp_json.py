@@ -127,6 +127,8 @@ _KINDS: Final = {
 }
 _STATUSES: Final = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _MOST_DIGITS: Final = 24
+MAX_NESTED_VALUES: Final = 200_000
+"""Values within arrays and maps of one span: each is read in Python and takes a microsecond."""
 
 
 def spans(body: bytes) -> Iterator[Span | Unreadable]:
@@ -260,14 +262,29 @@ def _resource(attributes: dict[str, Any], scope: _Scope | None) -> Resource:
     return Resource(attributes, scope.name or "", scope.version or "")
 
 
+class _Budget:
+    """How many nested values of one span are still decoded."""
+
+    def __init__(self) -> None:
+        self.left = MAX_NESTED_VALUES
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ValueError(f"its arrays and maps have more than {MAX_NESTED_VALUES:,} values")
+
+
 def _attributes(pairs: list[_Pair]) -> dict[str, Any]:
+    budget = _Budget()
     return {
-        pair.key: None if (value := pair.value) is None else value.stringValue or _value(value)
+        pair.key: None
+        if (value := pair.value) is None
+        else value.stringValue or _value(value, budget)
         for pair in pairs
     }
 
 
-def _value(value: _Value) -> Any:
+def _value(value: _Value, budget: _Budget) -> Any:
     """A value of any type. Raises ``ValueError``."""
     if value.stringValue is not None:
         return value.stringValue
@@ -284,10 +301,10 @@ def _value(value: _Value) -> Any:
             raise ValueError("bytesValue is not base64") from None
     # Nested values are converted one level at a time, which bounds their depth.
     nested = value.arrayValue if value.arrayValue is not None else value.kvlistValue
-    return None if nested is None else _nested(value.arrayValue is not None, nested, 1)
+    return None if nested is None else _nested(value.arrayValue is not None, nested, 1, budget)
 
 
-def _nested(is_array: bool, raw: Any, depth: int) -> Any:
+def _nested(is_array: bool, raw: Any, depth: int, budget: _Budget) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"values lie in each other more than {MAX_DEPTH} deep")
     items = raw.get("values") if isinstance(raw, dict) else None
@@ -295,22 +312,23 @@ def _nested(is_array: bool, raw: Any, depth: int) -> Any:
         return [] if is_array else {}
     if not isinstance(items, list):
         raise ValueError("the values of an array or a map are not a list")
+    budget.spend(len(items))
     if is_array:
-        return [_plain(item, depth) for item in items]
+        return [_plain(item, depth, budget) for item in items]
     found: dict[str, Any] = {}
     for item in items:
         if isinstance(item, dict):
-            found[str(item.get("key", ""))] = _plain(item.get("value"), depth)
+            found[str(item.get("key", ""))] = _plain(item.get("value"), depth, budget)
     return found
 
 
-def _plain(raw: Any, depth: int) -> Any:
+def _plain(raw: Any, depth: int, budget: _Budget) -> Any:
     if not isinstance(raw, dict):
         return None
     for name, is_array in (("arrayValue", True), ("kvlistValue", False)):
         if raw.get(name) is not None:
-            return _nested(is_array, raw[name], depth + 1)
-    return _value(msgspec.convert(_without_nulls(raw, 0), _Value, strict=False))
+            return _nested(is_array, raw[name], depth + 1, budget)
+    return _value(msgspec.convert(_without_nulls(raw, 0), _Value, strict=False), budget)
 
 
 def _whole(value: Number) -> int:
@@ -371,6 +389,6 @@ def _log_record(item: _LogRecord, resource: Resource) -> LogRecord:
         item.eventName or "",
         _time(item.timeUnixNano) or _time(item.observedTimeUnixNano),
         _attributes(item.attributes),
-        None if item.body is None else _value(item.body),
+        None if item.body is None else _value(item.body, _Budget()),
         resource,
     )

@@ -30,6 +30,11 @@ __all__ = [
     "value_of",
 ]
 
+MAX_NESTED_BYTES: Final = 1 << 20
+"""Arrays and maps of one span that are decoded; larger ones are described by their size.
+
+They are decoded in Python: 64 MB of empty values would take half a minute.
+"""
 MAX_DEPTH: Final = 16
 """Arrays and maps within each other in one value; what lies deeper is refused."""
 
@@ -161,6 +166,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 _STRING, _BOOL, _INT, _DOUBLE, _ARRAY, _MAP, _BYTES = 10, 16, 24, 33, 42, 50, 58
 """The first byte of an encoded value: its field and wire type."""
+_NESTED: Final = (bytes([_ARRAY]), bytes([_MAP]))
 _double = struct.Struct("<d").unpack_from
 
 
@@ -271,6 +277,7 @@ def attributes_of(encoded: Any) -> Attributes:
     """A map of encoded values as attributes. Raises ``ValueError``."""
     made: Attributes = {}
     known = _known.get
+    nested_bytes = 0
     for name in encoded:  # its items() is a generator in Python, which costs twice as much
         data = encoded[name]
         value = known(data)
@@ -278,6 +285,12 @@ def attributes_of(encoded: Any) -> Attributes:
             # Short texts are most of all values: 10 is their field, the next byte their length.
             if data[:1] == b"\n" and len(data) - 2 == data[1] < 128:
                 value = str(data[2:], "utf-8", "replace")
+            elif data[:1] in _NESTED:
+                if nested_bytes + len(data) > MAX_NESTED_BYTES:
+                    value = f"[nested values of {len(data):,} bytes]"
+                else:
+                    nested_bytes += len(data)
+                    value = value_of(data)
             else:
                 value = value_of(data)
             if len(data) <= _MAX_KNOWN_BYTES:
@@ -296,4 +309,4 @@ def _remember(data: bytes, value: Any) -> None:
 
 def pairs_of(encoded: Iterable[Any]) -> Attributes:
     """Encoded pairs as attributes. Raises ``ValueError``."""
-    return {text(pair.key): value_of(pair.value) for pair in encoded}
+    return attributes_of({text(pair.key): pair.value for pair in encoded})

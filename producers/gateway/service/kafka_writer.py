@@ -79,9 +79,8 @@ class _Request:
         if error is not None and not self.error:
             self.error = error.str()
         if self.left == 0:
-            # A future may only be completed in the thread of its loop. Records of a request that was
-            # answered with 503 may outlive the server: then its loop
-            # is closed, and no request waits.
+            # A future may only be completed in the thread of its loop. Records of a request that
+            # was answered with 503 may outlive the server: then its loop is closed.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._finish)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -18,10 +19,19 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from stepstream.producers.gateway.mapping.mapper import Mapper
 from stepstream.producers.gateway.mapping.spans import Resource, Span, SpanEvent, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf, wire
 from stepstream.producers.gateway.otlp.malformed import Malformed
-from tests.support.otlp import NOW_NS, any_value, json_request, pairs, request_of, span
+from tests.support.otlp import (
+    NOW_NS,
+    ORIGIN,
+    any_value,
+    json_request,
+    pairs,
+    request_of,
+    span,
+)
 
 VALUES: dict[str, Any] = {
     "text": "wörld",
@@ -245,3 +255,37 @@ def test_partial_success_is_read_by_opentelemetry() -> None:
         "message": "later",
     }
     assert answers.failure(400, "no", answers.PROTOBUF) == b"\x08\x03\x12\x02no"
+
+
+def test_enormous_arrays_are_described_and_the_span_is_kept() -> None:
+    """In protobuf: decoding them in Python would hold up all other requests for seconds."""
+    few, many = [["a"], {"b": 1}], [""] * (wire.MAX_NESTED_BYTES // 2)
+    one = span(attributes={"few": few, "many": many, "name": "x"})
+    (found,) = protobuf.spans(request_of([one]).SerializeToString())
+    assert isinstance(found, Span)
+    assert found.attributes["few"] == few
+    assert str(found.attributes["many"]).startswith("[nested values of ")
+    assert found.attributes["name"] == "x"
+
+
+def test_too_many_nested_values_in_json_cost_their_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all attributes of a span count together; other spans are kept."""
+    monkeypatch.setattr(otlp_json, "MAX_NESTED_VALUES", 10)
+    spans = [span(1, attributes={"a": [1] * 6, "b": [1] * 6}), span(2, attributes={"a": [1] * 6})]
+    first, second = otlp_json.spans(json.dumps(json_request(spans)).encode())
+    assert isinstance(first, Unreadable)
+    assert "more than 10 values" in first.why
+    assert isinstance(second, Span)
+
+
+def test_long_names_of_attributes_are_not_kept_in_memory() -> None:
+    """Else a client could fill it with names of megabytes."""
+    mapper = Mapper()
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            mapper.steps(span(attributes={f"{number}{'x' * 100_000}": "1"}), ORIGIN)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 5_000_000
