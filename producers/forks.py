@@ -116,7 +116,7 @@ class ResetsAfterFork(Protocol):
     """An object that has to be reset in a forked child."""
 
     def after_fork(self) -> None:
-        """Called in the child."""
+        """Reset the object; called in the child process."""
 
 
 def call_after_fork(target: ResetsAfterFork) -> None:

@@ -62,6 +62,7 @@ class AlertLog:
     def _note(self, alert: Alert) -> None:
         received_us = time.time_ns() // 1_000
         account = self._ledger.account(alert.trace_id)
+        # Only the first record of an alert has a cause whose time is known here.
         cause = cause_us(alert, account) if account is not None and alert.seq == 1 else None
         with self._lock:
             self._received.append(

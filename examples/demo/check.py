@@ -73,6 +73,7 @@ def read_stored(client: Client, settings: Settings) -> Stored:
     return Stored(
         runs={
             row["trace_id"]: row
+            # Paths are large, and no comparison uses them.
             for row in records(client, "SELECT * EXCEPT (path, path_json) FROM runs")
         },
         rows={row["trace_id"]: row["n"] for row in rows},
@@ -87,6 +88,7 @@ def read_stored(client: Client, settings: Settings) -> Stored:
 def compare(sent: Sent, stored: Stored) -> list[Verdict]:
     """All comparisons."""
     accounts = sent.accounts
+    # The foreign program writes to Kafka without the SDK, which does not count its events.
     own = [account for account in accounts if account.scenario != FOREIGN.name]
     return [
         _agents(sent),
@@ -105,6 +107,7 @@ def compare(sent: Sent, stored: Stored) -> list[Verdict]:
         _each(
             "events merged",
             accounts,
+            # A revision is twice the number of merged events, plus one for the close.
             lambda a: (_run(stored, a).get("revision", 0) // 2, a.events),
             f"{sum(a.events for a in accounts):,} events, each merged into its run once",
         ),

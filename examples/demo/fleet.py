@@ -57,12 +57,14 @@ class Fleet:
     def _conduct(self) -> None:
         began = time.monotonic()
         for planned in self._plan:
+            # Relative to the start of the plan, so that delays do not add up.
             time.sleep(max(0.0, began + planned.at - time.monotonic()))
             self._begin(planned.ticket)
             self._begun += 1
 
     def _begin(self, ticket: Ticket) -> None:
         agent = AGENTS[ticket.task]
+        # Async agents share one event loop, as in a service; the others get a thread each.
         if inspect.iscoroutinefunction(agent):
             self._waited_for.append(
                 asyncio.run_coroutine_threadsafe(self._guarded_async(agent, ticket), self._loop)
@@ -90,6 +92,7 @@ class Fleet:
             yield
         except CannotHelp:
             return  # the agent gave up, as planned; its run has the error
+        # A crash must not end the other agents: the check at the end reports it.
         except Exception as error:
             self.crashes.append(f"{ticket.scenario}: {type(error).__name__}: {error}")
 

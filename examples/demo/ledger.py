@@ -140,6 +140,7 @@ class Ledger:
 def price(provider: str, model: str, input_tokens: int, output_tokens: int) -> Decimal | None:
     """The cost by the public price list, rounded to nano-dollars; None for an unknown model."""
     try:
+        # Computed without code of Stepstream, so that the check compares two calculations.
         found = calc_price(
             Usage(input_tokens=input_tokens, output_tokens=output_tokens),
             model,

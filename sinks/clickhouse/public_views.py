@@ -70,7 +70,7 @@ class View:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the definition."""
+        """Digest of the definition, by which an outdated view is recognised."""
         return hashlib.sha256(f"{self.description}\n{self.sql}".encode()).hexdigest()[:12]
 
     def statement(self, settings: Settings) -> str:

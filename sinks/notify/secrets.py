@@ -116,7 +116,7 @@ class SecretSnapshot:
         return self._values
 
     def snapshot(self, options: Channel) -> SecretSnapshot:
-        """Itself."""
+        """This object: its secrets do not change."""
         return self
 
 

@@ -19,7 +19,7 @@ def with_wider(runs: Mapping[Owner, int]) -> dict[Owner, int]:
 
 
 def name_of(owner: Owner) -> str:
-    """The owner as text."""
+    """``environment/agent/task``, or ``project NAME`` for an owner without an agent."""
     if not owner.agent:
         return f"project {owner.project}"
     return "/".join(part for part in (owner.environment, owner.agent, owner.task) if part)

@@ -57,7 +57,6 @@ class AskOptions:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command(rich_help_panel=PANEL)(ask)
 
 

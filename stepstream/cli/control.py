@@ -88,7 +88,6 @@ class ApprovalOptions:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     for command in (stop, pause, resume, approve):
         app.command(rich_help_panel=PANEL)(command)
 

@@ -22,7 +22,6 @@ NameArgument = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     credentials = typer.Typer(
         no_args_is_help=True,
         help="Add, list and remove users of the notifier's admin API and alert stream.",

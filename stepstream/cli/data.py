@@ -21,7 +21,6 @@ PANEL = "Data"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("schema", rich_help_panel=PANEL)(schema)
     app.command("validate", rich_help_panel=PANEL)(validate)
 

@@ -33,7 +33,6 @@ OffsetsArgument = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     deadletter = typer.Typer(
         no_args_is_help=True,
         help="List, show and replay refused records; resume a halted partition.",

@@ -19,7 +19,6 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("doctor", rich_help_panel="Check and prepare")(doctor)
 
 

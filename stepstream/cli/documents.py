@@ -25,7 +25,6 @@ KindArgument = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     # Accepts arguments without -f, so that the error can show the right form.
     app.command("apply", rich_help_panel=PANEL, context_settings={"allow_extra_args": True})(apply)
     app.command("get", rich_help_panel=PANEL)(get)

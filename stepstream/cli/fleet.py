@@ -56,7 +56,6 @@ KEEP: Final = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("fleet", rich_help_panel="Inspect")(fleet)
 
 

@@ -21,7 +21,6 @@ HELP = "Make, list, rotate and remove the keys of the gateway."
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     keys = typer.Typer(no_args_is_help=True, help=HELP)
     keys.command("create")(create)
     keys.command("list")(show)

@@ -21,7 +21,6 @@ LifelineOption = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("worker", rich_help_panel="Run")(worker)
     app.command("sink", rich_help_panel="Run")(sink)
     app.command("notify", rich_help_panel="Run")(notify)

@@ -105,7 +105,6 @@ class TraceOptions:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     for command in (runs, trace, sql):
         app.command(rich_help_panel=PANEL)(command)
 

@@ -9,7 +9,6 @@ from stepstream.cli.options import Format, FormatOption, resolve_settings
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command(rich_help_panel="Check and prepare")(settings)
 
 

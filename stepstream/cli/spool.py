@@ -21,7 +21,6 @@ SETTINGS = ("endpoint", "endpoint_key", "spool_dir", "spool_bytes")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     group = typer.Typer(no_args_is_help=True, help=HELP)
     group.command("status")(status)
     group.command("drain")(drain)

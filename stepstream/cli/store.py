@@ -28,7 +28,6 @@ Place = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     store = typer.Typer(
         no_args_is_help=True, help="Prepare the ClickHouse database: create tables, check, back up."
     )

@@ -40,7 +40,6 @@ DELIVERED = "told"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     found = typer.Typer(
         no_args_is_help=True,
         help="Add, list, test and remove subscriptions; show their deliveries.",

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     topics = typer.Typer(no_args_is_help=True, help="Create and list the Kafka topics.")
     topics.command("create")(create)
     topics.command("list")(show)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("up", rich_help_panel="Run")(up)
 
 

@@ -11,7 +11,6 @@ from stepstream.cli.options import Format, FormatOption
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command(rich_help_panel="Check and prepare")(version)
 
 

@@ -50,7 +50,6 @@ class TextLines(logging.Formatter):
     """``2026-01-02T03:04:05.678Z warning stepstream.worker: message name=value``, a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         more = "".join(f" {name}={value}" for name, value in _more(record).items())
         line = (
             f"{_time(record)} {record.levelname.lower()} {record.name}: {record.getMessage()}{more}"
@@ -64,7 +63,6 @@ class JsonLines(logging.Formatter):
     """One object a line: time, level, logger, message, extra fields, ``error`` with a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         facts: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),

@@ -50,7 +50,7 @@ class OneRule(RuleBook):
         return self._only
 
     def restored(self, pinned: str) -> RuleSet:
-        """The one rule."""
+        """The one rule, whatever was in force when the run began."""
         return self._only
 
 

@@ -28,7 +28,7 @@ class UnreadRange(NamedTuple):
 
 
 class FailedRuns:
-    """Those of one partition."""
+    """The failed runs of one partition, and the records that no state contains."""
 
     def __init__(self, offsets: OffsetTracker) -> None:
         self._offsets = offsets

@@ -30,7 +30,7 @@ KEPT_VERSIONS: Final = 8
 
 
 class Who(Protocol):
-    """Whose run it is."""
+    """The owner of a run, whose baseline applies to it."""
 
     @property
     def project(self) -> str: ...

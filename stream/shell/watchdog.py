@@ -61,12 +61,10 @@ class Watchdog:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Start the thread."""
         if self._patience_s > 0:
             threading.Thread(target=self._watch, name="stepstream-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop the thread."""
         self._stop.set()
 
     def beat(self) -> None:

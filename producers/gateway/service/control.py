@@ -128,7 +128,7 @@ class ControlHub:
 
     @property
     def open(self) -> int:
-        """Streams that are open."""
+        """Number of open streams."""
         return len(self._streams)
 
     @property
@@ -170,7 +170,6 @@ class ControlHub:
         self._streams.add(stream)
 
     def leave(self, stream: _Stream) -> None:
-        """Close a stream."""
         self._streams.discard(stream)
 
     def close(self) -> None:
@@ -179,7 +178,7 @@ class ControlHub:
 
 
 class ControlEndpoints:
-    """The two paths."""
+    """The handlers of the two paths."""
 
     def __init__(
         self,
@@ -197,7 +196,6 @@ class ControlEndpoints:
         self._stopping = stopping
 
     def routes(self) -> list[Route]:
-        """The paths."""
         return [
             Route("/v1/control", Raw(self._stream), methods=["GET"]),
             Route("/v1/runs/{trace_id}/control", self._command, methods=["POST"]),

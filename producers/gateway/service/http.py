@@ -48,7 +48,7 @@ Read = Callable[[bytes, str, Origin], Iterator[Batch]]
 
 
 class Endpoints:
-    """What each path does."""
+    """The handlers of the paths that take data."""
 
     def __init__(
         self,

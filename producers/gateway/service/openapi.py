@@ -190,7 +190,6 @@ def _stream() -> dict[str, Any]:
 
 
 def document() -> dict[str, Any]:
-    """The description."""
     try:
         release = version("stepstream")
     except PackageNotFoundError:

@@ -21,7 +21,7 @@ class Limits:
     max_result_bytes: int = 0
 
     def settings(self) -> dict[str, str]:
-        """As the engine's settings."""
+        """The limits as settings of ClickHouse, without those that are 0."""
         values = {name: getattr(self, name) for name in LIMITS}
         return {name: str(value) for name, value in values.items() if value}
 

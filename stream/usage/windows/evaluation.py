@@ -231,7 +231,7 @@ class WindowEvaluation:
             yield finding
 
     def owners_changed(self) -> None:
-        """Owners came or went."""
+        """Owners were added or removed: assign them to rules again before the next evaluation."""
         self._is_stale = True
 
     def _regroup(self, series: Mapping[Owner, Series]) -> None:

@@ -65,7 +65,7 @@ class Firing(msgspec.Struct):
 
     @property
     def group(self) -> GroupKey:
-        """Whose finding it is."""
+        """The policy, alert and owner that the finding belongs to."""
         return GroupKey(self.alert, self.policy, self.project, self.environment, self.agent)
 
 

@@ -118,7 +118,7 @@ def _seal(
 
 
 def owner_of(window: FleetWindowStruct) -> Owner:
-    """Whose window it is."""
+    """The owner whose usage the window contains."""
     return (
         window.project,
         window.environment,

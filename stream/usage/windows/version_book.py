@@ -90,9 +90,9 @@ class VersionBook:
         return sorted(versions.items(), key=lambda item: (-item[1].first_us, item[0]))[:2]
 
     def state(self) -> VersionState:
-        """For a checkpoint."""
+        """The state to write to a checkpoint."""
         return VersionState(list(self._agents.items()))
 
     def restore(self, state: VersionState) -> None:
-        """From a checkpoint."""
+        """Add the state of a checkpoint."""
         self._agents.update(state.agents)
