@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -12,22 +10,13 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from stepstream.common.web.access import Access, Pair, basic, from_headers
-from stepstream.common.web.credentials import (
-    TOKEN_PREFIX,
-    Credential,
-    Credentials,
-    CredentialsError,
-    load,
-    load_or_none,
-    split_token,
-)
+from stepstream.common.web.credentials import TOKEN_PREFIX, Credential, split_token
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import CALLER, require
 from stepstream.common.web.headers import Hosts, is_loopback
+from stepstream.common.web.key_file import KeyFile
 
 PROJECT_HEADER: Final = "x-stepstream-project"
-CHECK_EVERY_S: Final = 2.0
-_log = logging.getLogger("stepstream.gateway")
 LOOPBACK: Final = Credential("loopback", f"sha256:{'0' * 64}", frozenset({"ingest"}))
 """The caller for programs on the same machine that send no key. No secret has this hash, so no key
 can be used to sign in as it.
@@ -58,43 +47,6 @@ def _pair(token: str) -> Pair:
     if pair is None:
         raise WebError(401, "the key cannot be read: it begins with stepstream_ and a name")
     return pair
-
-
-class KeyFile:
-    """The credential file, read again when it has changed, so that rotating a key needs no
-    restart.
-    """
-
-    def __init__(self, file: str) -> None:
-        """Raises ``CredentialsError`` where the file cannot be used."""
-        self._path = Path(file).expanduser() if file else None
-        self._stamp = self._stamp_now()
-        self._checked_s = 0.0
-        self.table = load_or_none(file)
-
-    def _stamp_now(self) -> tuple[int, int, int]:
-        if self._path is None:
-            return (0, 0, 0)
-        try:
-            found = self._path.stat()
-        except OSError:
-            return (0, 0, 0)
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
-
-    def refreshed(self, now_s: float) -> Credentials:
-        """The table as it is now; as it was where the file cannot be read."""
-        if self._path is None or now_s - self._checked_s < CHECK_EVERY_S:
-            return self.table
-        self._checked_s = now_s
-        stamp = self._stamp_now()
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self.table = load(self._path)
-            except CredentialsError as error:
-                # Without the last valid keys a typing error in the file would stop all exporters.
-                _log.error("the keys stay as they were: %s", error)
-        return self.table
 
 
 class GatewayAccess(Access):

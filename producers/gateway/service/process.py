@@ -10,11 +10,12 @@ from stepstream.common.listen import explained
 from stepstream.common.observe import Observer
 from stepstream.common.web.app import create
 from stepstream.common.web.headers import Hosts
+from stepstream.common.web.key_file import KeyFile
 from stepstream.common.web.protocol import Limits
 from stepstream.common.web.server import WebServer
 from stepstream.producers.gateway.mapping.mapper import Options
 from stepstream.producers.gateway.service.admission import Admission
-from stepstream.producers.gateway.service.callers import GatewayAccess, KeyFile
+from stepstream.producers.gateway.service.callers import GatewayAccess
 from stepstream.producers.gateway.service.collector_topic import CollectorReader
 from stepstream.producers.gateway.service.control import (
     ControlEndpoints,

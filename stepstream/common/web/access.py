@@ -6,12 +6,13 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from stepstream.common.web.credentials import Credential, Credentials, TooManyTries, split_token
+from stepstream.common.web.credentials import Scope as CredentialScope
 from stepstream.common.web.errors import WebError
 
 Pair = tuple[str, str]
@@ -55,6 +56,24 @@ def from_headers(scope: Scope) -> Pair | None:
     if given:
         raise WebError(401, "Authorization is Basic or Bearer here", CHALLENGE)
     return None
+
+
+class Caller(Protocol):
+    """Who sends a request, and what is allowed; ``Credential`` is one."""
+
+    @property
+    def name(self) -> str:
+        """The name that is recorded."""
+
+    def allows(self, scope: CredentialScope, project: str | None = None) -> bool:
+        """Whether the caller has the scope for that project, or, without one, for all."""
+
+
+class Identifies(Protocol):
+    """Finds the caller of a request before anything of the body is read."""
+
+    async def identify(self, scope: Scope) -> Caller:
+        """The caller. Raises ``WebError``."""
 
 
 class Access:

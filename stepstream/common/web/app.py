@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepstream.common.web.access import Access
+from stepstream.common.web.access import Identifies
 from stepstream.common.web.errors import WebError, json_error
 from stepstream.common.web.front import Front, require
 from stepstream.common.web.headers import Hosts
@@ -35,18 +35,26 @@ def create(
     routes: Sequence[BaseRoute],
     *,
     hosts: Hosts,
-    access: Access | None,
+    access: Identifies | None,
     observed: Observed | None = None,
     open_paths: Iterable[str] = (),
+    page_path: Callable[[str], bool] = lambda _path: False,
     error: Callable[[WebError], Response] = json_error,
 ) -> ASGIApp:
     """An application with ``routes``, ``/healthz``, ``/readyz`` and, if observed, ``/metrics``.
 
     Without ``access`` no path needs credentials. With it, ``open_paths`` and the two paths of
-    health need none.
+    health need none, nor do pages (see ``Front``).
     """
     inner = Router([*routes, *_health(observed)], redirect_slashes=False)
-    return Front(inner, hosts, access, open_paths=("/healthz", "/readyz", *open_paths), error=error)
+    return Front(
+        inner,
+        hosts,
+        access,
+        open_paths=("/healthz", "/readyz", *open_paths),
+        page_path=page_path,
+        error=error,
+    )
 
 
 def _health(observed: Observed | None) -> list[BaseRoute]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.responses import Response
@@ -22,6 +22,7 @@ CODES: Final[dict[int, str]] = {
     431: "headers_too_large",
     500: "internal_error",
     503: "unavailable",
+    504: "gateway_timeout",
 }
 
 
@@ -29,16 +30,22 @@ class WebError(Exception):
     """An answer with an error status. ``str`` is the sentence that the client gets."""
 
     def __init__(
-        self, status: int, sentence: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        sentence: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: str = "",
+        nearest: Sequence[str] = (),
     ) -> None:
+        """``code`` is a word for programs, by default that of the status; ``nearest`` are ids or
+        names that the caller may have meant.
+        """
         super().__init__(sentence)
         self.status = status
         self.headers = dict(headers or {})
-
-    @property
-    def code(self) -> str:
-        """The status as a word."""
-        return CODES.get(self.status, "error")
+        self.code = code or CODES.get(status, "error")
+        self.nearest = list(nearest)
 
 
 def json_body(data: object) -> bytes:
@@ -47,8 +54,9 @@ def json_body(data: object) -> bytes:
 
 
 def error_body(error: WebError) -> bytes:
-    """``{"error": sentence, "code": word}``."""
-    return json_body({"error": str(error), "code": error.code})
+    """``{"error": sentence, "code": word}``, and ``nearest`` where the error has some."""
+    nearest = {"nearest": error.nearest} if error.nearest else {}
+    return json_body({"error": str(error), "code": error.code, **nearest})
 
 
 def json_error(error: WebError) -> Response:

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepstream.common.web.access import Access
+from stepstream.common.web.access import Caller, Identifies
 from stepstream.common.web.body import ClientLeft
 from stepstream.common.web.credentials import Scope as CredentialScope
 from stepstream.common.web.errors import WebError, json_error
@@ -18,7 +18,7 @@ from stepstream.common.web.headers import Hosts, check, is_loopback, of_answer
 PAGE = "stepstream.page"
 """A key of ``scope``: set by an application that answers with a page and its own policy."""
 CALLER = "stepstream.caller"
-"""A key of ``scope``: the caller's ``Credential``; missing on open paths."""
+"""A key of ``scope``: the ``Caller``; missing on open paths."""
 _log = logging.getLogger("stepstream.web")
 
 
@@ -29,21 +29,24 @@ class Front:
         self,
         app: ASGIApp,
         hosts: Hosts,
-        access: Access | None,
+        access: Identifies | None,
         *,
         open_paths: Iterable[str] = ("/healthz", "/readyz"),
         loopback_paths: Iterable[str] = ("/metrics",),
+        page_path: Callable[[str], bool] = lambda _path: False,
         error: Callable[[WebError], Response] = json_error,
     ) -> None:
         """``open_paths`` need no credentials, ``loopback_paths`` none from this machine.
 
-        Without ``access`` no path needs credentials.
+        Without ``access`` no path needs credentials. A path for which ``page_path`` is true has a
+        page or its parts, without data: it needs no credentials, and other sites may link to it.
         """
         self._app = app
         self._hosts = hosts
         self._access = access
         self._open = frozenset(open_paths)
         self._loopback = frozenset(loopback_paths)
+        self._page_path = page_path
         self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,8 +66,9 @@ class Front:
             await send(message)
 
         try:
-            check(scope["headers"], scope["http_version"], scope["scheme"], self._hosts)
-            if self._access is not None and not self._is_open(scope):
+            page = self._page_path(scope["path"])
+            check(scope["headers"], scope["http_version"], scope["scheme"], self._hosts, page=page)
+            if not page and self._access is not None and not self._is_open(scope):
                 scope[CALLER] = await self._access.identify(scope)
             scope["app"] = self._app  # with it, a router raises what it cannot route
             await self._app(scope, receive, checked)
@@ -111,6 +115,6 @@ def _web_error(problem: Exception, scope: Scope) -> WebError:
 
 def require(scope: Scope, wanted: CredentialScope, project: str | None = None) -> None:
     """Raise ``WebError`` 403 unless the caller has the scope. On open paths every caller has it."""
-    found = scope.get(CALLER)
+    found: Caller | None = scope.get(CALLER)
     if found is not None and not found.allows(wanted, project):
         raise WebError(403, f"credential {found.name} lacks the scope {wanted}")

@@ -34,11 +34,14 @@ _ONCE: Final = frozenset(
         b"origin",
         b"sec-fetch-site",
         b"sec-fetch-dest",
+        b"sec-fetch-mode",
+        b"cookie",
         b"x-api-key",
         b"last-event-id",
     )
 )
 _FETCH_DESTINATIONS: Final = frozenset({"empty", "document"})
+_PARTS_OF_PAGES: Final = frozenset({"script", "style", "image", "font", "manifest"})
 
 
 def of_answer(given: RawHeaders, page: bool) -> list[tuple[bytes, bytes]]:
@@ -107,8 +110,14 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def check(raw: RawHeaders, http_version: str, scheme: str, hosts: Hosts) -> None:
-    """Raise ``WebError`` if the request is ambiguous, has a wrong Host, or is from a page."""
+def check(
+    raw: RawHeaders, http_version: str, scheme: str, hosts: Hosts, *, page: bool = False
+) -> None:
+    """Raise ``WebError`` if the request is ambiguous, has a wrong Host, or is from a page.
+
+    ``page``: the path is that of a page or its script, style, image or font. Other sites may link
+    to it, because it contains no data.
+    """
     found: dict[bytes, str] = {}
     for name, value in raw:
         if name in _ONCE and name in found:
@@ -125,7 +134,9 @@ def check(raw: RawHeaders, http_version: str, scheme: str, hosts: Hosts) -> None
     origin = found.get(b"origin")
     if origin is not None and origin.lower() != f"{scheme}://{host}".lower():
         raise WebError(403, "requests from web pages of another origin are refused")
-    if found.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+    destination = found.get(b"sec-fetch-dest", "empty")
+    followed = page and destination == "document" and found.get(b"sec-fetch-mode", "") == "navigate"
+    if found.get(b"sec-fetch-site", "none") not in ("none", "same-origin") and not followed:
         raise WebError(403, "requests from web pages of another site are refused")
-    if found.get(b"sec-fetch-dest", "empty") not in _FETCH_DESTINATIONS:
+    if destination not in (_FETCH_DESTINATIONS | _PARTS_OF_PAGES if page else _FETCH_DESTINATIONS):
         raise WebError(403, "answers cannot be embedded in web pages")
