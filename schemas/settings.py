@@ -36,7 +36,17 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 Process = Literal[
-    "sdk", "worker", "sink", "notify", "gateway", "up", "kafka", "clickhouse", "topics", "store"
+    "sdk",
+    "worker",
+    "sink",
+    "notify",
+    "gateway",
+    "console",
+    "up",
+    "kafka",
+    "clickhouse",
+    "topics",
+    "store",
 ]
 """Who reads a setting. ``kafka`` and ``clickhouse``: every process and command that connects there;
 ``topics`` and ``store``: the commands that create topics and tables."""
@@ -83,6 +93,7 @@ _worker = partial(setting, section="The worker", processes=("worker",))
 _sink = partial(setting, section="The sink", processes=("sink",))
 _notify = partial(setting, section="The notifier", processes=("notify",))
 _gateway = partial(setting, section="The gateway", processes=("gateway", "up"))
+_console = partial(setting, section="The console", processes=("console", "up"))
 _process = partial(setting, section="Metrics, health and logs", processes=(*PROCESSES, "up"))
 _local = partial(setting, section="stepstream up", processes=("up",))
 
@@ -425,7 +436,7 @@ class Settings(BaseModel):
     sink_group: str = _sink(
         "sink",
         "Consumer group of the sinks: PREFIX.GROUP.",
-        processes=("sink", "notify"),
+        processes=("sink", "notify", "console"),
         metavar="GROUP",
     )
     sink_batch_rows: int = _sink(
@@ -472,7 +483,7 @@ class Settings(BaseModel):
         "File with the users of the admin API, the alert stream and /metrics, maintained by "
         "`stepstream credentials`. Empty: the API refuses every request (`up` has a file of its "
         "own).",
-        processes=(*PROCESSES, "gateway", "up"),
+        processes=(*PROCESSES, "gateway", "console", "up"),
         metavar="PATH",
     )
     notify_allow_private: bool = _notify(
@@ -581,6 +592,61 @@ class Settings(BaseModel):
         gt=0,
     )
 
+    # The console
+    console_host: str = _console(
+        "127.0.0.1", "Address that the console listens on.", metavar="HOST"
+    )
+    console_port: int = _console(
+        0,
+        "Port of the console. 0: 8125 if it is free, else a free port, printed in the log. -1: "
+        "`up` starts no console.",
+        metavar="PORT",
+        ge=-1,
+        le=65535,
+    )
+    console_url: str = _console(
+        "",
+        "Address of the console for people: https://console.example.com. Alert messages and "
+        "commands that name a run link to it. Empty: commands link to the console of a running "
+        "`stepstream up`, messages have no link.",
+        processes=("kafka", "clickhouse", "notify", "console", "up"),
+        metavar="URL",
+        pattern=r"^(https?://[^\s/?#@]+[^\s?#@]*)?$",
+    )
+    console_hosts: str = _console(
+        "",
+        "Names in the header Host that the console accepts in addition to its address; separated "
+        "by commas.",
+        metavar="NAME,...",
+        pattern=r"^[A-Za-z0-9._, -]*$",
+    )
+    console_read_only: bool = _console(
+        False, "Refuse every action in the console: stop, approve, acknowledge ..."
+    )
+    console_query_timeout: DurationUs = _console(
+        10 * SECOND_US, "Longest time of one query of the console.", gt=0
+    )
+    console_proxy_header: str = _console(
+        "",
+        "Header in which a proxy with single sign-on sends the user's name: X-Forwarded-User. "
+        "Empty: none is trusted.",
+        metavar="NAME",
+        pattern=r"^[A-Za-z0-9-]*$",
+    )
+    console_proxy_addresses: str = _console(
+        "127.0.0.1, ::1",
+        "Addresses or networks of that proxy; separated by commas. The header of other senders is "
+        "ignored.",
+        metavar="ADDRESS,...",
+        pattern=r"^[0-9A-Fa-f.:/, ]*$",
+    )
+    console_proxy_scopes: str = _console(
+        "read",
+        "What users of that proxy may do: read, or read,act.",
+        metavar="SCOPE,...",
+        pattern=r"^(read|act|admin)(, ?(read|act|admin))*$",
+    )
+
     # Worker, sink and notifier
     metrics_host: str = _process(
         "127.0.0.1", "Address that serves /metrics, /healthz and /readyz.", metavar="HOST"
@@ -597,14 +663,14 @@ class Settings(BaseModel):
     log_level: str = _process(
         "warning",
         "Minimum level of log lines on stderr: debug, info, warning, error or critical.",
-        processes=(*PROCESSES, "gateway", "up"),
+        processes=(*PROCESSES, "gateway", "console", "up"),
         metavar="LEVEL",
         pattern="^(debug|info|warning|error|critical)$",
     )
     log_format: str = _process(
         "text",
         "Format of log lines: text, or json for one JSON object a line.",
-        processes=(*PROCESSES, "gateway", "up"),
+        processes=(*PROCESSES, "gateway", "console", "up"),
         metavar="FORMAT",
         pattern="^(text|json)$",
     )

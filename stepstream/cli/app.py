@@ -50,6 +50,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "gateway": Entry(
         "gateway", "Run a gateway: it writes OpenTelemetry and JSON from HTTP to Kafka.", RUN
     ),
+    "console": Entry(
+        "console", "Run the console: pages that show runs, alerts and costs as they happen.", RUN
+    ),
     "doctor": Entry(
         "doctor",
         "Check the installation, Kafka, ClickHouse and the processes; explain what to do.",
@@ -76,6 +79,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "trace": Entry("runs", "Show one run as a tree.", INSPECT),
     "sql": Entry("runs", "Run an SQL query on the store (read-only).", INSPECT),
     "ask": Entry("ask", "Ask a question about runs, costs, failures or tools.", INSPECT),
+    "open": Entry("console", "Open the console in a browser, signed in.", INSPECT),
     "fleet": Entry(
         "fleet", "Show the budgets, sealed hours and baselines that the workers maintain.", INSPECT
     ),

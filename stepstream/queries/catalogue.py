@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from stepstream.queries import cost, runs, spikes, tools
+from stepstream.queries import cost, pages, runs, spikes, tools
 from stepstream.queries.parameters import QuestionError
 from stepstream.queries.question import Question
 from stepstream.schemas.suggestions import did_you_mean
 
 QUESTIONS: Final[dict[str, Question]] = {
     question.name: question
-    for module in (cost, spikes, tools, runs)
+    for module in (cost, spikes, tools, runs, pages)
     for question in module.QUESTIONS
 }
 

@@ -39,7 +39,15 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "sinks/batching": {"schemas", "stepstream/common"},
     "sinks/clickhouse": {"schemas", "stepstream/common", "sinks/batching"},
     "sinks/notify": {"schemas", "stepstream/common", "sinks"},
-    "console": {"schemas", "stepstream/common"},
+    "console": {
+        "schemas",
+        "stepstream/common",
+        "stepstream/queries",
+        "stepstream/admin",
+        "stepstream/doctor",
+        "sinks/batching",
+        "sinks/clickhouse",
+    },
     "stepstream/admin": {
         "schemas",
         "stepstream/common",

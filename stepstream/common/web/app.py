@@ -46,7 +46,8 @@ def create(
     Without ``access`` no path needs credentials. With it, ``open_paths`` and the two paths of
     health need none, nor do pages (see ``Front``).
     """
-    inner = Router([*routes, *_health(observed)], redirect_slashes=False)
+    # Health first: the last route of an application may take every path.
+    inner = Router([*_health(observed), *routes], redirect_slashes=False)
     return Front(
         inner,
         hosts,

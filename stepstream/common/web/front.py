@@ -66,7 +66,7 @@ class Front:
             await send(message)
 
         try:
-            page = self._page_path(scope["path"])
+            page = scope["method"] in ("GET", "HEAD") and self._page_path(scope["path"])
             check(scope["headers"], scope["http_version"], scope["scheme"], self._hosts, page=page)
             if not page and self._access is not None and not self._is_open(scope):
                 scope[CALLER] = await self._access.identify(scope)

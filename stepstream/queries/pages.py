@@ -1,0 +1,302 @@
+"""What the console's pages show besides the questions that people ask by name."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stepstream.queries.answer import Answer
+from stepstream.queries.common import OWNED, SIMILAR_RUNS
+from stepstream.queries.parameters import OWNER, PROJECT, RUN, WINDOW, Parameter, limit
+from stepstream.queries.question import Question
+from stepstream.queries.runs import RUN_COLUMNS
+from stepstream.schemas.formatting import format_number_of
+
+# Columns with which runs of every length are listed: the path of a run may have 1 MB.
+_RUN: Final = "SELECT * EXCEPT (path, path_json) FROM runs WHERE trace_id = {run:String}"
+
+_ABOUT: Final = {
+    "trace_id": "the run",
+    "project": "its project",
+    "status": "its status",
+    "root_step_id": "its root step",
+    "environment": "its environment",
+    "agent": "its agent",
+    "agent_version": "its agent's version",
+    "task": "its task",
+}
+
+# A run that has just begun has rows of steps before it has one of runs.
+_TARGET: Final = """
+SELECT trace_id, project, status, root_step_id, environment, agent, agent_version, task
+FROM runs WHERE trace_id = {run:String}
+UNION ALL
+SELECT trace_id, project, 'running', '', environment, agent, agent_version, task
+FROM
+(
+    SELECT trace_id, project, environment, agent, agent_version, task FROM open_steps
+    WHERE trace_id = {run:String}
+    UNION ALL
+    SELECT trace_id, project, environment, agent, agent_version, task FROM steps
+    WHERE trace_id = {run:String}
+    LIMIT 1
+)
+WHERE trace_id NOT IN (SELECT trace_id FROM runs WHERE trace_id = {run:String})
+LIMIT 1"""
+
+NORMAL: Final = ("cost_usd", "duration_us", "input_tokens", "output_tokens", "steps")
+_PARTS: Final = ", ".join(
+    f"quantilesExact(0.05, 0.5, 0.95)(toFloat64({name})) AS {name}" for name in NORMAL
+)
+_NORMAL: Final = f"""
+SELECT count() AS runs, {_PARTS}
+FROM runs
+WHERE run_day >= {{run_day:Date}} - 7 AND run_day <= {{run_day:Date}}
+    AND trace_id IN ({SIMILAR_RUNS})"""
+
+# Cost so far at 25 moments up to 1.2 times the 95th percentile of the duration.
+_BAND: Final = f"""
+WITH
+    similar AS ({SIMILAR_RUNS}),
+    known AS
+    (
+        SELECT trace_id, start_time, duration_us FROM runs
+        WHERE run_day >= {{run_day:Date}} - 7 AND run_day <= {{run_day:Date}}
+            AND trace_id IN (similar)
+    ),
+    (SELECT quantileExact(0.95)(duration_us) * 1.2 FROM known) AS longest
+SELECT elapsed_us, count() AS runs, quantilesExact(0.05, 0.5, 0.95)(usd) AS cost_usd
+FROM
+(
+    SELECT arrayJoin(range(25)) AS n, toUInt64(n * longest / 24) AS elapsed_us,
+        arraySum(arrayFilter((cost, at) -> at <= elapsed_us, costs, ats)) AS usd
+    FROM
+    (
+        SELECT s.trace_id AS trace, groupArray(toFloat64(ifNull(s.cost_usd, 0))) AS costs,
+            groupArray(dateDiff('microsecond', known.start_time, s.end_time)) AS ats
+        FROM steps AS s INNER JOIN known ON known.trace_id = s.trace_id
+        WHERE s.start_time >= {{run_start:DateTime64(6, 'UTC')}} - toIntervalDay(8)
+            AND s.start_time < {{run_start:DateTime64(6, 'UTC')}} + toIntervalDay(1)
+            AND s.trace_id IN (similar)
+        GROUP BY trace
+    )
+)
+GROUP BY elapsed_us
+ORDER BY elapsed_us"""
+
+_LAST_STEP: Final = {
+    "last_step_id": "its newest open step",
+    "last_kind": "that step's kind",
+    "last_name": "its name",
+    "last_tool": "its tool",
+    "last_model": "its model",
+    "last_start": "its start",
+}
+_RUNNING: Final = f"""
+SELECT {", ".join(f"r.{name} AS {name}" for name in RUN_COLUMNS)},
+    r.root_step_id AS root_step_id, newest.1 AS last_step_id, newest.2 AS last_kind,
+    newest.3 AS last_name, newest.4 AS last_tool, newest.5 AS last_model, newest.6 AS last_start
+FROM
+(
+    SELECT * FROM runs
+    WHERE run_day >= today() - 2 AND NOT closed AND status = 'running' AND {OWNED}
+    ORDER BY start_time DESC, trace_id LIMIT {{limit:UInt64}}
+) AS r
+LEFT JOIN
+(
+    SELECT trace_id, argMax((step_id, kind, name, tool, model, start_time), start_time) AS newest
+    FROM open_steps WHERE {OWNED} GROUP BY trace_id
+) AS o ON o.trace_id = r.trace_id
+ORDER BY r.start_time DESC, r.trace_id"""
+
+_NORMAL_COSTS: Final = f"""
+SELECT project, environment, agent, task, count() AS runs,
+    quantiles(0.05, 0.5, 0.95)(toFloat64(cost_usd)) AS cost_usd
+FROM runs
+WHERE run_day >= today() - 7 AND closed AND status = 'ok' AND {OWNED}
+GROUP BY project, environment, agent, task
+ORDER BY runs DESC
+LIMIT {{limit:UInt64}}"""
+
+_ENDED: Final = f"""
+SELECT count() AS runs, countIf(status = 'error') AS failed
+FROM runs
+WHERE run_day >= today() - 1 AND status != 'running' AND end_time >= now64(6) - toIntervalMinute(10)
+    AND {OWNED}"""
+
+_SPEND: Final = f"""
+SELECT agent,
+    toFloat64(sumIf(cost_usd, time >= toStartOfMinute(now()) - 3600)) AS hour_usd,
+    toFloat64(sumIf(cost_usd, time < toStartOfMinute(now()) - 3600)) AS hour_before_usd
+FROM metrics_1m
+WHERE time >= toStartOfMinute(now()) - 7200 AND {OWNED}
+GROUP BY agent
+ORDER BY hour_usd DESC
+LIMIT {{limit:UInt64}}"""
+
+STATE: Final = Parameter("state", "pattern", "Only this state: firing or resolved.", "*")
+SEVERITY: Final = Parameter("severity", "pattern", "Only this severity.", "*")
+NAME: Final = Parameter("alert", "pattern", "Only alerts with this name.", "*")
+TRACE: Final = Parameter("trace", "pattern", "Only alerts about this run.", "*")
+ALERT_ID: Final = Parameter("id", "text", "Id of the alert, or a beginning of it.")
+
+_ALERT: Final = "SELECT * EXCEPT (kafka_topic_id, kafka_partition, kafka_offset) FROM"
+_MATCHING: Final = f"""{OWNED} AND severity LIKE {{severity:String}}
+    AND alert LIKE {{alert:String}}
+    AND ({{trace:String}} = '%' OR trace_id LIKE {{trace:String}}
+        OR arrayExists(one -> one LIKE {{trace:String}}, trace_ids))"""
+# A firing alert is listed whenever it opened; the window is for the others.
+_ALERTS: Final = f"""
+{_ALERT} alerts
+WHERE (state = 'firing' OR (updated_at >= {{since:DateTime64(6, 'UTC')}}
+        AND opened_at < {{until:DateTime64(6, 'UTC')}}))
+    AND state LIKE {{state:String}} AND {_MATCHING}
+ORDER BY state = 'firing' DESC, updated_at DESC, alert_id
+LIMIT {{limit:UInt64}}"""
+_ALERT_COUNTS: Final = f"""
+SELECT state, severity, count() AS alerts FROM alerts
+WHERE (state = 'firing' OR updated_at >= {{since:DateTime64(6, 'UTC')}}) AND {_MATCHING}
+GROUP BY state, severity ORDER BY state, severity"""
+_ONE_ALERT: Final = f"""
+{_ALERT} alerts WHERE startsWith(alert_id, {{id:String}}) ORDER BY updated_at DESC LIMIT 3"""
+_ALERT_EVENTS: Final = """
+SELECT alert_id, seq, state, severity, updated_at, change, by, value, message, acknowledged_by,
+    silenced_until
+FROM alert_events WHERE alert_id = {id:String} ORDER BY seq DESC LIMIT 200"""
+
+STEP: Final = Parameter("step", "text", "Id of the step.")
+BYTES: Final = Parameter("bytes", "number", "Longest input and output.", 65_536)
+_CONTENT: Final = """
+SELECT step_id, substring(t.input, 1, toUInt64({bytes:Float64})) AS input,
+    substring(t.output, 1, toUInt64({bytes:Float64})) AS output,
+    ifNull(t.input_bytes, length(t.input)) AS input_bytes,
+    ifNull(t.output_bytes, length(t.output)) AS output_bytes,
+    length(t.input) > {bytes:Float64} AS input_cut, length(t.output) > {bytes:Float64} AS output_cut,
+    t.documents AS documents, t.attributes AS attributes, t.tool_schema AS tool_schema,
+    t.error_message AS error_message
+FROM trace(id = {run:String}) AS t WHERE t.step_id = {step:String} LIMIT 1"""
+
+_NEAR: Final = """
+SELECT trace_id FROM
+(
+    SELECT DISTINCT trace_id, ngramDistance(trace_id, {id:String}) AS distance FROM runs
+    WHERE run_day >= today() - 2 AND project LIKE {project:String}
+    ORDER BY start_time DESC LIMIT 20000
+)
+WHERE startsWith(trace_id, substring({id:String}, 1, 4)) OR distance < 0.5
+ORDER BY startsWith(trace_id, substring({id:String}, 1, 4)) DESC, distance, trace_id LIMIT 3"""
+
+_PROJECTS: Final = """
+SELECT DISTINCT project FROM runs WHERE run_day >= today() - 30 ORDER BY project LIMIT 200"""
+
+
+def _counted(answer: Answer) -> str:
+    return f"{format_number_of(len(answer), 'row')}."
+
+
+def _page(name: str, asks: str, sql: str, parameters: Any, columns: Any) -> Question:
+    return Question(name, asks, sql, parameters, columns, _counted, is_listed=False)
+
+
+def _named(*names: str) -> dict[str, str]:
+    return {name: name.replace("_", " ") for name in names}
+
+
+_RUN_ROW: Final = _named(
+    "run_day", "trace_id", "revision", "status", "closed", "project", "environment", "agent",
+    "agent_version", "task", "session_id", "user_id", "root_step_id", "name", "start_time",
+    "end_time", "duration_us", "steps", "ended_steps", "open_steps", "error_steps",
+    "cancelled_steps", "llm_calls", "tool_calls", "retrievals", "unpriced_steps", "orphan_steps",
+    "extra_roots", "duplicates", "late_steps", "steps_over_limit", "skewed_steps", "input_tokens",
+    "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens", "cost_usd",
+    "tools", "models", "failed_step_id", "failed_kind", "failed_tool", "error_type",
+    "error_message", "findings",
+)  # fmt: skip
+_ALERT_ROW: Final = _named(
+    "alert_id", "seq", "state", "severity", "alert", "rule", "policy", "project", "environment",
+    "agent", "agent_version", "task", "trace_id", "subject", "step_ids", "value", "threshold",
+    "unit", "baseline", "baseline_runs", "message", "detail", "running", "findings", "opened_at",
+    "updated_at", "resolved_at", "acknowledged_by", "silenced_until", "action", "change", "by",
+    "reopened", "runs", "trace_ids", "incident_id", "user_id", "quoted", "withdrawn",
+)  # fmt: skip
+_FILTERS: Final = (*OWNER, SEVERITY, NAME, TRACE)
+
+QUESTIONS: Final = (
+    _page("run", "What is known of a run?", _RUN, (RUN,), _RUN_ROW),
+    _page("target", "Which run does a command go to?", _TARGET, (RUN,), _ABOUT),
+    _page(
+        "normal",
+        "What is normal for a run: the 5th, 50th and 95th percentile of good runs?",
+        _NORMAL,
+        (RUN,),
+        _named("runs", *NORMAL),
+    ),
+    _page(
+        "band",
+        "What had good runs cost after some time?",
+        _BAND,
+        (RUN,),
+        _named("elapsed_us", "runs", "cost_usd"),
+    ),
+    _page(
+        "running",
+        "What runs now, and what is it doing?",
+        _RUNNING,
+        (*OWNER, limit(200)),
+        {**RUN_COLUMNS, "root_step_id": "its root step", **_LAST_STEP},
+    ),
+    _page(
+        "normal-costs",
+        "What do good runs of each agent and task cost?",
+        _NORMAL_COSTS,
+        (*OWNER, limit(1_000)),
+        _named("project", "environment", "agent", "task", "runs", "cost_usd"),
+    ),
+    _page(
+        "ended",
+        "How many runs have ended in the last ten minutes?",
+        _ENDED,
+        OWNER,
+        _named("runs", "failed"),
+    ),
+    _page(
+        "spend",
+        "What did agents cost in the last hour and the one before?",
+        _SPEND,
+        (*OWNER, limit(20)),
+        _named("agent", "hour_usd", "hour_before_usd"),
+    ),
+    _page(
+        "alerts", "Which alerts are there?", _ALERTS, (*WINDOW, STATE, *_FILTERS, limit(200)),
+        _ALERT_ROW,
+    ),
+    _page(
+        "alert-counts",
+        "How many alerts are there by state and severity?",
+        _ALERT_COUNTS,
+        (*WINDOW, *_FILTERS),
+        _named("state", "severity", "alerts"),
+    ),
+    _page("alert", "What is an alert?", _ONE_ALERT, (ALERT_ID,), _ALERT_ROW),
+    _page(
+        "alert-events",
+        "What has happened to an alert?",
+        _ALERT_EVENTS,
+        (ALERT_ID,),
+        _named(
+            "alert_id", "seq", "state", "severity", "updated_at", "change", "by", "value",
+            "message", "acknowledged_by", "silenced_until",
+        ),
+    ),
+    _page(
+        "content",
+        "What did a step read and write?",
+        _CONTENT,
+        (RUN, STEP, BYTES),
+        _named(
+            "step_id", "input", "output", "input_bytes", "output_bytes", "input_cut", "output_cut",
+            "documents", "attributes", "tool_schema", "error_message",
+        ),
+    ),
+    _page("near", "Which runs have a similar id?", _NEAR, (ALERT_ID, PROJECT), _named("trace_id")),
+    _page("projects", "Which projects had runs in 30 days?", _PROJECTS, (), _named("project")),
+)  # fmt: skip
