@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stepstream.common.listen import explained
 from stepstream.common.observe import Observer
-from stepstream.common.settings import default_state_dir
 from stepstream.common.web.app import Raw, create
 from stepstream.common.web.headers import Hosts
 from stepstream.common.web.protocol import Limits
@@ -39,6 +38,8 @@ class Console:
 
     def __init__(self, settings: Settings, *, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Raises ``AddressTaken``, ``OSError``, ``ValueError`` and ``CredentialsError``."""
+        from stepstream.common.settings import default_state_dir
+
         self.observer = Observer()
         state_dir = Path(settings.state_dir) if settings.state_dir else default_state_dir()
         secret = address.kept_secret(state_dir)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from stepstream import queries
 from stepstream.common.web.errors import WebError
 from stepstream.queries.parameters import QuestionError, Unanswerable
@@ -22,6 +20,7 @@ from stepstream.sinks.clickhouse.errors import StoreError, error_code
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+    from clickhouse_connect.driver.exceptions import ClickHouseError
 
     from stepstream.queries import Answer
 
@@ -55,6 +54,8 @@ class Store:
 
     def asked(self, question: str, **given: Any) -> Answer:
         """As ``ask``, in this thread."""
+        from clickhouse_connect.driver.exceptions import ClickHouseError
+
         try:
             found = queries.ask(self._connected(), question, timeout_s=self._timeout_s, **given)
         except Unanswerable as error:
@@ -106,6 +107,8 @@ class Store:
 
     def check(self) -> None:
         """Find out whether the store answers; sets ``failed_since_us``. Blocks."""
+        from clickhouse_connect.driver.exceptions import ClickHouseError
+
         try:
             self._connected().query("SELECT 1", settings={"max_execution_time": CHECK_S})
         except ClickHouseError as error:

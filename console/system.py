@@ -16,7 +16,6 @@ from starlette.routing import BaseRoute, Route
 from stepstream.admin import groups
 from stepstream.common import kafka
 from stepstream.common.kafka import KafkaUnreachable
-from stepstream.common.settings import Resolved
 from stepstream.common.web.front import require
 from stepstream.console.encode import answer
 from stepstream.console.live.stream import state_of
@@ -32,6 +31,8 @@ class System:
     """The endpoint /api/v1/system."""
 
     def __init__(self, settings: Settings, store: Store, tail: Tail) -> None:
+        from stepstream.common.settings import Resolved
+
         self._settings = settings
         # The doctor reports where a setting comes from; here all come from this process.
         self._resolved = Resolved(settings, {}, None)

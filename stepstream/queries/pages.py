@@ -187,7 +187,8 @@ WHERE startsWith(trace_id, substring({id:String}, 1, 4)) OR distance < 0.5
 ORDER BY startsWith(trace_id, substring({id:String}, 1, 4)) DESC, distance, trace_id LIMIT 3"""
 
 _PROJECTS: Final = """
-SELECT DISTINCT project FROM runs WHERE run_day >= today() - 30 ORDER BY project LIMIT 200"""
+SELECT DISTINCT project FROM runs WHERE run_day >= today() - 30 ORDER BY project
+LIMIT {limit:UInt64}"""
 
 
 def _counted(answer: Answer) -> str:
@@ -299,5 +300,8 @@ QUESTIONS: Final = (
         ),
     ),
     _page("near", "Which runs have a similar id?", _NEAR, (ALERT_ID, PROJECT), _named("trace_id")),
-    _page("projects", "Which projects had runs in 30 days?", _PROJECTS, (), _named("project")),
+    _page(
+        "projects", "Which projects had runs in 30 days?", _PROJECTS, (limit(200),),
+        _named("project"),
+    ),
 )  # fmt: skip

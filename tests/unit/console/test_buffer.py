@@ -96,5 +96,5 @@ def test_it_has_exactly_the_records_between_first_and_next(
     expected = [at for at, key in added if key == b"a" and at >= buffer.first]
     assert offsets(buffer, b"a", 0) == expected
     assert buffer.first <= buffer.next
-    held = sum(1 for at, _ in added if at >= buffer.first)
-    assert buffer.bytes == held * 202
+    inside = sum(1 for at, _ in added if at >= buffer.first)
+    assert buffer.bytes == inside * 202

@@ -215,7 +215,7 @@ def test_signing_in_leads_to_the_page_that_was_wanted() -> None:
     assert safe_next("/runs/abc?axis=real&step=1") == "/runs/abc?axis=real&step=1"
 
 
-def test_without_the_built_pages_a_page_says_how_to_build_them(tmp_path: Path) -> None:
+def test_without_the_built_pages_a_page_has_the_command_that_builds_them(tmp_path: Path) -> None:
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
