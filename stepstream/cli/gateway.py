@@ -75,6 +75,8 @@ def check(
         raise errors.Failure(
             "no gateway is known: start `stepstream up`, or give --gateway-url http://host:4318"
         )
+    if "://" not in url:
+        url = f"http://{url}"
     from stepstream.admin import gateway_check
 
     outcome = gateway_check.send_span(url, key)

@@ -28,6 +28,9 @@ def items_of(data: bytes) -> Iterator[Any]:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} is not JSON: {error}") from None
         return
+    # A page of Langfuse's or Phoenix's API has its items in "data".
+    if isinstance(whole, dict) and isinstance(whole.get("data"), list):
+        whole = whole["data"]
     # A list of messages is one conversation, any other list has one item per entry.
     if isinstance(whole, list) and messages.messages_in(whole) is None:
         yield from whole
@@ -39,7 +42,7 @@ def format_of(item: Any) -> str:
     """The name of an item's format; empty where it is none that is known."""
     if isinstance(item, dict) and ("resourceSpans" in item or "scopeSpans" in item):
         return "otlp"
-    if isinstance(item, dict) and isinstance(item.get("observations"), list):
+    if langfuse.is_trace(item) or langfuse.is_observation(item):
         return "langfuse"
     if phoenix.is_span(item):
         return "phoenix"
@@ -55,6 +58,8 @@ def spans_of(item: Any, start_ns: int) -> Iterator[Span | Unreadable]:
         case "otlp":
             # Encoded again, because the decoder of OTLP reads bytes. An import is not a hot path.
             yield from otlp_json.spans(msgspec.json.encode(item))
+        case "langfuse" if langfuse.is_observation(item):
+            yield langfuse.span_of(item, {})
         case "langfuse":
             yield from langfuse.spans(item)
         case "phoenix":

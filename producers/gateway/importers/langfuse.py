@@ -36,15 +36,35 @@ _TRACE_FIELDS: Final = {
 }
 
 
+def is_trace(item: Any) -> bool:
+    """Whether an object is a trace with its observations."""
+    return isinstance(item, dict) and isinstance(item.get("observations"), list)
+
+
+def is_observation(item: Any) -> bool:
+    """Whether an object is one observation, as the table of observations exports it."""
+    return isinstance(item, dict) and {"traceId", "id", "type", "startTime"} <= item.keys()
+
+
 def spans(export: Any) -> Iterator[Span]:
     """The spans of one exported trace. Raises ``ValueError`` for what is no such export."""
-    if not isinstance(export, dict) or not isinstance(export.get("observations"), list):
+    if not is_trace(export):
         raise ValueError('not an export of Langfuse: {"trace": {...}, "observations": [...]}')
-    trace = export.get("trace") or {}
+    # The page's export has the trace apart, the API's answer is the trace.
+    trace = export.get("trace") or export
     for observation in export["observations"]:
         if not isinstance(observation, dict):
             raise ValueError("an observation is not an object")
         yield span_of(observation, trace)
+
+
+def _counts_before_details(observation: dict[str, Any]) -> dict[str, Any]:
+    """The counts of exports that are older than ``usageDetails``."""
+    usage = observation.get("usage")
+    found = usage if isinstance(usage, dict) else {}
+    names = (("input", "promptTokens"), ("output", "completionTokens"))
+    counts = {short: found.get(short) or observation.get(long) for short, long in names}
+    return {short: count for short, count in counts.items() if count}
 
 
 def span_of(observation: dict[str, Any], trace: dict[str, Any]) -> Span:
@@ -64,6 +84,9 @@ def span_of(observation: dict[str, Any], trace: dict[str, Any]) -> Span:
     # An empty map would hide the token counts in the original attributes.
     if not any(observation.get("usageDetails") or {}):
         attributes.pop("langfuse.observation.usage_details", None)
+        counts = _counts_before_details(observation)
+        if counts:
+            attributes["langfuse.observation.usage_details"] = counts
     for name, value in metadata.items():
         if name not in _OWN_METADATA:
             attributes.setdefault(f"langfuse.observation.metadata.{name}", value)

@@ -18,7 +18,12 @@ from stepstream.producers.gateway.mapping.texts import parsed, text_of
 
 SOURCE = "phoenix"
 _STATUS = {"OK": STATUS_OK, "ERROR": STATUS_ERROR}
-_LISTS = ("llm.input_messages", "llm.output_messages", "retrieval.documents")
+_LISTS = (
+    "llm.input_messages",
+    "llm.output_messages",
+    "retrieval.documents",
+    "reranker.output_documents",
+)
 
 
 def is_span(item: Any) -> bool:
@@ -99,7 +104,7 @@ def _flatten(value: dict[str, Any], before: str, made: dict[str, Any], depth: in
         if isinstance(item, dict) and depth < 8 and name not in ("metadata", "input.value"):
             _flatten(item, f"{name}.", made, depth + 1)
         elif (isinstance(item, list) and name in _LISTS) or (
-            isinstance(item, list) and name.endswith("tool_calls")
+            isinstance(item, list) and name.endswith(("tool_calls", "message.contents"))
         ):
             for index, one in enumerate(item):
                 if isinstance(one, dict):

@@ -96,6 +96,56 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
+OBSERVATION: dict[str, Any] = {
+    "id": "gen-1",
+    "traceId": "run-1",
+    "type": "GENERATION",
+    "name": "answer",
+    "model": "gpt-4o",
+    "startTime": "2026-09-21T14:00:00.000Z",
+    "endTime": "2026-09-21T14:00:01.000Z",
+    "usageDetails": {"input": 10, "output": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("export", "session"),
+    [
+        ({"trace": {"id": "run-1", "sessionId": "s"}, "observations": [OBSERVATION]}, "s"),
+        ({"id": "run-1", "sessionId": "s", "observations": [OBSERVATION]}, "s"),
+        ([OBSERVATION], ""),
+        ({"data": [OBSERVATION], "meta": {"page": 1}}, ""),
+        ([{**OBSERVATION, "usageDetails": {}, "usage": {"input": 10, "output": 2}}], ""),
+        ([{**OBSERVATION, "usageDetails": {}, "promptTokens": 10, "completionTokens": 2}], ""),
+    ],
+)
+def test_every_export_of_langfuse_gives_the_same_step(export: Any, session: str) -> None:
+    """The page of a trace, the answers of the API, the table of observations, older counts."""
+    (step,) = steps_in(export)
+    assert (step.kind, step.model, step.session_id) == ("llm_call", "gpt-4o", session)
+    assert step.usage is not None
+    assert (step.usage.input_tokens, step.usage.output_tokens) == (10, 2)
+    assert step.step_id == span_id_of("langfuse", "gen-1")
+
+
+def test_a_page_of_phoenix_s_api() -> None:
+    """Spans stand in ``data``; a reranker's documents are a nested list."""
+    document = {"document": {"id": "d1", "score": 0.5, "content": "x"}}
+    one = {
+        "name": "rank",
+        "context": {"trace_id": TRACE, "span_id": "00000000000000aa"},
+        "span_kind": "RERANKER",
+        "parent_id": "00000000000000bb",
+        "start_time": "2026-09-21T14:00:00Z",
+        "end_time": "2026-09-21T14:00:01Z",
+        "status_code": "OK",
+        "attributes": {"reranker": {"output_documents": [document]}},
+    }
+    (step,) = steps_in({"data": [one], "next_cursor": None})
+    assert step.kind == "retrieval"
+    assert [(found.id, found.score) for found in step.documents] == [("d1", 0.5)]
+
+
 def test_message_lists_become_runs_with_made_up_times() -> None:
     """A second a step, marked as such; the same ids whenever the list is read."""
     steps = steps_in({"messages": MESSAGES})

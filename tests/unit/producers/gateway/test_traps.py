@@ -7,11 +7,18 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from stepstream import Tracer
+from stepstream.otel import SpanProcessor
 from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
 from stepstream.producers.gateway.mapping.spans import KIND_SERVER, Resource, SpanEvent, Unreadable
 from stepstream.producers.gateway.otlp import otlp_json, protobuf
+from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.settings import Settings
 from tests.support.otlp import (
     NOW_NS,
     NOW_US,
@@ -25,6 +32,7 @@ from tests.support.otlp import (
     span,
     step_of,
 )
+from tests.support.processes import wait_until
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
 
@@ -544,3 +552,24 @@ def test_contents_can_be_left_out() -> None:
     assert (step.input, step.input_bytes) == ("", 9)
     assert "my secret" not in str(step.attributes)
     assert step.attributes["top_k"] == "3"
+
+
+def test_a_hung_call_is_exported_only_with_its_start() -> None:
+    """OpenTelemetry exports a span when it ends; the span processor publishes its start."""
+    transport = MemoryTransport()
+    sdk = Tracer(Settings(project="shop", environment="prod", quiet=True), transport=transport)
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.add_span_processor(SpanProcessor(tracer=sdk))
+    try:
+        hung = provider.get_tracer("shop").start_span("chat gpt-4o", attributes=CHAT)
+        wait_until(lambda: transport.started, 10, "the start is published")
+        assert sdk.flush(10)
+        (start,) = transport.events
+        assert exporter.get_finished_spans() == ()
+        assert (start.phase, start.kind, start.end_time) == ("start", "llm_call", None)
+        assert start.step_id == f"{hung.get_span_context().span_id:016x}"
+    finally:
+        provider.shutdown()
+        sdk.close(5)
