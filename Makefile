@@ -48,12 +48,13 @@ test-containers: setup
 # The streams of client packages that are too large for every test run.
 test-clients: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[clients]'
-	$(BIN)/python -m pytest tests/unit/producers/test_clients.py
+	$(BIN)/python -m pytest tests/unit/producers/test_clients.py tests/unit/producers/instruments
 
 # Real frameworks with offline models, and Node: their packages are installed by pip and npm.
 test-frameworks: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks,clients]'
 	$(BIN)/python -m pytest tests/frameworks -m frameworks
+	$(BIN)/python -m pytest tests/unit/producers/instruments
 
 # The console's front end without a browser: types, style and pure functions.
 test-web: setup

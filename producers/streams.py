@@ -78,6 +78,9 @@ class ChunkRecorder:
         elif is_text or size <= _LAST_CHARS:
             self._last.append(chunk[-_LAST_CHARS:] if is_text else chunk)
 
+    def fail(self, error: BaseException) -> None:
+        """The stream raised. The program's own step ends with the exception that leaves it."""
+
     @never_raises
     def finish(self) -> None:
         """Record the output."""
@@ -298,6 +301,9 @@ class RecordedIterator(Iterator[T]):
         except StopIteration:
             self._chunks.finish()
             raise
+        except BaseException as error:
+            self._chunks.fail(error)
+            raise
         if self._own:
             self._chunks.add(piece)
         return piece
@@ -331,6 +337,9 @@ class RecordedAsyncIterator(AsyncIterator[T]):
             piece: T = await anext(self._iterator)
         except StopAsyncIteration:
             self._chunks.finish()
+            raise
+        except BaseException as error:
+            self._chunks.fail(error)
             raise
         if self._own:
             self._chunks.add(piece)

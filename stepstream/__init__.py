@@ -25,6 +25,7 @@ from stepstream.common.settings import load_with_others as _load_with_others
 from stepstream.producers.error_guard import never_raises as _never_raises
 from stepstream.producers.exceptions import ArgumentsRefused, BudgetExceeded, RunStopped
 from stepstream.producers.propagation import propagate
+from stepstream.producers.sdk_log import internal_error as _internal_error
 from stepstream.producers.sdk_log import sdk_log as _sdk_log
 from stepstream.producers.steps import Run, Step
 from stepstream.producers.tracer import Tracer
@@ -64,6 +65,7 @@ __all__ = [
     "current_run",
     "current_step",
     "flush",
+    "instrument",
     "llm",
     "on_alert",
     "propagate",
@@ -73,6 +75,7 @@ __all__ = [
     "step",
     "subscribe",
     "tool",
+    "uninstrument",
 ]
 
 
@@ -140,6 +143,41 @@ def configure(  # noqa: PLR0913
     }
 
     _tracer.configure(lambda: _settings(**given), transport=transport, redact=redact, prices=prices)
+
+
+_instruments: Any = None
+
+
+def _all_instruments() -> Any:
+    global _instruments
+    if _instruments is None:
+        from stepstream.producers.instruments.switch import Instruments
+
+        _instruments = Instruments(_tracer)
+    return _instruments
+
+
+def instrument(*names: str) -> tuple[str, ...]:
+    """Record every call of the model clients and frameworks that are installed.
+
+    Known names: openai, anthropic, google, mistral, cohere, litellm, bedrock, langchain (with
+    LangGraph) and openai_agents; without names all of them. Returns the names of those that are
+    installed. Call it before clients are made; a package may be imported later. Results and
+    exceptions stay those of the clients. In a run that was stopped or has used up its budget a
+    call raises ``RunStopped`` or ``BudgetExceeded``. Never raises.
+    """
+    try:
+        found: tuple[str, ...] = _all_instruments().on(names)
+        return found
+    except Exception as error:
+        _internal_error("instrument", error)
+        return ()
+
+
+@_never_raises
+def uninstrument() -> None:
+    """Restore everything that ``instrument`` replaced."""
+    _all_instruments().off()
 
 
 # Imported when they are first used, because most agents never use them.

@@ -1,0 +1,1 @@
+"""``stepstream.instrument``: records calls of the model clients and frameworks that are there."""

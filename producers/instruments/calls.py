@@ -1,0 +1,255 @@
+"""One recorded call of a model client: plain, asynchronous or streamed.
+
+The result and the exceptions are the client's. Inside a run that was stopped, or has no budget
+left, a call raises ``RunStopped`` or ``BudgetExceeded`` as every step does.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from stepstream.producers.instruments.methods import Method
+from stepstream.producers.sdk_log import internal_error, suppressed
+from stepstream.producers.steps import ENDED, Step
+from stepstream.producers.streams import ChunkRecorder, RecordedStream
+from stepstream.producers.tracer import Tracer
+
+inside: Final[ContextVar[bool]] = ContextVar("stepstream_inside_call", default=False)
+"""True during a recorded call: clients call each other (LiteLLM calls openai), and one call is one
+step."""
+
+# Providers that are reached with the client of another one, by the end of the host's name.
+_HOSTS: Final = {
+    "api.openai.com": "openai",
+    "openai.azure.com": "azure",
+    "openrouter.ai": "openrouter",
+    "api.deepseek.com": "deepseek",
+    "api.groq.com": "groq",
+    "api.mistral.ai": "mistral",
+    "api.x.ai": "x-ai",
+    "api.together.xyz": "together",
+    "api.fireworks.ai": "fireworks",
+    "generativelanguage.googleapis.com": "google",
+    "api.anthropic.com": "anthropic",
+}
+_CLOUDS: Final = {"Bedrock": "aws", "Vertex": "google", "Azure": "azure", "Foundry": "azure"}
+
+
+class Switch:
+    """Whether calls are recorded, and by which tracer."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+        self.is_on = False
+
+
+class StreamEnd(ChunkRecorder):
+    """Records a stream and ends its step with it; at the latest when the program drops it."""
+
+    def fail(self, error: BaseException) -> None:
+        self.finish()
+        self._step.end(error)
+
+    def finish(self) -> None:
+        super().finish()
+        self._step.end()
+
+    def __del__(self) -> None:
+        try:
+            self.finish()
+        except Exception:  # the interpreter shuts down
+            return
+
+
+class Call:
+    """A step for one call; or the model step that the program has opened around it."""
+
+    def __init__(self, step: Step, is_ours: bool) -> None:
+        self.step = step
+        self._is_ours = is_ours
+
+    def start(self) -> None:
+        """Raises ``RunStopped`` or ``BudgetExceeded`` if the run may not go on."""
+        if self._is_ours:
+            self.step.start()
+        else:
+            self.step.checkpoint()
+
+    async def astart(self) -> None:
+        """As ``start``; waits for the end of a pause without blocking the event loop."""
+        if self._is_ours:
+            await self.step._ready()
+            self.step.start()
+        else:
+            await self.step.acheckpoint()
+
+    def failed(self, error: BaseException) -> None:
+        """The client raised."""
+        if self._is_ours:
+            self.step.end(error)
+
+    def answered(self, response: object) -> None:
+        """The client returned an answer."""
+        if self._is_ours:
+            self.step.record_response(response)
+            self.step.end()
+        elif self.step._record.usage is None:
+            # What the program records on its own step later replaces this.
+            self.step.record_response(response)
+
+    def streaming(self, stream: Any) -> Any:
+        """The client returned a stream; the result takes its place."""
+        if self._is_ours:
+            return RecordedStream(stream, StreamEnd(self.step))
+        return self.step.record_stream(stream) if self.step._chunks is None else stream
+
+
+def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Callable[..., Any]:
+    """The method with its calls recorded as model steps."""
+    names = _positional_names(original, method)
+
+    def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        if not switch.is_on or inside.get() or suppressed.get():
+            return None
+        try:
+            return _opened(
+                switch.tracer, method, args, {**dict(zip(names, args, strict=False)), **kwargs}
+            )
+        except Exception as error:
+            internal_error(f"instrument.{method.label}", error)
+            return None
+
+    if method.is_async:
+
+        @functools.wraps(original)
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            call = opened(args, kwargs)
+            if call is None:
+                result = original(*args, **kwargs)
+                return await result if inspect.isawaitable(result) else result
+            await call.astart()
+            token = inside.set(True)
+            try:
+                result = original(*args, **kwargs)
+                if inspect.isawaitable(result):
+                    result = await result
+            except BaseException as error:
+                call.failed(error)
+                raise
+            finally:
+                inside.reset(token)
+            return _result(call, method, result, kwargs)
+
+        return acall
+
+    @functools.wraps(original)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        call = opened(args, kwargs)
+        if call is None:
+            return original(*args, **kwargs)
+        call.start()
+        token = inside.set(True)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            inside.reset(token)
+        return _result(call, method, result, kwargs)
+
+    return plain
+
+
+def _opened(
+    tracer: Tracer, method: Method, args: tuple[Any, ...], given: dict[str, Any]
+) -> Call | None:
+    around = model_step_around(tracer)
+    if around is not None:
+        return Call(around, is_ours=False)
+    model = given.get("model")
+    return Call(
+        tracer.llm(
+            method.label,
+            model=model if type(model) is str else "",
+            provider=_provider(method, args[0] if args and method.owner else None),
+            input=_input(method, given),
+        ),
+        is_ours=True,
+    )
+
+
+def model_step_around(tracer: Tracer) -> Step | None:
+    """The open model step that the call is in; None if there is none."""
+    step = tracer.current_step()
+    while step is not None and step._state == ENDED:
+        step = step._outer
+    return step if step is not None and step._kind == "llm_call" else None
+
+
+def _positional_names(original: Callable[..., Any], method: Method) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(original).parameters)
+    except (TypeError, ValueError):
+        return ("self",) if method.owner else ()
+
+
+def _input(method: Method, given: dict[str, Any]) -> Any:
+    found = next((given[name] for name in method.inputs if given.get(name) is not None), None)
+    system = given.get("system") or given.get("instructions")
+    if isinstance(system, str | list) and found is not None:
+        return {"system": system, method.inputs[0]: found}
+    return found
+
+
+def _provider(method: Method, resource: Any) -> str:
+    """The provider that is called: the same client reaches several."""
+    if method.provider not in ("openai", "anthropic"):
+        return method.provider
+    client = getattr(resource, "_client", None)
+    named = type(client).__name__
+    for word, provider in _CLOUDS.items():
+        if word in named:
+            return provider
+    host = urlsplit(str(getattr(client, "base_url", ""))).hostname or ""
+    for end, provider in _HOSTS.items():
+        if host == end or host.endswith(f".{end}"):
+            return provider
+    # Anthropic's API is served by gateways of others; openai's by models of every kind.
+    return "anthropic" if method.provider == "anthropic" else ""
+
+
+def _result(call: Call, method: Method, result: Any, kwargs: dict[str, Any]) -> Any:
+    try:
+        raw = _raw_header(kwargs)
+        if raw:
+            call.answered(_parsed(result) if raw == "true" and not kwargs.get("stream") else None)
+        elif method.streams == "always" or (method.streams == "argument" and kwargs.get("stream")):
+            return call.streaming(result)
+        else:
+            call.answered(result)
+    except Exception as error:
+        internal_error(f"instrument.{method.label}", error)
+    return result
+
+
+def _raw_header(kwargs: dict[str, Any]) -> str:
+    """The mark of ``with_raw_response`` and ``with_streaming_response`` of openai and anthropic:
+    the result of such a call is the HTTP response, not the answer.
+    """
+    headers = kwargs.get("extra_headers")
+    return str(headers.get("X-Stainless-Raw-Response", "")) if isinstance(headers, dict) else ""
+
+
+def _parsed(result: Any) -> Any:
+    """The answer in a raw response, whose body has been read; the response keeps it."""
+    found = result.parse()
+    if inspect.iscoroutine(found):
+        found.close()  # a coroutine that only the program may run
+        return None
+    return found
