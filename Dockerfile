@@ -9,6 +9,7 @@ RUN python -m venv /opt/stepstream
 COPY pyproject.toml constraints.txt README.md CHANGELOG.md LICENSE ./
 COPY stepstream ./stepstream
 COPY schemas ./schemas
+COPY evals ./evals
 COPY producers ./producers
 COPY stream ./stream
 COPY sinks ./sinks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stepstream.queries.question import Question
 
 PANEL = "Inspect"
+COST_CHECK = "cost-check"
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,20 @@ class AskOptions:
         int | None, typer.Option(metavar="INT", min=1, max=100_000, help="Maximum number of rows.")
     ] = None
 
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", help="Of cost-check: the usage export of a provider."
+        ),
+    ] = None
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the query for any ClickHouse client instead.")
+    ] = False
+
     def given(self) -> dict[str, Any]:
         """The options that were given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        names = ("by", "since", "until", "project", "environment", "agent", "limit")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def register(app: typer.Typer) -> None:
@@ -75,9 +88,6 @@ def ask(
         ),
     ] = None,
     options: AskOptions = AskOptions(),
-    sql: Annotated[
-        bool, typer.Option("--sql", help="Print the query for any ClickHouse client instead.")
-    ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Ask a question about runs, costs, failures or tools.
@@ -94,13 +104,16 @@ def ask(
     if question is None:
         _list_questions(format)
         return
+    if question == COST_CHECK:
+        _cost_check(settings, options.csv, about or [], format)
+        return
     try:
-        asked = find(question)
+        asked = find(question, COST_CHECK)
         given = {**options.given(), **_given(asked, about or [])}
         with queries.store(settings) as client:
             rows = rows_of(client)
             what = prepared(rows, asked.name, given, datetime.now(UTC))
-            answer = None if sql else answered(what, rows)
+            answer = None if options.sql else answered(what, rows)
     except QuestionError as error:
         code = FAILED if isinstance(error, Unanswerable) else USAGE
         raise Failure(str(error), code) from None
@@ -108,6 +121,31 @@ def ask(
         echo(for_clients(what.sql, used_parameters(what.sql, what.values)))
     else:
         printing.print_answer(answer.columns, answer.rows, answer.sentence, format)
+
+
+def _cost_check(
+    settings: Settings, file: Path | None, words: Sequence[str], format: Format
+) -> None:
+    from stepstream.cli import printing, queries
+    from stepstream.queries.cost_check import cost_check
+    from stepstream.queries.parameters import QuestionError, like
+    from stepstream.queries.question import rows_of
+
+    if file is None:
+        raise Failure("cost-check needs --csv FILE, the usage export of a provider", USAGE)
+    given = dict(word.partition("=")[::2] for word in words)
+    if set(given) - {"provider"}:
+        raise Failure("cost-check takes provider=NAME and --csv FILE", USAGE)
+    provider = like(given.get("provider", "*"))
+    try:
+        with (
+            file.open(newline="", encoding="utf-8-sig") as lines,
+            queries.store(settings) as client,
+        ):
+            answer = cost_check(lines, rows_of(client), provider)
+    except (QuestionError, UnicodeDecodeError) as error:
+        raise Failure(f"{file}: {error}", USAGE) from None
+    printing.print_answer(answer.columns, answer.rows, answer.sentence, format)
 
 
 def _given(asked: Question, words: Sequence[str]) -> dict[str, str]:
@@ -146,4 +184,7 @@ def _list_questions(format: Format) -> None:
         for question in QUESTIONS.values()
         if question.is_listed
     ]
+    rows.append(
+        (COST_CHECK, "Does a provider's usage export agree with our costs?", "--csv FILE, provider")
+    )
     print_rows(("question", "asks", "parameters"), rows, format, prose=("asks", "parameters"))

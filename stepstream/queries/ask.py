@@ -95,6 +95,7 @@ def run_values(name: str, prefix: str, rows: Rows) -> dict[str, Any]:
         f"{name}_environment": about.get("environment", ""),
         f"{name}_agent": about.get("agent", ""),
         f"{name}_task": about.get("task", ""),
+        f"{name}_version": about.get("agent_version", ""),
         f"{name}_day": str(about.get("run_day", "1970-01-01")),
         f"{name}_start": time_text(start) if start else "1970-01-01 00:00:00",
         f"{name}_end": time_text(end) if end else "1970-01-01 00:00:00",

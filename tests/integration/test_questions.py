@@ -11,13 +11,17 @@ from typing import Any, Protocol
 import pytest
 from clickhouse_connect.driver.client import Client
 
+import stepstream
 from stepstream import queries
 from stepstream.queries import Answer
+from stepstream.queries.cost_check import cost_check
 from stepstream.queries.parameters import Unanswerable
+from stepstream.queries.question import rows_of
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.question_data import KnownRun, store_runs
 
+DAY = timedelta(days=1)
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
 
 
@@ -65,6 +69,41 @@ OTHER = KnownRun(50, NOW - timedelta(minutes=20), agent="buyer", task="restock")
 OTHER.add("tool_call", "ask_supplier", "0.50")
 
 
+def written(number: int, version: str, cost: str, status: str = "ok") -> KnownRun:
+    """A run three days ago, of an agent with two versions."""
+    start = NOW - timedelta(hours=72, minutes=number)
+    run = KnownRun(number, start, agent="writer", task="draft", status=status)
+    run.about = {"agent_version": version}
+    run.add("llm_call", "draft", cost, model="large")
+    return run
+
+
+# The second version costs $0.02 more a run, and every second run of it fails.
+OLD_VERSION = [written(100 + n, "1", f"{0.010 + 0.002 * n:.3f}") for n in range(10)]
+NEW_VERSION = [
+    written(120 + n, "2", f"{0.030 + 0.002 * n:.3f}", "error" if n % 2 else "ok") for n in range(10)
+]
+
+LOOPING = KnownRun(140, NOW - timedelta(hours=80), agent="looper")
+FIRST_CALL = LOOPING.add("tool_call", "fetch", "0.10", input="same")
+SECOND_CALL = LOOPING.add("tool_call", "fetch", "0.10", input="same")
+LOOPING.add("tool_call", "store", "0.40", attempt=2, retry_of=FIRST_CALL)
+LOOP_FINDING = {
+    "finding_id": "f1",
+    "state": "open",
+    "time": LOOPING.start,
+    "rule": "loop",
+    "project": "default",
+    "agent": "looper",
+    "task": "refund",
+    "trace_id": LOOPING.trace_id,
+    "subject": "fetch:1",
+    "step_ids": [FIRST_CALL, SECOND_CALL],
+    "value": 5.0,
+    "message": "fetch was called 5 times with the same input",
+}
+
+
 @pytest.fixture(scope="module")
 def settings(clickhouse_url: str) -> Iterator[Settings]:
     """A store with the runs above."""
@@ -72,7 +111,9 @@ def settings(clickhouse_url: str) -> Iterator[Settings]:
         clickhouse_url=clickhouse_url, clickhouse_database=f"q_{uuid.uuid4().hex[:8]}"
     )
     migrate(settings)
-    store_runs(settings, [*USUAL, *OLD, COSTLY, OTHER])
+    store_runs(settings, [*USUAL, *OLD, COSTLY, OTHER, *OLD_VERSION, *NEW_VERSION, LOOPING])
+    with connect(settings) as client:
+        client.insert("findings_raw", [list(LOOP_FINDING.values())], list(LOOP_FINDING))
     yield settings
     with connect(settings) as client:
         client.command(f"DROP DATABASE {settings.clickhouse_database}")
@@ -189,6 +230,147 @@ def test_a_tool_call_is_explained_by_the_model_step_that_chose_it(ask: Ask) -> N
 def test_a_tool_that_a_run_did_not_call_is_named(ask: Ask) -> None:
     with pytest.raises(Unanswerable, match="has no call of serch; did you mean search"):
         ask("why-tool", run=COSTLY.trace_id, step="serch")
+
+
+def test_the_suspects_of_a_failed_run_are_its_failed_call_and_what_issued_it(ask: Ask) -> None:
+    answer = ask("suspects", run=COSTLY.trace_id)
+    assert len(answer) == 3
+    found = {row["step_id"]: row for row in answer}
+    refund, plan = COSTLY.step_id(32), COSTLY.step_id(31)
+    failed = "failed and was not repaired: PaymentError: no such order"
+    assert failed in found[refund]["evidence"]
+    assert "issued the call of refund, which failed" in found[plan]["evidence"]
+    assert found[plan]["path"][0] == (plan, "plan")
+    assert 0 < sum(row["probability"] for row in answer) <= 1
+
+
+def test_waste_adds_up_failed_runs_retries_and_loops(ask: Ask) -> None:
+    found = {(row["waste"], row["agent"]): row for row in ask("waste", since="7d")}
+    assert found["failed runs", "support"]["cost_usd"] == pytest.approx(2.10)
+    assert found["failed runs", "writer"]["number"] == 5
+    retries = found["retries", "looper"]
+    assert (retries["number"], retries["cost_usd"]) == (1, pytest.approx(0.40))
+    loops = found["loops", "looper"]
+    assert (loops["number"], loops["cost_usd"]) == (2, pytest.approx(0.20))
+    (failed,) = ask("waste").records()
+    assert failed["share"] == pytest.approx(2.10 / 2.96)
+
+
+def test_loops_are_those_that_detectors_found(ask: Ask) -> None:
+    assert len(ask("loops")) == 0
+    (loop,) = ask("loops", since="7d").records()
+    assert (loop["trace_id"], loop["times"], loop["status"]) == (LOOPING.trace_id, 5.0, "ok")
+    assert loop["run_cost_usd"] == Decimal("0.6")
+
+
+def test_unpriced_models_are_counted(ask: Ask) -> None:
+    (row,) = ask("unpriced").records()
+    assert (row["model"], row["unpriced_steps"], row["agents"]) == ("small", 1, ["support"])
+
+
+def test_slowest_steps_leave_out_agents(ask: Ask) -> None:
+    answer = ask("slowest", limit=3)
+    assert answer.data["duration_us"] == [500_000] * 3
+    assert "agent" not in ask("slowest", limit=1_000).data["kind"]
+    assert set(ask("slowest", kind="llm*").data["kind"]) == {"llm_call"}
+
+
+def test_the_critical_path_adds_up_to_the_run(ask: Ask) -> None:
+    answer = ask("critical-path", run=USUAL[0].trace_id)
+    assert answer.data["name"] == ["support", "plan", "search", "answer"]
+    assert answer.data["own_us"] == [2_500_000, 500_000, 500_000, 500_000]
+    assert sum(answer.data["share"]) == pytest.approx(1)
+
+
+def test_percentiles_are_those_of_closed_runs(ask: Ask) -> None:
+    found = {(row["agent"], row["agent_version"]): row for row in ask("percentiles")}
+    usual_runs = found["support", "v1"]
+    assert (usual_runs["runs"], usual_runs["error_rate"]) == (12, 0)
+    assert usual_runs["p95_duration_us"] == 4_000_000
+    assert usual_runs["p50_cost_usd"] == pytest.approx(0.03)
+    assert found["support", "v2"]["p99_duration_us"] == 33_000_000
+    assert found["support", "v2"]["error_rate"] == 1
+
+
+def test_versions_are_compared_with_sizes_and_uncertainty(ask: Ask) -> None:
+    """Of the cost Welch's interval (18 degrees of freedom, t = 2.1009), of errors Newcombe's."""
+    answer = ask("versions", agent="writer", old="1", new="2", since="7d")
+    found = {row["measure"]: row for row in answer}
+    cost = found["cost in dollars"]
+    assert (cost["old_runs"], cost["new_runs"]) == (10, 10)
+    assert (cost["old_value"], cost["new_value"]) == pytest.approx((0.019, 0.039))
+    assert (cost["low"], cost["high"]) == pytest.approx((0.014311, 0.025689), abs=1e-5)
+    assert cost["is_clear"]
+    errors = found["error rate"]
+    assert errors["difference"] == pytest.approx(0.5)
+    assert (errors["low"], errors["high"]) == pytest.approx((0.1174, 0.7634), abs=1e-3)
+    assert not found["seconds"]["is_clear"]
+    assert "cost in dollars by +0.02 (+0.0143 to +0.0257)" in answer.sentence
+
+
+def test_a_version_without_runs_is_named(ask: Ask) -> None:
+    answer = ask("versions", agent="writer", old="1", new="9", since="7d")
+    assert "no closed runs of one of these versions" in answer.sentence
+
+
+def test_similar_runs_are_those_with_the_same_steps(ask: Ask) -> None:
+    answer = ask("similar", run=USUAL[3].trace_id, limit=20)
+    assert answer.data["similarity"][:13] == [1.0] * 13
+    last = answer.records()[-1]
+    assert last["trace_id"] == COSTLY.trace_id
+    assert last["similarity"] == pytest.approx(4 / 33)
+    assert (last["more_steps"], last["only_there"]) == (29, ["tool_call refund"])
+    assert (
+        COSTLY.trace_id not in ask("similar", run=USUAL[3].trace_id, status="ok").data["trace_id"]
+    )
+
+
+def test_everything_of_a_session_or_user_is_listed_in_order(ask: Ask) -> None:
+    session = ask("session", session="s1")
+    assert session.data["start_time"] == sorted(session.data["start_time"])
+    assert len(session) == 14
+    assert len(ask("user", user="u7")) == 1
+    assert "no runs of it" in ask("user", user="unknown").sentence
+
+
+def test_a_text_is_found_in_any_case_with_what_surrounds_it(ask: Ask) -> None:
+    answer = ask("search", text="SUCH ORDER")
+    assert answer.data["step_id"] == [COSTLY.step_id(32)]
+    assert (answer.data["found_in"], answer.data["excerpt"]) == (["error"], ["no such order"])
+    assert ask("search", text="3 found").data["found_in"] == ["output"] * 12
+    assert len(ask("search", text="100%_")) == 0
+
+
+def test_a_provider_s_export_is_compared_per_model_and_day(client: Client) -> None:
+    day = OLD_VERSION[0].start.date()
+    ours = sum(
+        Decimal(run.steps[0]["cost_usd"])
+        for run in [*OLD_VERSION, *NEW_VERSION]
+        if run.start.date() == day
+    )
+    lines = ["Date,Model,Cost (USD)", f"{day},openai/large-2026-01-01,$1.00"]
+    answer = cost_check(lines, rows_of(client))
+    row = next(row for row in answer if (row["day"], row["model"]) == (day, "large"))
+    assert (row["billed_usd"], row["our_usd"]) == (Decimal("1.00"), ours)
+    assert row["difference_usd"] == ours - 1
+
+
+def test_a_query_runs_over_http_with_its_parameters(ask: Ask, client: Client) -> None:
+    """As any client of ClickHouse would run what --sql prints."""
+    answer = ask("cost", by="model")
+    again = client.query(answer.sql, parameters=dict(answer.parameters))
+    assert [tuple(row) for row in again.result_rows] == answer.rows
+
+
+def test_programs_get_the_same_answer(settings: Settings, ask: Ask) -> None:
+    answer = stepstream.query("cost", settings=settings, by="task", until=NOW, since=NOW - DAY)
+    assert answer.rows == ask("cost", by="task").rows
+    assert answer.arrow().column_names == answer.columns
+    assert list(answer.pandas()["value"]) == answer.data["value"]
+    counted = stepstream.query(
+        "SELECT count() AS n FROM runs WHERE agent = {a:String}", settings=settings, a="buyer"
+    )
+    assert counted.records() == [{"n": 1}]
 
 
 def test_runs_are_filtered_sorted_and_cut(ask: Ask) -> None:

@@ -561,7 +561,8 @@ def test_text_goes_to_a_terminal_in_one_way() -> None:
     ).stdout.split()
     for name in listed:
         if (
-            name.split("/")[0] not in ("stepstream", "schemas", "producers", "stream", "sinks")
+            name.split("/")[0]
+            not in ("stepstream", "schemas", "producers", "stream", "sinks", "evals")
             or name in allowed
         ):
             continue

@@ -25,6 +25,7 @@ def pages() -> Iterator[Path]:
         "stream",
         "sinks",
         "console",
+        "evals",
         "stepstream",
         "benchmarks",
         "tests",

@@ -71,7 +71,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stream/usage",
     },
     "stepstream/local": {"schemas", "stepstream/common", "stepstream/admin"},
-    "stepstream/queries": {"schemas", "stepstream/common", "sinks/clickhouse"},
+    "evals": {"schemas"},
+    "stepstream/queries": {"schemas", "stepstream/common", "sinks/clickhouse", "evals"},
     "stepstream/render": {"schemas"},
     "stepstream/doctor": {
         "schemas",

@@ -124,7 +124,8 @@ _WORD: Final = re.compile(
 )
 _PARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _NESTED: Final = ("stream", "sinks", "tests", "stepstream")
-_LINKS: Final = tuple(f"stepstream/{room}/" for room in ("schemas", "producers", "stream", "sinks"))
+_LINKED: Final = ("schemas", "producers", "stream", "sinks", "evals")
+_LINKS: Final = tuple(f"stepstream/{room}/" for room in _LINKED)
 
 
 class Hit(NamedTuple):

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console")
+ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
 EXTRAS: Final = {"worker": "faust-streaming", "sink": "clickhouse-connect", "embedded": "chdb"}
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from tests.support.paths import ROOT
 from tests.support.room_rules import MAY_IMPORT
 
-ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console")
+ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
 FACE: Final = "stepstream"
 SERVERS: Final = (
     "http.server",

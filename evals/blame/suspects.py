@@ -1,0 +1,155 @@
+"""Up to three suspects of a run, each with evidence, and the path from it to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from stepstream.evals.blame.features import HEDGE, Seen, features, values_in
+from stepstream.evals.blame.ranker import CHOSE_FAILED_BONUS, FAILED_BONUS, scores
+from stepstream.evals.blame.step import (
+    MODELS,
+    BlameStep,
+    candidates,
+    has_coordinator,
+)
+
+MOST_SUSPECTS: Final = 3
+MOST_VALUES: Final = 5
+MOST_ON_PATH: Final = 20
+EXCERPT: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A step that may be the cause.
+
+    ``probability`` is the ranker's: it compares the steps of this run and is no promise that one of
+    them is the cause. ``path`` has the ids of the steps through which its values reached the
+    output, itself first.
+    """
+
+    step: BlameStep
+    probability: float
+    evidence: tuple[str, ...]
+    path: tuple[str, ...]
+
+
+def suspects(question: str, steps: Sequence[BlameStep], most: int = MOST_SUSPECTS) -> list[Suspect]:
+    """The most likely causes of a wrong or failed answer, the most likely first.
+
+    ``question`` is the run's input, ``steps`` all its ended steps, in any order.
+    """
+    ranked = rank(question, steps)
+    chosen = sorted(ranked, key=lambda one: -one.probability)[:most]
+    return chosen
+
+
+def rank(question: str, steps: Sequence[BlameStep]) -> list[Suspect]:
+    """Every step that can be the cause, in the order of the run."""
+    ordered = candidates(steps)
+    if not ordered:
+        return []
+    rows, seen = features(question, ordered)
+    failures = _failures(ordered)
+    chose = _chose_failed(ordered, failures)
+    bonuses = [
+        FAILED_BONUS * (step.step_id in failures) + CHOSE_FAILED_BONUS * (step.step_id in chose)
+        for step in ordered
+    ]
+    found = scores(rows, bonuses, coordinated=has_coordinator(ordered))
+    return [
+        Suspect(
+            step,
+            found[place],
+            tuple(_evidence(place, ordered, seen[place], failures, chose)),
+            tuple(_path(place, ordered, seen[place])),
+        )
+        for place, step in enumerate(ordered)
+    ]
+
+
+def _failures(ordered: Sequence[BlameStep]) -> set[str]:
+    """Failed steps that no later attempt of the same step made good."""
+    repaired = {step.retry_of for step in ordered if step.status == "ok" and step.retry_of}
+    good_later: set[str] = set()
+    found: set[str] = set()
+    for step in reversed(ordered):
+        if step.status == "error" and step.step_id not in repaired and step.name not in good_later:
+            found.add(step.step_id)
+        elif step.status == "ok":
+            good_later.add(step.name)
+    return found
+
+
+def _chose_failed(ordered: Sequence[BlameStep], failures: set[str]) -> dict[str, BlameStep]:
+    """Model steps by id, with the failed call that came next."""
+    chose: dict[str, BlameStep] = {}
+    last: BlameStep | None = None
+    for step in ordered:
+        if step.kind in MODELS:
+            last = step
+        elif step.step_id in failures and last is not None:
+            chose.setdefault(last.step_id, step)
+    return chose
+
+
+def _evidence(
+    place: int,
+    ordered: Sequence[BlameStep],
+    seen: Seen,
+    failures: set[str],
+    chose: dict[str, BlameStep],
+) -> list[str]:
+    step = ordered[place]
+    found = []
+    if step.step_id in failures:
+        found.append(f"failed and was not repaired: {_cut(step.error or 'no message')}")
+    elif step.status == "error":
+        found.append(f"failed, and worked later: {_cut(step.error or 'no message')}")
+    elif seen.is_error:
+        found.append("its status is ok, its output reads like an error")
+    if step.step_id in chose:
+        found.append(f"issued the call of {chose[step.step_id].name}, which failed")
+    if seen.is_after_error and step.kind in MODELS:
+        before = ordered[place - 1]
+        found.append(f"went on after {before.name}, whose output reads like an error")
+    if seen.reaching:
+        found.append(f"first step with {_values(seen.reaching)}, which the output contains")
+    if seen.is_first_claim:
+        found.append("first step that states a number that no step before it had")
+    if not step.is_tool and (hedge := HEDGE.search(step.text)):
+        found.append(f"is not sure: {_around(step.text, hedge.start())}")
+    return found or ["its place and form are those of decisive steps in other failed runs"]
+
+
+def _path(place: int, ordered: Sequence[BlameStep], seen: Seen) -> list[str]:
+    """Ids of the steps that repeat a value of the suspect, up to the last step."""
+    values = seen.reaching or seen.new_values
+    following = [
+        step.step_id
+        for step in ordered[place + 1 :]
+        if values and not values.isdisjoint(values_in(step.text))
+    ]
+    last = ordered[-1].step_id
+    if len(following) >= MOST_ON_PATH:
+        following = following[: MOST_ON_PATH - 2]
+    path = [ordered[place].step_id, *following]
+    return path if path[-1] == last else [*path, last]
+
+
+def _values(values: frozenset[str]) -> str:
+    # The longest first: "1,204" and "Marie Curie" tell more than "3".
+    shown = sorted(values, key=lambda value: (-len(value), value))[:MOST_VALUES]
+    return ", ".join(_cut(value) for value in shown)
+
+
+def _around(text: str, at: int) -> str:
+    begin = max(0, at - EXCERPT // 3)
+    return _cut(("…" if begin else "") + text[begin:].lstrip())
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text[: 4 * EXCERPT].split())
+    return line if len(line) <= EXCERPT else line[: EXCERPT - 1] + "…"

@@ -1,0 +1,96 @@
+"""What caused a wrong or failed answer: the steps that ``evals.blame`` suspects."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stepstream.evals.blame.step import MAX_TEXT, BlameStep
+from stepstream.evals.blame.suspects import suspects
+from stepstream.queries.answer import Answer, Record
+from stepstream.queries.parameters import RUN, Unanswerable, limit
+from stepstream.queries.question import Question, Rows, Values
+
+EXCERPT: Final = 500
+
+_STEPS: Final = f"""
+SELECT step_id, parent_step_id, kind, name, agent, tool, model,
+    toUnixTimestamp64Micro(start_time) AS start_us, status, retry_of,
+    if(parent_step_id = '', substringUTF8(input, 1, {MAX_TEXT}), '') AS question,
+    substringUTF8(output, 1, {MAX_TEXT}) AS text,
+    concat(error_type, if(error_type != '' AND error_message != '', ': ', ''),
+        substringUTF8(error_message, 1, {EXCERPT})) AS error
+FROM trace(id = {{run:String}})
+WHERE status != 'running'"""
+
+
+def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
+    if not steps:
+        raise Unanswerable(f"run {values['run'][:8]} has no ended step yet")
+    known = {step["step_id"]: step for step in steps}
+    question = next((step["question"] for step in steps if step["question"]), "")
+    found = suspects(question, [_blame_step(step) for step in steps], values["limit"])
+    return [
+        {
+            "rank": rank,
+            "step_id": one.step.step_id,
+            "name": one.step.name,
+            "kind": one.step.kind,
+            "agent": known[one.step.step_id]["agent"],
+            "start_us": one.step.start_us,
+            "status": one.step.status,
+            "probability": one.probability,
+            "evidence": list(one.evidence),
+            "path": [(step_id, known[step_id]["name"]) for step_id in one.path],
+            "excerpt": one.step.text[:EXCERPT],
+        }
+        for rank, one in enumerate(found, 1)
+    ]
+
+
+def _blame_step(step: Record) -> BlameStep:
+    return BlameStep(
+        step_id=step["step_id"],
+        name=step["name"],
+        kind=step["kind"],
+        start_us=step["start_us"],
+        output=step["text"],
+        parent_step_id=step["parent_step_id"],
+        status=step["status"],
+        error=step["error"],
+        retry_of=step["retry_of"],
+    )
+
+
+def _sentence(answer: Answer) -> str:
+    if not len(answer):
+        return "This run has no step that could be the cause."
+    first = answer.records()[0]
+    return (
+        f"Most likely {first['name']} ({first['step_id'][:8]}): {first['evidence'][0]}. "
+        "Of failed runs that people annotated, three suspects contain the cause in two of three."
+    )
+
+
+QUESTIONS: Final = (
+    Question(
+        "suspects",
+        "What caused the wrong or failed answer of a run?",
+        _STEPS,
+        (RUN, limit(3)),
+        {
+            "rank": "1 for the most likely",
+            "step_id": "the suspect step",
+            "name": "its name",
+            "kind": "its kind",
+            "agent": "its agent",
+            "start_us": "its start, microseconds since 1970",
+            "status": "how it ended",
+            "probability": "compared with the other steps of this run; they add up to 1",
+            "evidence": "what speaks against it",
+            "path": "steps through which its values reached the output: id and name",
+            "excerpt": "the beginning of its output or error",
+        },
+        _sentence,
+        _suspects,
+    ),
+)
