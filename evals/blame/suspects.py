@@ -140,7 +140,7 @@ def _path(place: int, ordered: Sequence[BlameStep], seen: Seen) -> list[str]:
 
 
 def _values(values: frozenset[str]) -> str:
-    # The longest first: "1,204" and "Marie Curie" tell more than "3".
+    # The longest first: "1,204" and "Marie Curie" are more specific than "3".
     shown = sorted(values, key=lambda value: (-len(value), value))[:MOST_VALUES]
     return ", ".join(_cut(value) for value in shown)
 

@@ -23,7 +23,7 @@ WRONG = [
     step(1, "plan", "llm_call", "Plan: look for the population, then answer."),
     step(2, "search", "tool_call", "The town of Springfield has 1,204 people."),
     step(3, "writer", "llm_call", "I assume that the population is 42,000."),
-    step(4, "checker", "llm_call", "42,000 looks right."),
+    step(4, "checker", "llm_call", "42,000 is right."),
     step(5, "answer", "output", "42,000"),
 ]
 
@@ -40,7 +40,7 @@ def test_a_failed_call_and_the_model_step_that_issued_it_come_first() -> None:
     error = {"status": "error", "error": "PaymentError: no such order"}
     steps = [
         ROOT,
-        step(1, "plan", "llm_call", "look"),
+        step(1, "plan", "llm_call", "search"),
         step(2, "search", "tool_call", "found"),
         step(3, "decide", "llm_call", "refund"),
         step(4, "refund", "tool_call", **error),
@@ -56,7 +56,7 @@ def test_a_failed_call_and_the_model_step_that_issued_it_come_first() -> None:
 def test_a_failure_that_was_repaired_is_no_failure() -> None:
     steps = [
         ROOT,
-        step(1, "plan", "llm_call", "look"),
+        step(1, "plan", "llm_call", "search"),
         step(2, "search", "tool_call", status="error", error="timeout"),
         step(3, "search", "tool_call", "found", retry_of="0002"),
     ]

@@ -95,6 +95,7 @@ EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("stepstream/cli/subscriptions.py", "told"): "an outcome in responses of the admin API",
     ("CHANGELOG.md", "trouble"): "names the page that was renamed",
     ("docs/glossary.md", "floor"): "names the old word for readers of old records",
+    ("evals/blame/features.py", "say"): "a word in answers of models",
     ("producers/replay/recording.py", "tell"): "a method of Python's files",
     ("stream/detectors/aftermath.py", "look"): "a word in names of tools",
     ("stream/detectors/aftermath.py", "say"): "a word in names of tools",
