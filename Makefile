@@ -23,7 +23,7 @@ endif
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
 # Three at a time on two cores, because most of the time goes by waiting: 494 s where two take 641 s. Each has engines of its own (about 1 GB).
 test: setup

@@ -22,7 +22,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=7, help="seed of the runs (default: 7)")
     parser.add_argument(
-        "--keep", action="store_true", help="keep the data, and print how to read it"
+        "--keep",
+        action="store_true",
+        help="keep the data, leave it running until Ctrl-C",
     )
     parser.add_argument(
         "--svg", type=Path, metavar="FILE", help="draw the worst run into an SVG file too"

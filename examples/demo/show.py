@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -91,7 +91,24 @@ def _run_in(folder: Path, options: Options, console: Console) -> bool:
         print_comparison(demo, verdicts)
         answer(demo)
         show_worst(demo)
-        return all(verdict.good for verdict in verdicts)
+        good = all(verdict.good for verdict in verdicts)
+        _show_console(console, pipeline.console_url, folder, options)
+        return good
+
+
+def _show_console(console: Console, url: str, folder: Path, options: Options) -> None:
+    """Print where the console is; with ``--keep`` leave it running until Ctrl-C."""
+    if not url:
+        return
+    console.print(Text(f"\nthe console: {url}", style="bold"))
+    if not options.keep:
+        console.print("(it ends with the demo; make demo KEEP=1 leaves it running)")
+        return
+    console.print(
+        f"sign in with: stepstream open --state-dir {folder}; Ctrl-C ends it", soft_wrap=True
+    )
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 def _settings(folder: Path) -> Settings:

@@ -50,6 +50,8 @@ class ChannelContext:
     """Returns the Unix time in seconds."""
     allow_commands: bool = False
     allow_private: bool = False
+    console_url: str = ""
+    """Messages of subscriptions without a ``link_template`` link to the alert there."""
     hosts: Mapping[str, str] | None = None
     """Replaces the base URLs of ``Channel.hosts``, in tests."""
 
@@ -117,7 +119,8 @@ def deliver(
         return Outcome("refused", str(error))
     secrets = context.secrets.values(channel)
     try:
-        answer = _send(channel, notification, subscription, context)
+        linked = with_link(subscription, context.console_url)
+        answer = _send(channel, notification, linked, context)
     except Refused as error:
         return Outcome("refused", without(str(error), secrets))
     except TemporaryFailure as error:
@@ -127,6 +130,14 @@ def deliver(
     except Exception as error:
         return Outcome("failed", without(f"unexpected {type(error).__name__}: {error}", secrets))
     return Outcome("delivered", without(str(answer), secrets))
+
+
+def with_link(subscription: Subscription, console_url: str) -> Subscription:
+    """The subscription with links to alerts in the console, unless it has links of its own."""
+    if subscription.link_template or not console_url:
+        return subscription
+    template = f"{console_url.rstrip('/')}/alerts/{{alert_id}}"
+    return subscription.model_copy(update={"link_template": template})
 
 
 def _send(

@@ -59,6 +59,7 @@ def context_of(settings: Settings) -> ChannelContext:
         clock_s=time.time,
         allow_commands=settings.notify_allow_commands,
         allow_private=settings.notify_allow_private,
+        console_url=settings.console_url,
     )
 
 

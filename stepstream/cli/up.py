@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 # The processes that `up` starts get all of its settings, so it has the flags of all of them.
-@takes("up", "kafka", "clickhouse", "topics", "store", "worker", "sink", "notify", "gateway")
+@takes(
+    "up", "kafka", "clickhouse", "topics", "store", "worker", "sink", "notify", "gateway", "console"
+)
 def up(settings: Settings) -> None:
     """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
 

@@ -22,6 +22,7 @@ from stepstream.schemas.settings import Settings
 
 NOTIFY: Final = "notify"
 GATEWAY: Final = "gateway"
+CONSOLE: Final = "console"
 METRICS: Final = {"worker": "metrics_worker", "sink": "metrics_sink", "notify": "metrics_notify"}
 """Each part's name in the list of addresses, in the order of the ports."""
 USUAL: Final = {
@@ -30,8 +31,9 @@ USUAL: Final = {
     "metrics_sink": 9465,
     "metrics_notify": 9466,
     "gateway": 4318,
+    "console": 8125,
 }
-_SETTINGS: Final = {NOTIFY: "notify_port", GATEWAY: "gateway_port"}
+_SETTINGS: Final = {NOTIFY: "notify_port", GATEWAY: "gateway_port", CONSOLE: "console_port"}
 """The settings of the ports that are not those of metrics."""
 FILE_NAME: Final = "ports.json"
 
@@ -74,6 +76,8 @@ class ServicePorts:
         with self._guard:
             if part == GATEWAY:
                 return {"gateway_port": self._ports[GATEWAY]}
+            if part == CONSOLE:
+                return {"console_port": self._ports[CONSOLE]}
             return {"notify_port": self._ports[NOTIFY], "metrics_port": self._ports[METRICS[part]]}
 
     def choose_again(self, part: str) -> bool:

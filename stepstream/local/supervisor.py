@@ -37,7 +37,7 @@ from stepstream.local.embedded.disk import require_folder
 from stepstream.local.engines import Engines
 from stepstream.local.folder import DocumentFolder
 from stepstream.local.processes.supervised import ProcessStatus, Report, SupervisedProcess
-from stepstream.local.service_ports import GATEWAY, METRICS, NOTIFY, ServicePorts
+from stepstream.local.service_ports import CONSOLE, GATEWAY, METRICS, NOTIFY, ServicePorts
 from stepstream.schemas.settings import SECRETS, Settings
 
 READY_S: Final = 30.0
@@ -51,9 +51,13 @@ SECRETS_OF: Final = {
     "sink": frozenset({"kafka_sasl_password", "clickhouse_password"}),
     "notify": frozenset({"kafka_sasl_password"}),
     "gateway": frozenset({"kafka_sasl_password"}),
+    # It reads as the reading user; the other login is for stores that have only one.
+    "console": frozenset(
+        {"kafka_sasl_password", "clickhouse_reader_password", "clickhouse_password"}
+    ),
 }
 """The secrets that each process gets: those it needs."""
-ENDING: Final = ("gateway", "worker", "notify", "sink")
+ENDING: Final = ("console", "gateway", "worker", "notify", "sink")
 """The order of stopping: what the worker publishes last is still delivered and stored."""
 
 NEEDED: Final = {
@@ -173,6 +177,11 @@ class Pipeline:
         return self._ports.urls().get(GATEWAY, "")
 
     @property
+    def console_url(self) -> str:
+        """Where the console is; empty where the settings turn it off."""
+        return self._ports.urls().get(CONSOLE, "")
+
+    @property
     def metrics_urls(self) -> dict[str, str]:
         """Where worker, sink and notifier serve their metrics; without those that the settings turn
         off."""
@@ -224,7 +233,13 @@ class Pipeline:
     def _refuse_same_ports(self) -> None:
         """Two servers cannot share a port: the second would report that another program has it."""
         names: dict[int, str] = {}
-        for name in ("kafka_port", "clickhouse_port", "notify_port", "gateway_port"):
+        for name in (
+            "kafka_port",
+            "clickhouse_port",
+            "notify_port",
+            "gateway_port",
+            "console_port",
+        ):
             port = getattr(self._settings, name)
             if port > 0 and port in names:
                 raise PipelineError(
@@ -244,6 +259,8 @@ class Pipeline:
         found = {name: value for side in sides for name, value in side.result().items()}
         self._settings = self._settings.model_copy(update=found)
         self._run("sink", self._settings)
+        if self._settings.console_port >= 0:
+            self._run(CONSOLE, self._settings)
 
     def _start_kafka_side(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -320,6 +337,7 @@ class Pipeline:
     def _wait_ready(self) -> None:
         """Wait until worker, notifier and sink have every partition, and the gateway answers."""
         client = topics.admin(self._settings)
+        # Not for the console: no event is lost while it starts.
         waiting = {*groups.PARTS, *({GATEWAY} & self._processes.keys())}
         deadline = time.monotonic() + READY_S
         while waiting:
@@ -382,6 +400,7 @@ class Pipeline:
             "gateway_url": self.gateway_url,
             **self._ports.of("notify"),
             **self._ports.of(GATEWAY),
+            **self._ports.of(CONSOLE),
         }
         if not self._settings.credentials_file:
             writer = self._engines.access.writer

@@ -43,6 +43,7 @@ COLOURS: Final = {
     "sink": "green",
     "notify": "bright_red",
     "gateway": "bright_blue",
+    "console": "bright_cyan",
     "documents": "blue",
 }
 
@@ -123,6 +124,12 @@ def _gateway(pipeline: Pipeline) -> str:
     )
 
 
+def _console(pipeline: Pipeline) -> str:
+    if not pipeline.console_url:
+        return "off"
+    return f"{pipeline.console_url} (`stepstream open` opens it, signed in)"
+
+
 def _print_line(console: Console, part: str, line: str) -> None:
     """Print a line of a part; with the time when the output goes to a file."""
     stamp = "" if console.is_terminal else f"{datetime.now().astimezone():%H:%M:%S} "
@@ -175,6 +182,7 @@ def _facts(given: Settings, pipeline: Pipeline) -> list[tuple[str, str]]:
             "any language",
             f"JSON to the topic {settings.topic_prefix}.steps, key trace_id, partitioner murmur2",
         ),
+        ("console", _console(pipeline)),
         ("see runs", "stepstream runs; stepstream trace --last"),
         (
             "query",

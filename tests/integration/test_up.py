@@ -161,7 +161,15 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     secrets = json.loads((folder / "data" / "secrets.json").read_text())
     keeper = background([sys.executable, "-c", KEEP], folder)
     pids = json.loads(read_until(keeper, "{")[-1])
-    assert set(pids) == {"kafka", "clickhouse", "worker", "notify", "gateway", "sink"}
+    assert set(pids) == {
+        "kafka",
+        "clickhouse",
+        "worker",
+        "notify",
+        "gateway",
+        "sink",
+        "console",
+    }
     found = endpoints.read(folder)
     assert found is not None
     assert (found.writer.password, found.reader.password) == (
@@ -208,7 +216,7 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
         status = pipeline.status()
         assert status.engines == {}
         names = [process.name for process in status.processes]
-        assert names == ["worker", "notify", "gateway", "sink"]
+        assert names == ["worker", "notify", "gateway", "sink", "console"]
         assert status.healthy
         for part in ("worker", "notify", "sink"):
             place = [
@@ -240,7 +248,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
     reported: list[tuple[str, str]] = []
     with Pipeline(settings, report=lambda who, line: reported.append((who, line))) as pipeline:
         before = pipeline.pids()
-        for name in ("worker", "notify", "gateway", "sink"):
+        for name in ("worker", "notify", "gateway", "sink", "console"):
             pipeline.kill(name)
         wait_until(
             lambda: all(
@@ -252,7 +260,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         after = pipeline.pids()
         assert set(before) == set(after)
         assert all(before[name] != after[name] for name in before)
-        assert set(before) == {"worker", "notify", "gateway", "sink"}
+        assert set(before) == {"worker", "notify", "gateway", "sink", "console"}
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         niceness = {
             name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
@@ -262,6 +270,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
             "worker": {usual},
             "notify": {usual},
             "gateway": {usual},
+            "console": {usual},
             "sink": {max(usual, NICENESS)},
         }  # an alert cannot wait
     assert {
@@ -273,6 +282,7 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
         "notify",
         "gateway",
         "sink",
+        "console",
     }
 
 

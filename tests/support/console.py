@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,21 +110,22 @@ class Page:
 
     def open(self) -> None:
         """Follow the run in a thread until ``close``."""
-        self._connection = self.client.connection()
+        connection = self.client.connection()
         headers = {"Cookie": self.client.cookie}
         if self.last_id:
             headers["Last-Event-ID"] = self.last_id
         path = f"/api/v1/live?run={self.trace_id}&alerts=1&runs=1"
-        self._connection.request("GET", path, headers=headers)
-        self._answer = self._connection.getresponse()
+        connection.request("GET", path, headers=headers)
+        self._socket = connection.sock
+        self._answer = connection.getresponse()
         assert self._answer.status == 200, self._answer.read()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         with suppress(OSError):
-            self._connection.sock.close()
-        self._connection.close()
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._answer.close()
         self._thread.join(30)
 
     def seen(self, name: str) -> list[Any]:

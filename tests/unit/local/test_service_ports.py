@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_the_usual_ports_are_taken_where_they_are_free(tmp_path: Path) -> None:
     assert found.urls() == {
         "notify": "http://127.0.0.1:8124",
         "gateway": "http://127.0.0.1:4318",
+        "console": "http://127.0.0.1:8125",
         "metrics_worker": "http://127.0.0.1:9464/metrics",
         "metrics_sink": "http://127.0.0.1:9465/metrics",
         "metrics_notify": "http://127.0.0.1:9466/metrics",
@@ -65,7 +67,8 @@ def test_chosen_ports_are_the_same_at_the_next_start(tmp_path: Path) -> None:
 
 def test_a_metrics_port_is_the_first_of_three(tmp_path: Path) -> None:
     """Worker, sink and notifier do not meet on one port."""
-    found = ports(tmp_path, metrics_port=39464, notify_port=39000, gateway_port=39318)
+    fixed: Any = {"notify_port": 39000, "gateway_port": 39318, "console_port": 39125}
+    found = ports(tmp_path, metrics_port=39464, **fixed)
     assert all_of(found) == {
         "notify": 39000,
         "worker": 39464,
@@ -74,7 +77,7 @@ def test_a_metrics_port_is_the_first_of_three(tmp_path: Path) -> None:
     }
     found.save()
     assert (tmp_path / "ports.json").read_text() == "{}"  # what is set is not remembered
-    off = ports(tmp_path, metrics_port=-1, notify_port=-1, gateway_port=-1)
+    off = ports(tmp_path, metrics_port=-1, notify_port=-1, gateway_port=-1, console_port=-1)
     assert (off.urls(), set(all_of(off).values())) == ({}, {-1})
     assert (
         ports(tmp_path, metrics_port=39464, metrics_host="0.0.0.0").urls()["metrics_sink"]
@@ -188,3 +191,10 @@ def test_the_gateway_s_port_is_chosen_set_or_turned_off(tmp_path: Path) -> None:
     assert "gateway" not in ports(tmp_path, gateway_port=-1).urls()
     with pytest.raises(AddressTaken, match="gateway_port"):
         ports(tmp_path, gateway_port=39318, taken=(39318,)).check()
+
+
+def test_the_console_s_port_is_chosen_set_or_turned_off(tmp_path: Path) -> None:
+    found = ports(tmp_path, usual=True, taken=(8125,))
+    assert found.of("console")["console_port"] not in (0, 8125)
+    assert ports(tmp_path, console_port=39125).of("console") == {"console_port": 39125}
+    assert "console" not in ports(tmp_path, console_port=-1).urls()

@@ -1,0 +1,236 @@
+"""The console over a real Kafka, a real store and a real sink."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepstream.console.live.tail import Tail
+from stepstream.schemas.partitioner import partition_for
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import migrate
+from tests.support.console import Client, Page, running
+from tests.support.processes import wait_until
+from tests.support.sink import create_topics, encoded, send, small_batches
+from tests.support.sink import running as sink
+
+PARTITIONS = 3
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\x00\ud7ff\"'&"
+
+
+@pytest.fixture
+def settings(
+    kafka_bootstrap: str, clickhouse_url: str, topic_prefix: str, clickhouse_database: str
+) -> Settings:
+    settings = small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database)
+    create_topics(settings, PARTITIONS)
+    migrate(settings)
+    return settings
+
+
+def console_of(settings: Settings, folder: Path, **more: Any) -> Any:
+    given = settings.model_dump(include={"kafka_brokers", "topic_prefix", "clickhouse_database"})
+    given |= {
+        "clickhouse_url": settings.clickhouse_url,
+        "clickhouse_user": settings.clickhouse_user,
+        "clickhouse_password": settings.clickhouse_password.get_secret_value(),
+        "console_query_timeout": "60s",
+    }
+    return running(folder, **given, **more)
+
+
+class Agent:
+    """Sends the steps of one run, a few at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.trace_id = uuid.uuid4().hex
+        self.sent: set[str] = set()
+        self._settings = settings
+
+    def work(self, steps: int, **fields: Any) -> None:
+        """Begin and end some steps."""
+        records = []
+        for _ in range(steps):
+            number = len(self.sent)
+            step_id = f"{number + 1:016x}"
+            now_us = time.time_ns() // 1_000
+            begun = {
+                "trace_id": self.trace_id,
+                "step_id": step_id,
+                "parent_step_id": "" if number == 0 else f"{1:016x}",
+                "kind": "tool_call",
+                "name": f"step {number}",
+                "project": "shop",
+                "agent": "support",
+                "start_time": now_us,
+                **fields,
+            }
+            ended = {**begun, "phase": "end", "end_time": now_us + 5, "cost_usd": "0.001"}
+            records.append((self.trace_id, encoded({**begun, "phase": "start"})))
+            records.append((self.trace_id, encoded(ended)))
+            self.sent.add(step_id)
+        send(self._settings, records)
+
+
+@pytest.mark.parametrize("buffer_bytes", [64 << 20, 20_000], ids=["roomy", "small"])
+def test_no_step_is_missed_while_the_sink_stops_and_starts(
+    settings: Settings, tmp_path: Path, buffer_bytes: int
+) -> None:
+    """Snapshot and stream together have every step, whatever the sink has stored of them.
+
+    With the small buffer the records that the sink lacks do not fit: they are read again.
+    """
+    agent, other = Agent(settings), Agent(settings)
+    while partition_for(other.trace_id, PARTITIONS) != partition_for(agent.trace_id, PARTITIONS):
+        other = Agent(settings)
+    with console_of(settings, tmp_path, buffer_bytes=buffer_bytes) as client:
+        with sink(settings):
+            agent.work(20)
+            wait_until(lambda: stored(client, agent) == 20, 60, "twenty stored steps")
+        # The sink is gone: these are in Kafka alone.
+        agent.work(30)
+        other.work(100)
+        warm = Page(client, other.trace_id)
+        warm.open()
+        wait_until(lambda: warm.ended == other.sent, 60, "the other run")
+
+        page = Page(client, agent.trace_id)
+        going = threading.Event()
+        worker = threading.Thread(target=keep_working, args=(agent, going))
+        worker.start()
+        page.open()
+        wait_until(lambda: bool(page.seen("ready")), 60, "the snapshot")
+        assert page.seen("ready")[0]["store_behind"] >= 60
+        with sink(settings):
+            wait_until(lambda: stored(client, agent) > 50, 60, "the sink's progress")
+            going.set()
+            worker.join()
+            wait_until(lambda: page.ended == agent.sent, 60, "every step")
+            wait_until(lambda: stored(client, agent) == len(agent.sent), 60, "a stored run")
+        page.close()
+        warm.close()
+        assert len(page.ended) == len(agent.sent)
+        costs = [step["cost_usd"] for (_, phase), step in page.steps.items() if phase == "end"]
+        assert sum(costs) == pytest.approx(0.001 * len(agent.sent))
+
+
+def keep_working(agent: Agent, stop: threading.Event) -> None:
+    while not stop.wait(0.05):
+        agent.work(2)
+
+
+def stored(client: Client, agent: Agent) -> int:
+    """How many steps the store has."""
+    got = client.get(f"/api/v1/runs/{agent.trace_id}/steps")
+    return (
+        sum(end is not None for end in got.json["columns"]["end_time"]) if got.status == 200 else 0
+    )
+
+
+def test_a_page_that_connects_again_continues_where_it_was(
+    settings: Settings, tmp_path: Path
+) -> None:
+    agent = Agent(settings)
+    with console_of(settings, tmp_path) as client:
+        agent.work(5)
+        page = Page(client, agent.trace_id)
+        page.open()
+        wait_until(lambda: page.ended == agent.sent, 60, "five steps")
+        page.close()
+        agent.work(5)
+        page.events.clear()
+        before = page.repeats
+        page.open()
+        wait_until(lambda: page.ended == agent.sent, 60, "ten steps")
+        assert page.seen("ready")[0]["resumed"]
+        assert page.repeats == before
+        page.close()
+
+
+def test_a_page_outlives_the_console(settings: Settings, tmp_path: Path) -> None:
+    """After a restart the cookie and the position are still valid."""
+    agent = Agent(settings)
+    with sink(settings):
+        with console_of(settings, tmp_path) as client:
+            agent.work(5)
+            page = Page(client, agent.trace_id)
+            page.open()
+            wait_until(lambda: page.ended == agent.sent, 60, "five steps")
+        page.close()
+        agent.work(5)
+        with console_of(settings, tmp_path) as again:
+            page.client = Client(again.console, page.client.cookie)
+            page.open()
+            wait_until(lambda: page.ended == agent.sent, 60, "ten steps")
+            page.close()
+
+
+def test_hostile_text_stays_text(settings: Settings, tmp_path: Path) -> None:
+    agent = Agent(settings)
+    hostile = dict.fromkeys(
+        ("name", "tool", "model", "error_type", "error_message", "agent", "input"), HOSTILE
+    )
+    with console_of(settings, tmp_path) as client, sink(settings):
+        agent.work(3, **{**hostile, "status": "error", "attributes": {HOSTILE: HOSTILE}})
+        wait_until(lambda: stored(client, agent) == 3, 60, "stored steps")
+        steps = client.get(f"/api/v1/runs/{agent.trace_id}/steps")
+        step = steps.json["columns"]["step_id"][0]
+        content = client.get(f"/api/v1/runs/{agent.trace_id}/steps/{step}/content")
+
+    assert steps.headers["content-type"] == "application/json"
+    assert steps.headers["x-content-type-options"] == "nosniff"
+    assert "<script>" in steps.json["columns"]["error_message"][0]
+    assert content.json["input"].startswith("<script>")
+    assert content.json["attributes"]
+
+
+def test_wrong_ids_get_the_nearest_ones(settings: Settings, tmp_path: Path) -> None:
+    agent = Agent(settings)
+    with console_of(settings, tmp_path) as client, sink(settings):
+        agent.work(2)
+        wait_until(lambda: stored(client, agent) == 2, 60, "stored steps")
+        run = f"/api/v1/runs/{agent.trace_id}"
+        wrong_step = client.get(f"{run}/steps/{2:015x}3/content")
+        wrong_run = client.get("/api/v1/runs/" + "f" * 32)
+        beginning = client.get(f"/api/v1/runs/{agent.trace_id[:10]}/steps")
+        no_id = client.get("/api/v1/runs/nonsense")
+
+    assert wrong_step.status == 404
+    assert wrong_step.json["nearest"]
+    assert wrong_run.status == 404
+    assert beginning.json["trace_id"] == agent.trace_id
+    assert no_id.status == 404
+
+
+def test_a_stop_is_recorded_with_the_user(settings: Settings, tmp_path: Path) -> None:
+    agent = Agent(settings)
+    with console_of(settings, tmp_path) as client, sink(settings):
+        agent.work(2)
+        wait_until(lambda: stored(client, agent) == 2, 60, "stored steps")
+        page = Page(client, agent.trace_id)
+        page.open()
+        wait_until(lambda: bool(page.seen("ready")), 60, "the stream")
+        user = client.get("/api/v1/session").json["user"]
+        got = client.post(f"/api/v1/runs/{agent.trace_id}/pause", {"reason": "too expensive"})
+        page.close()
+
+    assert got.status == 200, got.body
+    assert (got.json["action"], got.json["by"]) == ("pause", user)
+    assert got.json["trace_id"] == agent.trace_id
+
+
+def test_a_tail_without_viewers_reads_nothing(settings: Settings) -> None:
+    tail = Tail(settings)
+    try:
+        assert not tail.is_ready
+        tail.enter()
+        wait_until(lambda: tail.is_ready, 60, "the buffers")
+        tail.leave()
+        assert tail.health.kafka_ok
+    finally:
+        tail.close()
