@@ -100,12 +100,12 @@ def test_the_policy_of_the_same_name_is_replaced(settings: Settings) -> None:
 
 
 def test_an_incident_is_saved_and_fails_until_the_policy_finds_it(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, clickhouse_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The commands, as a person runs them; the file is not overwritten."""
     file = tmp_path / "incidents" / "costly.json"
     file.parent.mkdir()
-    flags = ["--clickhouse-url", settings.clickhouse_url]
+    flags = ["--clickhouse-url", clickhouse_url]  # with its login
     flags += ["--clickhouse-database", settings.clickhouse_database]
     save = ["incident", "save", RUNS[0].trace_id, "-o", str(file), "--name", "costly", *flags]
     assert stepstream(save) == 0
