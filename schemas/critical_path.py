@@ -56,5 +56,5 @@ def critical_path(spans: Iterable[Span]) -> list[OnPath]:
         own[span.step_id] = max(0, spent + at - start)
     return [
         OnPath(step_id, own[step_id])
-        for step_id in sorted(own, key=lambda one: (known[one].start_us, one))
+        for step_id in sorted(own, key=lambda one: (known[one].start_us, -known[one].end_us, one))
     ]

@@ -58,6 +58,10 @@ class TraceOptions:
     """Which run is shown, and how much of it."""
 
     run: RunArgument = None
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[OTHER]", help="Another run to show next to the first one."),
+    ] = None
     last: LastOption = False
     project: ProjectOption = None
     environment: EnvironmentOption = None
@@ -160,7 +164,8 @@ def trace(settings: Settings, options: TraceOptions, format: FormatOption = Form
     """Show one run as a tree.
 
     For each step: duration, cost, tokens, and whether it failed or is still running. Below it: the
-    run's alerts.
+    critical path, what followed each failure, and the run's alerts. Two runs are shown next to each
+    other, their steps aligned.
     """
     from stepstream.cli import printing
 
@@ -168,6 +173,9 @@ def trace(settings: Settings, options: TraceOptions, format: FormatOption = Form
         raise Failure(
             "name one run: its id (or a unique beginning of it), or --last for the newest", USAGE
         )
+    if options.other is not None:
+        _compare(settings, options, format)
+        return
     found = _read(settings, options, whole=options.full or format is not Format.TABLE)
     if options.html is not None:
         _write_page(found, options, options.html)
@@ -186,6 +194,29 @@ def trace(settings: Settings, options: TraceOptions, format: FormatOption = Form
         printing.show(text)
     else:
         _print_trace(found, format)
+
+
+def _compare(settings: Settings, options: TraceOptions, format: Format) -> None:
+    """Two runs next to each other."""
+    from stepstream.cli import printing, queries
+    from stepstream.render.compare import Side, render_comparison
+    from stepstream.render.heading import View
+
+    if format is not Format.TABLE or options.step is not None:
+        raise Failure("two runs are printed as a table, without --format and --step", USAGE)
+    with queries.store(settings) as client:
+        sides = [
+            queries.read_trace(client, queries.find_run(client, prefix))
+            for prefix in (options.run or "", options.other or "")
+        ]
+    view = View(
+        width=options.width or printing.picture_width(),
+        now_us=_now_us(),
+        limit=options.limit,
+        glyphs=printing.glyphs(),
+    )
+    left, right = (Side(found.run, found.steps) for found in sides)
+    printing.show(render_comparison(left, right, view))
 
 
 def _read(settings: Settings, options: TraceOptions, *, whole: bool) -> Trace:

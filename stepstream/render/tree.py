@@ -15,6 +15,7 @@ from stepstream.render.arrange import Hidden, Line, arrange
 from stepstream.render.glyphs import Glyphs
 from stepstream.render.heading import View, heading
 from stepstream.render.rows import RunRow, StepRow
+from stepstream.render.story import story
 from stepstream.render.values import (
     clean_lines,
     clip,
@@ -69,6 +70,8 @@ def render_trace(
         elif line.step is not None:
             parts.append(_step(line, line.step, line.step.step_id in evidence, columns, view))
             parts.extend(_below(line, line.step, view))
+    if below := story(steps, view):
+        parts += [Text(""), *below]
     if alerts:
         parts.append(Text(""))
         ordered = sorted(alerts, key=lambda alert: alert.opened_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,9 @@ from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.question_data import KnownRun, store_runs
 
 DAY = timedelta(days=1)
+PARTS_READ = re.compile(
+    r"ReadFromMergeTree \(\S+steps_raw\)\n(?:(?!.*ReadFrom).*\n)*?.*Parts: (\d+) "
+)
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
 
 
@@ -360,6 +364,21 @@ def test_a_query_runs_over_http_with_its_parameters(ask: Ask, client: Client) ->
     answer = ask("cost", by="model")
     again = client.query(answer.sql, parameters=dict(answer.parameters))
     assert [tuple(row) for row in again.result_rows] == answer.rows
+
+
+@pytest.mark.parametrize("question", ["cost", "waste", "slowest", "percentiles", "search"])
+def test_no_more_partitions_are_read_than_the_window_needs(
+    ask: Ask, client: Client, question: str
+) -> None:
+    """By ClickHouse's own plan: steps are kept by day, and three days ago is not asked about."""
+    given = {"text": "found"} if question == "search" else {}
+    answer = ask(question, **given)
+    plan = client.query(f"EXPLAIN indexes = 1 {answer.sql}", parameters=dict(answer.parameters))
+    text = "\n".join(str(line) for (line,) in plan.result_rows)
+    read = [int(parts) for parts in PARTS_READ.findall(text)]
+    assert read
+    # A part is of one day; the day before yesterday is not asked about.
+    assert max(read) <= 2, text
 
 
 def test_programs_get_the_same_answer(settings: Settings, ask: Ask) -> None:

@@ -127,6 +127,11 @@ project shop · environment demo · version v12
 ▸  │ └╴ledger                          ░░░░░░░░░░   1.09s+
    └╴answer · acorn-7b                  ████        400 ms  unpriced       90→10
 
+critical path  refund 770 ms → plan 400 ms → policies 230 ms → refund_order 100
+               ms → refund_order 10 ms → ledger 90 ms → answer 400 ms
+after failure  refund_order 00000000: then refund_order (ok); tried again once
+               and went well
+
 12:03:08 ERROR tool-error-ignored support/refund: refund_order failed and the
          run went on; still running
          alert a1"""
