@@ -1,6 +1,15 @@
 """What people test their own parts against.
 
-The behaviour suite of detectors (it needs the extra ``worker``).
+Programs that use the SDK: what was recorded, in memory.
+
+from stepstream.testing import recording
+
+def test_my_agent() -> None:
+    with recording() as recorded:
+        answer("Where is order 7?")
+    assert recorded.only_run().tools == ["lookup_order"]
+
+Detectors: their behaviour suite (it needs the extra ``worker``).
 
 from stepstream.testing import DetectorCase, check_detector
 
@@ -11,19 +20,26 @@ def test_my_detector() -> None:
 
 from __future__ import annotations
 
-from stepstream.testing.cases import DetectorCase, ended, root, started
-from stepstream.testing.detectors import (
-    check_detector,
-    check_duplicates,
-    check_findings,
-    check_order,
-    check_restart,
-    check_state,
-    check_time,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepstream.testing.cases import DetectorCase, ended, root, started
+    from stepstream.testing.detectors import (
+        check_detector,
+        check_duplicates,
+        check_findings,
+        check_order,
+        check_restart,
+        check_state,
+        check_time,
+    )
+    from stepstream.testing.runs import Recorded, RecordedRun, recording
 
 __all__ = [
     "DetectorCase",
+    "Recorded",
+    "RecordedRun",
     "check_detector",
     "check_duplicates",
     "check_findings",
@@ -32,6 +48,20 @@ __all__ = [
     "check_state",
     "check_time",
     "ended",
+    "recording",
     "root",
     "started",
 ]
+
+# Loaded when they are used: a test of an agent needs nothing of the worker.
+_MODULES = {
+    **dict.fromkeys(("DetectorCase", "ended", "root", "started"), "cases"),
+    **dict.fromkeys(("Recorded", "RecordedRun", "recording"), "runs"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULES.get(name, "detectors")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

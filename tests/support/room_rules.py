@@ -85,6 +85,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     },
     "stepstream/testing": {
         "schemas",
+        "producers",
         "stream/core",
         "stream/run",
         "stream/detectors",
