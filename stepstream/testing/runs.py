@@ -2,7 +2,7 @@
 
 from stepstream.testing import recording
 
-def test_the_agent_looks_the_order up():
+def test_the_agent_calls_the_tool():
     with recording() as recorded:
         answer("Where is order 7?")
     run = recorded.only_run()
