@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 OVERHEAD_BYTES: Final = 200
 """What a record takes in memory besides its key and value."""
+MAX_WATCHED: Final = 50_000
+"""Records of one key that are ready for its viewers."""
 
 
 class Kept(NamedTuple):
@@ -32,7 +34,9 @@ Read = Callable[[Kept], dict[str, Any] | None]
 class PartitionBuffer:
     """Holds every record of the partition with an offset in ``first`` to ``next``, without end.
 
-    Records of keys that are watched are read once, for all viewers. Not thread-safe.
+    Records of keys that are watched are read once, for all viewers, and stay when others are
+    dropped for want of room: reading them again would take longer than new ones need to arrive.
+    Not thread-safe.
     """
 
     def __init__(self, first: int, read: Read) -> None:
@@ -43,6 +47,8 @@ class PartitionBuffer:
         self._read = read
         self._watched: dict[bytes, deque[Item]] = {}
         self._viewers: dict[bytes, int] = {}
+        self._from: dict[bytes, int] = {}
+        """Of a watched key: the offset from which on all its records are there."""
 
     def add(self, record: Kept) -> None:
         """Add the newest record. Those with an offset that is known already are ignored."""
@@ -55,28 +61,35 @@ class PartitionBuffer:
             items = self._watched.get(key)
             if items is not None:
                 items.append(Item(record.offset, self._read(record)))
+                if len(items) > MAX_WATCHED:
+                    self._from[key] = items.popleft().offset + 1
 
     def drop_below(self, offset: int) -> None:
         """Forget records with a lower offset: the store has them."""
+        self._drop(offset)
+        for key, items in self._watched.items():
+            while items and items[0].offset < offset:
+                items.popleft()
+            self._from[key] = max(self._from[key], min(offset, self.next))
+
+    def _drop(self, offset: int) -> None:
         while self._records and self._records[0].offset < offset:
             self.bytes -= _size(self._records.popleft())
         self.first = max(self.first, min(offset, self.next))
-        for items in self._watched.values():
-            while items and items[0].offset < self.first:
-                items.popleft()
 
     def drop_oldest(self) -> None:
         """Forget the oldest record because there is no room, although the store lacks it."""
         if self._records:
-            self.drop_below(self._records[0].offset + 1)
+            self._drop(self._records[0].offset + 1)
 
     def restart(self, first: int) -> None:
         """Forget everything and begin at ``first``, as where the topic was made anew."""
         self._records.clear()
         self.bytes = 0
         self.first = self.next = first
-        for items in self._watched.values():
+        for key, items in self._watched.items():
             items.clear()
+            self._from[key] = first
 
     def watch(self, key: bytes) -> None:
         """A viewer is interested in a key; the empty one stands for every record."""
@@ -85,6 +98,7 @@ class PartitionBuffer:
             matching: Iterable[Kept] = (
                 record for record in self._records if not key or record.key == key
             )
+            self._from[key] = self.first
             self._watched[key] = deque(Item(one.offset, self._read(one)) for one in matching)
 
     def unwatch(self, key: bytes) -> None:
@@ -95,6 +109,11 @@ class PartitionBuffer:
         else:
             self._viewers.pop(key, None)
             self._watched.pop(key, None)
+            self._from.pop(key, None)
+
+    def first_of(self, key: bytes) -> int:
+        """The offset from which on all records of a watched key are there."""
+        return self._from[key]
 
     def since(self, key: bytes, offset: int) -> list[Item]:
         """Records of a watched key from ``offset`` on, oldest first."""

@@ -128,11 +128,12 @@ class Tail:
             buffer = self._buffers.get(place)
             return (offset, []) if buffer is None else (buffer.next, buffer.since(key, offset))
 
-    def bounds(self, place: Place) -> tuple[int, int, int]:
-        """Committed by the sink, first in the buffer, next to come."""
+    def bounds(self, place: Place, key: bytes) -> tuple[int, int, int]:
+        """Committed by the sink, first that is there of a watched key, next to come."""
         with self._lock:
             buffer = self._buffers[place]
-            return self._committed.get(place, buffer.first), buffer.first, buffer.next
+            first = buffer.first_of(key)
+            return self._committed.get(place, first), first, buffer.next
 
     def read_back(self, place: Place, key: bytes, first: int, end: int) -> list[Item]:
         """A key's records in [first, end) from Kafka: what the buffer had no room for. Blocks.

@@ -76,7 +76,7 @@ class View:
         self.behind = 0
         resumed = True
         for source in self.sources:
-            committed, first, following = self._tail.bounds(source.place)
+            committed, first, following = self._tail.bounds(source.place, source.key)
             wanted = resume.get(source.place, -1)
             source.earlier, source.is_current = [], False
             self.behind += max(0, following - committed)
@@ -105,7 +105,7 @@ class View:
         return any(self._is_lost(source) for source in self.sources)
 
     def _is_lost(self, source: Source) -> bool:
-        _, first, _ = self._tail.bounds(source.place)
+        _, first, _ = self._tail.bounds(source.place, source.key)
         if source.position < first:
             return True
         if not source.is_current:

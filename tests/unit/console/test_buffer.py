@@ -93,8 +93,24 @@ def test_it_has_exactly_the_records_between_first_and_next(
             buffer.watch(b"a")
     buffer.watch(b"a")
 
-    expected = [at for at, key in added if key == b"a" and at >= buffer.first]
-    assert offsets(buffer, b"a", 0) == expected
+    first = buffer.first_of(b"a")
+    assert offsets(buffer, b"a", first) == [at for at, key in added if key == b"a" and at >= first]
+    assert first <= buffer.first
     assert buffer.first <= buffer.next
     inside = sum(1 for at, _ in added if at >= buffer.first)
     assert buffer.bytes == inside * 202
+
+
+def test_records_of_a_watched_key_stay_where_others_are_dropped() -> None:
+    buffer = PartitionBuffer(0, read)
+    buffer.watch(b"a")
+    for offset in range(5):
+        buffer.add(kept(offset))
+        buffer.drop_oldest()
+
+    assert (buffer.first, buffer.bytes) == (5, 0)
+    assert offsets(buffer, b"a", 0) == [0, 1, 2, 3, 4]
+
+    buffer.drop_below(3)
+    assert buffer.first_of(b"a") == 3
+    assert offsets(buffer, b"a", 0) == [3, 4]
