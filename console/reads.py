@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from stepstream.admin.versions import package_versions
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import require
+from stepstream.console import compare
 from stepstream.console.encode import answer, columns_of, plain
 from stepstream.console.login import user_of
 from stepstream.console.store import Store
@@ -243,10 +244,21 @@ class Reads:
         pair = [given.pop(name, "") for name in ("a", "b")]
         if not all(pair):
             raise WebError(400, "name two runs: ?a=ID&b=ID")
+        found, ids = [], []
         for one in pair:
             request.path_params["run"] = one
-            await self.known(request)
-        return _as_answer(await self._store.ask("compare-runs", run=pair[0], other=pair[1]))
+            ids.append((await self.known(request))["trace_id"])
+            steps = await self._store.ask("steps", run=ids[-1], limit=compare.MAX_STEPS)
+            found.append(steps.records())
+        rows = await self._store.run(lambda: compare.aligned(*found))
+        return {
+            "question": "compare",
+            "columns": list(compare.COLUMNS),
+            "rows": plain(rows),
+            "sentence": compare.sentence(rows),
+            "sql": "",
+            "parameters": dict(zip("ab", ids, strict=True)),
+        }
 
     async def alerts(self, request: Request) -> Parameters:
         given = within_projects(request, parameters_of(request))
