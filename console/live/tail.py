@@ -159,7 +159,7 @@ class Tail:
                     if record.key == key and record.offset < end:
                         found.append(Item(record.offset, read(record)))
                         size += len(record.value)
-                if size > self._buffer_bytes:
+                if size > BUFFER_BYTES:
                     raise KafkaUnreachable("the store is too far behind to show this run whole")
             if position < end:
                 raise KafkaUnreachable(f"{full} could not be read from offset {position} on")
