@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks test-web clean
+.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks test-web test-console clean
 
 # A venv of a Python that is too old, or of another one than the one asked for, is made anew.
 setup:
@@ -59,6 +59,10 @@ test-frameworks: setup
 # The console's front end without a browser: types, style and pure functions.
 test-web: setup
 	$(BIN)/python -m pytest tests/unit/console/test_web.py
+
+# The console's pages in Chromium (apt-get install chromium); skipped with the reason without it.
+test-console: setup
+	$(BIN)/python -m pytest tests/console -rs
 
 clean:
 	rm -rf .venv console/static console/web/node_modules build dist .mypy_cache .pytest_cache .ruff_cache

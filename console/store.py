@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from stepstream import queries
 from stepstream.common.web.errors import WebError
 from stepstream.queries.parameters import QuestionError, Unanswerable
+from stepstream.queries.question import time_limit
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import SECOND_US
 from stepstream.sinks.clickhouse.client import connect, explained
@@ -110,7 +111,8 @@ class Store:
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
         try:
-            self._connected().query("SELECT 1", settings={"max_execution_time": CHECK_S})
+            client = self._connected()
+            client.query("SELECT 1", settings=time_limit(client, CHECK_S))
         except ClickHouseError as error:
             if not error_code(error):
                 self._unavailable(str(explained(error, self._settings)))

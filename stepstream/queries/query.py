@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stepstream.common.settings import load_with_others, require_clickhouse
 from stepstream.queries.answer import Answer
 from stepstream.queries.ask import ask
+from stepstream.queries.question import time_limit
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -39,7 +40,7 @@ def query(
     with connect(in_force, readonly=True) as client:
         if not _STATEMENT.match(question):
             return ask(client, question, timeout_s=timeout_s, **parameters)
-        limits = {} if timeout_s is None else {"max_execution_time": timeout_s}
+        limits = time_limit(client, timeout_s)
         found = client.query(question, parameters=parameters, settings=limits)
         columns = dict(zip(found.column_names, found.result_columns, strict=False))
         empty: dict[str, list[Any]] = {name: [] for name in found.column_names}

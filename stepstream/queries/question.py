@@ -73,9 +73,21 @@ def type_of(parameter: Parameter) -> str:
     return TYPES[parameter.kind]
 
 
+def time_limit(client: Client, timeout_s: float | None) -> dict[str, float]:
+    """The setting that limits the time of a query; empty without a limit.
+
+    Empty as well for a user that may not change settings, as the reader of the embedded store: the
+    client refuses such a query before it is sent. The server's own limit stays.
+    """
+    known = client.server_settings.get("max_execution_time")
+    if timeout_s is None or (known is not None and known.readonly):
+        return {}
+    return {"max_execution_time": timeout_s}
+
+
 def rows_of(client: Client, timeout_s: float | None = None) -> Rows:
     """Runs queries on a client; each may take ``timeout_s``."""
-    settings = {} if timeout_s is None else {"max_execution_time": timeout_s}
+    settings = time_limit(client, timeout_s)
 
     def rows(sql: str, values: Values) -> list[Record]:
         parameters = used_parameters(sql, values)

@@ -9,10 +9,11 @@ export class Loader<T> {
   readonly #read: () => Promise<T>;
   #again = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #took = 0;
 
   constructor(read: () => Promise<T>) {
     this.#read = read;
-    onDestroy(() => clearTimeout(this.#timer));
+    onDestroy(() => this.#stop());
   }
 
   /** Loads; a call during a load makes one more load after it. */
@@ -22,7 +23,8 @@ export class Loader<T> {
       return;
     }
     this.loading = true;
-    clearTimeout(this.#timer);
+    this.#stop();
+    const began = performance.now();
     try {
       this.data = await this.#read();
       this.problem = null;
@@ -31,6 +33,7 @@ export class Loader<T> {
       // An outage ends by itself, so the page tries again by itself.
       this.#timer = setTimeout(() => void this.load(), live.value === "live" ? 4000 : 2000);
     }
+    this.#took = performance.now() - began;
     this.loading = false;
     if (this.#again) {
       this.#again = false;
@@ -38,9 +41,14 @@ export class Loader<T> {
     }
   }
 
-  /** Loads soon, at most once in `ms`. */
+  /** Loads in `ms`, later where the store is slow; calls until then are one load. */
   soon(ms = 500): void {
+    if (this.loading) return;
+    this.#timer ??= setTimeout(() => void this.load(), Math.max(ms, this.#took * 4));
+  }
+
+  #stop(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.load(), ms);
+    this.#timer = undefined;
   }
 }
