@@ -1,8 +1,9 @@
 """``accept``: the one function that decides whether a record is a valid step.
 
 The worker dead-letters what it rejects; the sink skips and counts the same records. The decision
-depends only on the record (key, partition, headers, value and Kafka timestamp) and never on the
-current time, so reading the record again gives the same decision.
+depends only on the record (key, partition, headers, value and Kafka timestamp), the limits and the
+number of partitions, and never on the current time, so reading the record again gives the same
+decision.
 
 Three outcomes: ``Accepted``, with the names of clamps if values were repaired; ``Misrouted``, a
 valid step on the wrong partition, to be sent again; ``Rejected``, with a reason from ``REASONS``.
@@ -105,7 +106,10 @@ class Misrouted(msgspec.Struct, gc=False):
 
 
 class Rejected(msgspec.Struct, gc=False):
-    """Not a valid step: ``reason`` is a key of ``REASONS``, ``detail`` names field and value."""
+    """Not a valid step: ``detail`` names field and value.
+
+    ``reason`` is a key of ``REASONS``, or ``poison`` from the worker.
+    """
 
     reason: str
     detail: str

@@ -59,7 +59,7 @@ class Counts:
 
 
 class BackgroundSender:
-    """Sends records of any thread to one transport, in the order of ``enqueue``.
+    """Sends records of any thread to one transport, in the order of ``enqueue`` within each run.
 
     ``encode`` and ``connect`` are called in the sender's thread; ``connect`` at the first record.
     ``other_bytes`` returns how much of ``max_bytes`` the encoder uses for steps that are open.
@@ -176,7 +176,8 @@ class BackgroundSender:
         return done
 
     def _settled_up_to(self, last: int) -> bool:
-        # Not by number: what is in the spool is few events late, and rarely anything.
+        # Spooled events are not tracked by number: ``flush`` waits until the spool has none of this
+        # sender, also of those that were enqueued after the call.
         return next(iter(self._pending), last + 1) > last and not self._spooled
 
     def _start(self) -> bool:

@@ -4,6 +4,9 @@ A partition has at most one pending batch. Its states:
 
     OPENING -> FILLING -> PLANNED -> INSERTING -> FILLING ...
 
+A batch that must be inserted again goes from INSERTING back to PLANNED; one that is split, to
+FILLING.
+
 ``README.md`` of this folder explains the protocol and what a crash in each state leaves behind.
 """
 
@@ -27,8 +30,8 @@ OTHER_TOPICS_FACTOR: Final = 3.0
 """Batches of topics other than steps wait up to this many times longer."""
 
 READ_AHEAD: Final = 1.5
-"""Reading of a partition stops at this many batches in memory: enough for the next batch to be
-complete when the store has finished one.
+"""Reading of a partition stops at this many batches in memory, by rows, or at one by bytes: enough
+for the next batch to be complete when the store has finished one.
 """
 
 OVERHEAD_BYTES: Final = 64
@@ -43,9 +46,10 @@ class BatchState(Enum):
     FILLING = "filling"
     """Records are collected; no batch is pending."""
     PLANNED = "planned"
-    """A batch is cut, and its range is not committed yet."""
+    """A batch is cut; its range is not committed yet, unless the batch is repeated."""
     INSERTING = "inserting"
-    """The range of the batch is committed; the store may have all of it or nothing."""
+    """The range of the batch is committed. Each block of it is stored as a whole or not at all;
+    some may be stored and others not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ from stepstream.stream.usage.windows.rules import WindowRules
 TICK_US: Final = 500_000
 """Log time between two ticks, while any run is open."""
 QUIET_US: Final = 120_000_000
-"""So long after an event ticks come every ``TICK_US``; later timers are long ones."""
+"""Up to this long after an event, time passes in steps of ``TICK_US``; after that in steps of
+``QUIET_TICK_US``, because the timers that are left are longer."""
 QUIET_TICK_US: Final = 10_000_000
 BATCH_US: Final = 100_000
 """Events within so much log time are one batch, as a worker reads them."""
@@ -79,7 +80,7 @@ class _KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A finding, and what its run had used when it was raised."""
+    """A finding, and what its run had used when it was raised; 0 if it is about no open run."""
 
     finding: FindingStruct
     cost_nanos: int
@@ -154,11 +155,13 @@ class OfflinePipeline:
         self._now_us = max(self._now_us, until_us)
 
     def finish(self, at_most_us: int) -> None:
-        """Let time pass until every run has closed, at most ``at_most_us``."""
+        """Let time pass until every run has closed, at most ``at_most_us``.
+
+        Then two minutes more, for findings about windows.
+        """
         until_us = self._now_us + at_most_us
         while self._steps.runs and self._now_us < until_us:
             self.wait(min(until_us, self._now_us + QUIET_US))
-        # Once more: what windows and incidents find comes after the runs have closed.
         self.wait(self._now_us + QUIET_US)
 
     def _next_tick(self, until_us: int) -> int:

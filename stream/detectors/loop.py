@@ -1,4 +1,4 @@
-"""What a run does: the same call again and again, a model whose price is unknown."""
+"""The same call again and again with the same answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _WAITING: Final = re.compile(
 )
 """Names of calls that are made until something else has happened."""
 _PATIENCE: Final = 5
-"""So many times as often may such a call be made."""
+"""For names that suggest waiting, the limit is this many times higher."""
 _NEW: Final = "new_us"
 """When a call was made last that had not been made before."""
 _REPETITION: Final = frozenset({"repetition"})
@@ -84,44 +84,48 @@ class LoopDetector(DetectorBase[Loop]):
         key = f"{step.kind}|{step.label}|{step.input_hash:x}|{step.output_hash:x}|{step.status}"
         seen: list[Any] | None = calls.get(key)
         if seen is None:
-            # A longer run goes on unobserved rather than growing its state record without a limit.
+            # Above so many different calls new ones are not remembered: the state record of the
+            # run would grow without a limit.
             if len(calls) < _MAX_CALLS:
-                calls[key] = [[step.step_id], step.start_us]
+                calls[key] = [[step.step_id], step.start_us, 1]
                 if step.kind != "llm_call":
                     # By the steps' own times, so that the order of arrival does not matter.
                     calls[_NEW] = max(step.start_us, calls.get(_NEW, 0))
             return NOTHING
         if self.has_fired(run, subject := f"{step.label}:{step.input_hash:x}"):
             return NOTHING
-        steps, last_us = seen
+        steps, last_us = seen[:2]
+        if len(seen) == 2:  # a state record of an earlier version has no count
+            seen.append(len(steps))
         if last_us < calls.get(_NEW, 0) <= step.start_us:
-            steps.clear()  # what came between was new: this call is made for the first time since
+            # What came between was new: this call is made for the first time since.
+            steps.clear()
+            seen[2] = 0
         seen[1] = max(last_us, step.start_us)
+        seen[2] += 1
         if len(steps) < MAX_EVIDENCE:
             steps.append(step.step_id)
-        if len(steps) < (
-            self._repeats
-            if not _WAITING.search(step.label)
-            else min(MAX_EVIDENCE, _PATIENCE * self._repeats)
-        ):
+        limit = self._repeats * (_PATIENCE if _WAITING.search(step.label) else 1)
+        if seen[2] < limit:
             return NOTHING
         if (
             is_reported_by(run, _REPORTED_BY)
             if step.kind == "llm_call"
             else is_reported_by(run, _REPETITION, step.label)
         ):
-            # of a model that asks for the same call again and again, the calls are reported
+            # The tool call that is repeated is reported already, and not the model call that asks
+            # for it as well.
             return NOTHING
         outcome = "failed the same way" if step.status == "error" else "gave the same answer"
         return (
             Observation(
-                message=f"{step.label} was called {len(steps)} times with the same input and "
+                message=f"{step.label} was called {seen[2]} times with the same input and "
                 f"{outcome}",
                 severity=self.severity("warning"),
                 subject=subject,
                 step_ids=tuple(steps),
-                value=float(len(steps)),
-                threshold=float(self._repeats),
+                value=float(seen[2]),
+                threshold=float(limit),
                 unit="count",
             ),
         )
