@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from stepstream.console.live.tail import Tail
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import migrate
 from tests.support.console import Client, Page, running
 from tests.support.processes import wait_until
@@ -29,6 +31,9 @@ def settings(
 ) -> Settings:
     settings = small_batches(kafka_bootstrap, clickhouse_url, topic_prefix, clickhouse_database)
     create_topics(settings, PARTITIONS)
+    control = NewTopic(topic(settings.topic_prefix, "control"), num_partitions=PARTITIONS)
+    admin = AdminClient(settings.kafka)
+    admin.create_topics([control])[control.topic].result(30)
     migrate(settings)
     return settings
 
