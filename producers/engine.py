@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from stepstream.producers.clock import Clock
 from stepstream.producers.control.commands import Commands
@@ -38,6 +39,13 @@ class EngineSource(Protocol):
         """The engine that records; None if recording is off."""
 
 
+class OpenRun(Protocol):
+    """A run, as the end of the process needs it."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End it; ``error`` is why."""
+
+
 class Engine:
     """The settings in force, and everything between a step and the transport.
 
@@ -56,7 +64,12 @@ class Engine:
         transport: Transport | None = None,
         redact: Callable[[str], str] | None = None,
         prices: Sequence[Prices] = (),
+        on_connect: Callable[[], None] | None = None,
+        on_run: Callable[[], bool] | None = None,
     ) -> None:
+        self._on_connect = on_connect
+        # Called when a run begins, until it returns True.
+        self._on_run = on_run
         self.settings = settings
         self.clock = clock
         # These fields are in the record of every step; a run may override some (Run._scoped).
@@ -74,6 +87,8 @@ class Engine:
         self._price_book: PriceBook | None = None
         self._listener: CommandListener | None = None
         self.commands = Commands()
+        # Weak references: a run that the program drops without ending it is not kept in memory.
+        self._open_runs: WeakSet[OpenRun] = WeakSet()
         self.sender = BackgroundSender(
             self._encode,
             self._connect,
@@ -105,6 +120,23 @@ class Engine:
             return nanos_from_usd(record.cost_usd)
         cost = self._loaded_prices().cost(record, None)
         return None if cost.source == "unpriced" else cost.nanos or 0
+
+    def run_began(self, run: OpenRun) -> None:
+        """Note an open run, so that it can be ended when the process is terminated."""
+        self._open_runs.add(run)
+        if self._on_run is not None and self._on_run():
+            self._on_run = None
+
+    def run_ended(self, run: OpenRun) -> None:
+        """Forget a run."""
+        self._open_runs.discard(run)
+
+    def open_runs(self) -> list[OpenRun]:
+        """The runs of this process, and agents inside runs, that have not ended."""
+        for _ in range(10):
+            with contextlib.suppress(RuntimeError):  # another thread began a run meanwhile
+                return list(self._open_runs)
+        return []
 
     def load_prices(self) -> None:
         """Start loading the price list in a thread, for a run with a budget. Returns at once."""
@@ -141,6 +173,8 @@ class Engine:
         return 0 if self._encoder is None else self._encoder.cached_bytes
 
     def _connect(self) -> Transport:
+        if self._on_connect is not None:
+            self._on_connect()
         return new_transport(self.settings) if self._transport is None else self._transport
 
     def _loaded_prices(self) -> PriceBook:
@@ -162,6 +196,7 @@ class Engine:
     def _after_fork(self) -> None:
         """Drop the encoder in the child: the parent's sender may have been using it."""
         self._encoder = None
+        self._open_runs = WeakSet()
         self._totals.reset()
 
 

@@ -60,6 +60,9 @@ _STATES: Final = ("new", "open", "ended", "off")
 current: Final[ContextVar[Step | None]] = ContextVar("stepstream_step", default=None)
 """The innermost step that was entered and not left, in this thread or task."""
 
+inherited: Final[ContextVar[Step | None]] = ContextVar("stepstream_inherited", default=None)
+"""The step that was current where this thread was started."""
+
 _COUNTS: Final = (*TOTALLED, *DETAILS)
 _KINDS: Final = frozenset(KINDS)
 _AGENT_FIELDS: Final = ("agent", "agent_version", "task", "session_id", "user_id")
@@ -90,6 +93,7 @@ class Step(StepOpener["Step", "Run"]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_began_ns",
         "_chunks",
         "_control",
@@ -107,6 +111,10 @@ class Step(StepOpener["Step", "Run"]):
         "_state",
         "_tracer",
     )
+
+    # For a step of another process (``remote``), and whether that one reports to Stepstream.
+    _is_remote = False
+    _reports = True
 
     # Set when the step starts.
     _began_ns: int
@@ -564,6 +572,9 @@ class Step(StepOpener["Step", "Run"]):
         )
         self._began_ns = engine.clock.steady_ns()
         self._state = OPEN
+        if parent is not None and parent._is_remote:
+            # A parent that reports to us too is waited for; another one may never arrive.
+            self._record.parent_remote = not parent._reports
         if self._kind == "tool_call":
             self._record.tool = self._record.name
         # The kind on the wire is one of a fixed list; the program's own word is kept.
@@ -576,7 +587,7 @@ class Step(StepOpener["Step", "Run"]):
                 self._set_field(name, value)
         # A copy, because the sender's thread reads the start while the program changes the record.
         engine.publish(_copy(self._record))
-        if parent is None or self._has_own_control():
+        if parent is None or parent._is_remote or self._has_own_control():
             self._take_control(engine, parent)
 
     @never_raises
@@ -630,10 +641,19 @@ class Step(StepOpener["Step", "Run"]):
         # Steps of other tracers and steps that are not recorded are no parents.
         while step is not None and (step._tracer is not self._tracer or step._state == OFF):
             step = step._outer
+        if step is not None and step._state == ENDED and step is inherited.get():
+            # This thread has outlived the run in which it was started.
+            step = None if step._root()._state == ENDED else step
         opener = self._opener
         if opener is None or opener._state not in (OPEN, ENDED):
             return step
         return step if step is not None and step._is_within(opener) else opener
+
+    def _root(self) -> Step:
+        step = self
+        while step._parent is not None and not step._parent._is_remote:
+            step = step._parent
+        return step
 
     def _is_within(self, other: Step) -> bool:
         step: Step | None = self
@@ -676,6 +696,7 @@ class Step(StepOpener["Step", "Run"]):
         if self._fields.get("budget") is not None:
             engine.load_prices()
         engine.commands.open(self._control)
+        engine.run_began(self)
         engine.listen()
 
     # --- ending ---
@@ -694,6 +715,7 @@ class Step(StepOpener["Step", "Run"]):
             self._settle(engine, self._reservations)
         if self._control is not None:
             engine.commands.close(self._control)
+            engine.run_ended(self)
         engine.publish(record)
 
     @never_raises

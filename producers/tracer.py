@@ -6,9 +6,10 @@ The functions of the module ``stepstream`` are the methods of one tracer.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
@@ -16,8 +17,19 @@ from stepstream.producers.engine import Engine
 from stepstream.producers.exit_summary import Totals, exit_line
 from stepstream.producers.forks import call_after_fork
 from stepstream.producers.opening import RunFields, StepFields, StepOpener
-from stepstream.producers.sdk_log import internal_error
-from stepstream.producers.steps import Run, Step, current
+from stepstream.producers.remote import (
+    TRACEPARENT,
+    TRACESTATE,
+    ContinuedRun,
+    RemoteStep,
+    context_from,
+    traceparent_of,
+    tracestate_with_ours,
+)
+from stepstream.producers.sdk_log import internal_error, suppressed
+from stepstream.producers.sigterm import FLUSH_S, Terminated, end_runs_on_sigterm
+from stepstream.producers.steps import OPEN, Run, Step, current
+from stepstream.producers.threads import keep_steps_in_pools, keep_steps_in_threads
 from stepstream.producers.transport.background_sender import EXIT_WAIT_S, Counts
 from stepstream.producers.transport.base import Transport
 from stepstream.schemas.endpoint import is_http
@@ -116,14 +128,63 @@ class Tracer(StepOpener[Step, Run]):
         step = current.get()
         while step is not None and not (step._tracer is self and step.step_id):
             step = step._outer
-        return step
+        return None if step is None or step._is_remote else step
 
     def current_run(self) -> Step | None:
         """The run of the current step (its root step); None if there is none."""
         step = self.current_step()
-        while step is not None and step._parent is not None:
-            step = step._parent
-        return step
+        return None if step is None else step._root()
+
+    # --- runs over several processes ---
+
+    def trace_headers(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The headers, with ``traceparent`` and ``tracestate`` of the current step.
+
+        For a request to another process that continues this run. Unchanged outside of a step.
+        """
+        return self._with_context(headers, str.lower)
+
+    def trace_environment(self, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment (default: this process's), with ``TRACEPARENT`` and ``TRACESTATE``."""
+        return self._with_context(os.environ if environment is None else environment, str.upper)
+
+    def trace_kafka_headers(
+        self, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> list[tuple[str, bytes]]:
+        """The headers of a Kafka record, with those of the current step."""
+        names = (TRACEPARENT, TRACESTATE)
+        kept = [(name, value) for name, value in headers if name.lower() not in names]
+        given = {name: value.decode("latin-1") for name, value in headers if name == TRACESTATE}
+        added = self._with_context(given, str.lower)
+        return [*kept, *((name, value.encode()) for name, value in added.items())]
+
+    def _with_context(
+        self, given: Mapping[str, str] | None, cased: Callable[[str], str]
+    ) -> dict[str, str]:
+        found = dict(given or {})
+        step = self.current_step()
+        if step is not None:
+            states = [found.pop(name) for name in list(found) if name.lower() == TRACESTATE]
+            for name in [name for name in found if name.lower() == TRACEPARENT]:
+                del found[name]
+            found[cased(TRACEPARENT)] = traceparent_of(step)
+            found[cased(TRACESTATE)] = tracestate_with_ours(",".join(states))
+        return found
+
+    def continue_run(self, context: object) -> ContinuedRun:
+        """A block (``with``, ``async with``) whose runs and steps belong to a run elsewhere.
+
+        ``context`` has the ``traceparent`` of that run: headers of a request or of a Kafka record,
+        or ``os.environ``. Without one, or with an invalid one, runs in the block are their own.
+        """
+        try:
+            found = None if suppressed.get() else context_from(context)
+            engine = None if found is None else self.engine()
+            if found is not None and engine is not None:
+                return ContinuedRun(RemoteStep(self, engine, found))
+        except Exception as error:
+            internal_error("continue_run", error)
+        return ContinuedRun(None)
 
     @property
     def counts(self) -> Counts:
@@ -192,6 +253,8 @@ class Tracer(StepOpener[Step, Run]):
         if not self._at_exit_registered:
             self._at_exit_registered = True
             atexit.register(self._at_exit)
+        if settings.thread_context:
+            keep_steps_in_threads()
         return Engine(
             settings,
             self._clock,
@@ -199,16 +262,37 @@ class Tracer(StepOpener[Step, Run]):
             transport=self._transport,
             redact=self._redact,
             prices=self._prices,
+            on_connect=keep_steps_in_pools if settings.thread_context else None,
+            on_run=self._watch_sigterm if settings.handle_sigterm else None,
         )
 
-    def _at_exit(self) -> None:
+    def _watch_sigterm(self) -> bool:
+        return end_runs_on_sigterm(self._at_sigterm)
+
+    def _at_sigterm(self) -> None:
+        """End the open steps of the main thread and all open runs as cancelled, and send them."""
+        engine = self._engine
+        if engine is None:
+            return
+        error = Terminated("the process received SIGTERM")
+        step = current.get()
+        while step is not None:
+            outer = step._outer
+            if step._tracer is self and step._state == OPEN:
+                step.end(error)
+            step = outer
+        for run in engine.open_runs():
+            run.end(error)
+        self._at_exit(FLUSH_S)
+
+    def _at_exit(self, wait_s: float = EXIT_WAIT_S) -> None:
         try:
             self._publish_sources()
             engine = self._engine
             if engine is None:
                 return
             engine.stop_listening(at_exit=True)
-            engine.sender.close(EXIT_WAIT_S if engine.sender.counts.delivered else EXIT_WAIT_S / 2)
+            engine.sender.close(wait_s if engine.sender.counts.delivered else wait_s / 2)
             line = exit_line(self._totals, self.counts)
             if line and not engine.settings.quiet:
                 _print_line(line)

@@ -162,6 +162,16 @@ class Settings(BaseModel):
         metavar="CODEC",
         pattern="^(none|lz4|zstd|gzip|snappy)$",
     )
+    thread_context: bool = _sdk(
+        True,
+        "Threads and thread pools keep the current step. Off: only functions that went through "
+        "`stepstream.propagate` do.",
+    )
+    handle_sigterm: bool = _sdk(
+        True,
+        "On SIGTERM end open runs as cancelled and send their events before the process ends, "
+        "unless the program has a handler of its own.",
+    )
     quiet: bool = _sdk(False, "Print no summary line when the agent's program exits.")
     control: bool = _sdk(
         True,

@@ -62,6 +62,7 @@ __all__ = [
     "attempt",
     "close",
     "configure",
+    "continue_run",
     "current_run",
     "current_step",
     "flush",
@@ -75,6 +76,9 @@ __all__ = [
     "step",
     "subscribe",
     "tool",
+    "trace_environment",
+    "trace_headers",
+    "trace_kafka_headers",
     "uninstrument",
 ]
 
@@ -98,6 +102,10 @@ step = _tracer.step
 attempt = _tracer.attempt
 flush = _tracer.flush
 close = _tracer.close
+continue_run = _tracer.continue_run
+trace_headers = _tracer.trace_headers
+trace_kafka_headers = _tracer.trace_kafka_headers
+trace_environment = _tracer.trace_environment
 current_run = _tracer.current_run
 current_step = _tracer.current_step
 

@@ -192,10 +192,18 @@ async def test_tasks_keep_their_own_parents(made: Traced) -> None:
         assert parents[f"branch{number}"] == "support"
 
 
-def test_threads_find_the_run_by_its_handle(made: Traced) -> None:
+@pytest.fixture
+def made_without_threads() -> Iterator[Traced]:
+    """A tracer whose current step does not follow into threads by itself."""
+    with traced(thread_context=False) as made:
+        yield made
+
+
+def test_threads_find_the_run_by_its_handle(made_without_threads: Traced) -> None:
     """In a thread that knows nothing, ``run.tool`` belongs to the run, and steps inside it to that
     tool.
     """
+    made = made_without_threads
 
     def work(number: int) -> None:
         with run.tool(f"tool{number}"), made.tracer.llm(f"llm{number}"):
@@ -214,10 +222,11 @@ def test_threads_find_the_run_by_its_handle(made: Traced) -> None:
     )
 
 
-def test_propagated_functions_keep_their_place(made: Traced) -> None:
+def test_propagated_functions_keep_their_place(made_without_threads: Traced) -> None:
     """``propagate`` carries the current step into threads, many at a time, and leaves the threads
     as they were.
     """
+    made = made_without_threads
     barrier = threading.Barrier(4)
 
     def work(number: int) -> None:

@@ -1,0 +1,97 @@
+"""SIGTERM ends open runs as cancelled, sends them, and ends the process as before."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PROGRAM = """
+import json, os, pathlib, signal, sys, threading, time
+{before}
+import stepstream
+from stepstream.producers.transport.memory import MemoryTransport
+
+class Written(MemoryTransport):
+    def poll(self, timeout_s):
+        super().poll(timeout_s)
+        events = [[one.name, one.phase, one.status] for one in self.events]
+        pathlib.Path("events").write_text(json.dumps(events))
+
+stepstream.configure(transport=Written(), quiet=True, {settings})
+
+def other():
+    with stepstream.Tracer.run(stepstream._tracer, "in thread"):
+        time.sleep(60)
+
+thread = threading.Thread(target=other, daemon=True)
+thread.start()
+with stepstream.run("agent") as run, run.tool("search"):
+    {after}
+    assert stepstream.flush(30)
+    while not pathlib.Path("events").exists():
+        time.sleep(0.01)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def terminated(
+    tmp_path: Path, before: str = "", after: str = "pass", settings: str = ""
+) -> tuple[int, str, dict[str, str]]:
+    """Exit code, output, and the status of each ended step of a program that gets SIGTERM."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(before=before, after=after, settings=settings)],
+        cwd=tmp_path,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert output.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        text = output.read()
+    code = process.wait(60)
+    events = json.loads((tmp_path / "events").read_text())
+    return code, text, {name: status for name, phase, status in events if phase == "end"}
+
+
+def test_open_runs_end_as_cancelled(tmp_path: Path) -> None:
+    """Those of other threads too, and the process ends by the signal."""
+    code, _, ended = terminated(tmp_path)
+    assert code == -signal.SIGTERM
+    assert ended == {"agent": "cancelled", "search": "cancelled", "in thread": "cancelled"}
+
+
+HANDLER = "signal.signal(signal.SIGTERM, lambda *_: (print('own'), sys.exit(7)))"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_handler_of_the_program(tmp_path: Path, when: str) -> None:
+    """It is called, whether it was set before the first step or later; its exit code stays."""
+    code, text, ended = terminated(tmp_path, **{when: HANDLER})
+    assert (code, text) == (7, "own\n")
+    assert set(ended) == {"agent", "search"}
+
+
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    """The process ends at once then."""
+    code, _, ended = terminated(tmp_path, settings="handle_sigterm=False")
+    assert code == -signal.SIGTERM
+    assert ended == {}
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    """The program has decided so."""
+    after = "assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN; signal.signal(15, 0)"
+    code, _, _ = terminated(
+        tmp_path, before="signal.signal(signal.SIGTERM, signal.SIG_IGN)", after=after
+    )
+    assert code == -signal.SIGTERM
