@@ -174,7 +174,10 @@ class Engine:
 
     def _connect(self) -> Transport:
         if self._on_connect is not None:
-            self._on_connect()
+            try:
+                self._on_connect()
+            except Exception as error:  # no reason to send nothing
+                internal_error("connect", error)
         return new_transport(self.settings) if self._transport is None else self._transport
 
     def _loaded_prices(self) -> PriceBook:

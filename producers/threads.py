@@ -41,10 +41,16 @@ def keep_steps_in_threads() -> None:
 
 def keep_steps_in_pools() -> None:
     """Import the pools and wrap them. Called in the sender's thread, because it takes a while."""
-    if _is_wrapped(threading.Thread):
+    if not _is_wrapped(threading.Thread):
+        return
+    try:
         with gate.importing():
             importlib.import_module(_POOL)
-        keep_steps_in_threads()
+    except RuntimeError:
+        # The program is ending: pools register for its end when they are imported, and it is too
+        # late for that. No pool can be used any more either.
+        return
+    keep_steps_in_threads()
 
 
 def restore() -> None:
