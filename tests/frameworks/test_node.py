@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from stepstream.admin.topics import create_topics
 from stepstream.schemas.accept import Accepted, accept
 from stepstream.schemas.settings import Settings
+from tests.frameworks.programs_run import npm_install, run_node
 from tests.support.gateway import running, stored_records, stored_steps
 from tests.support.paths import ROOT
 
@@ -22,15 +21,10 @@ EXAMPLES = ROOT / "examples" / "node"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples with their packages, installed by npm; skipped where that cannot be done."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
     found = tmp_path_factory.mktemp("node")
     for name in ("package.json", "producer.mjs", "opentelemetry.mjs"):
         shutil.copy(EXAMPLES / name, found)
-    command = ["npm", "install", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=found, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"npm could not install the packages: {done.stderr.strip()[-200:]}")
+    npm_install(found)
     return found
 
 
@@ -43,17 +37,7 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
 
 def node(folder: Path, program: str, **variables: str) -> str:
     """What the program prints."""
-    done = subprocess.run(
-        ["node", program],
-        cwd=folder,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
+    return run_node(folder, program, variables).strip().splitlines()[-1]
 
 
 def test_a_producer_by_the_contract_alone(folder: Path, settings: Settings) -> None:

@@ -1,0 +1,23 @@
+"""A LangGraph agent, instrumented by OpenInference."""
+
+from exporting import provider
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.prebuilt import create_react_agent
+from openinference.instrumentation.langchain import LangChainInstrumentor
+
+LangChainInstrumentor().instrument(tracer_provider=provider)
+
+
+@tool
+def look_up(order: int) -> str:
+    """Look an order up."""
+    return "shipped"
+
+
+agent = create_react_agent(ChatOpenAI(model="gpt-4o"), [look_up], name="refunds")
+agent.invoke(
+    {"messages": [("user", "where is order 7?")]},
+    {"configurable": {"thread_id": "t1"}, "metadata": {"session_id": "t1"}},
+)
+provider.shutdown()

@@ -1,0 +1,18 @@
+"""Pydantic AI with its offline test model."""
+
+from exporting import provider
+from pydantic_ai import Agent
+from pydantic_ai.models.test import TestModel
+
+Agent.instrument_all()
+agent = Agent(TestModel(), name="refunds")
+
+
+@agent.tool_plain
+def look_up(order: int) -> str:
+    """Look an order up."""
+    return "shipped"
+
+
+agent.run_sync("where is order 7?")
+provider.shutdown()
