@@ -23,7 +23,7 @@ from tests.support import openai_stand_in
 from tests.support.openai_stand_in import FIRST, MODEL, SECOND
 from tests.support.processes import wait_until
 
-pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(1_200)]
 
 
 class Program(NamedTuple):
@@ -128,10 +128,10 @@ class Found:
 
 def stored(settings: Settings, where: str) -> Found:
     """Wait for the closed run."""
-    wait_until(lambda: bool(Found(settings, f"{where} AND closed").runs), 90, "the run is closed")
+    wait_until(lambda: bool(Found(settings, f"{where} AND closed").runs), 240, "the run is closed")
     wait_until(
         lambda: len((found := Found(settings, where)).steps) == found.runs[0]["steps"],
-        60,
+        240,
         "its steps are stored",
     )
     return Found(settings, where)
@@ -210,7 +210,7 @@ def _newest_trace(settings: Settings) -> str:
             client.close()
         return {str(row[0]) for row in rows} - _seen
 
-    wait_until(lambda: bool(new()), 90, "the program's run is stored")
+    wait_until(lambda: bool(new()), 240, "the program's run is stored")
     (trace,) = new()
     _seen.add(trace)
     return trace
