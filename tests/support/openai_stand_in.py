@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from tests.support.receiver import serving
 
 MODEL: Final = "gpt-4o-2024-08-06"
 FIRST: Final = (120, 8, 40)
@@ -88,30 +93,14 @@ def _response(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = _response(body) if self.path.endswith("/responses") else _chat(body)
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
+async def _answer(request: Request) -> JSONResponse:
+    body = json.loads(await request.body())
+    is_response = request.url.path.endswith("/responses")
+    return JSONResponse(_response(body) if is_response else _chat(body))
 
 
 @contextmanager
 def running() -> Iterator[str]:
     """The base address of a stand-in that answers until the block ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with serving(Starlette(routes=[Route("/{path:path}", _answer, methods=["POST"])])) as url:
+        yield f"{url}/v1"

@@ -13,7 +13,7 @@ LangchainInstrumentor().instrument(tracer_provider=provider)
 
 @tool
 def look_up(order: int) -> str:
-    """Look an order up."""
+    """Return the state of an order."""
     return "shipped"
 
 

@@ -9,7 +9,7 @@ OpenAIAgentsInstrumentor().instrument(tracer_provider=provider)
 
 @function_tool
 def look_up(order: int) -> str:
-    """Look an order up."""
+    """Return the state of an order."""
     return "shipped"
 
 

@@ -10,7 +10,7 @@ agent = Agent(TestModel(), name="refunds")
 
 @agent.tool_plain
 def look_up(order: int) -> str:
-    """Look an order up."""
+    """Return the state of an order."""
     return "shipped"
 
 
