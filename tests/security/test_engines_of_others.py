@@ -190,18 +190,19 @@ def test_ports_of_our_processes_are_chosen_again(
             assert found.others == {
                 "notify": pipeline.admin_url,
                 "gateway": pipeline.gateway_url,
+                "console": pipeline.console_url,
             } | {f"metrics_{part}": url for part, url in pipeline.metrics_urls.items()}
             used = {
                 int(url.removesuffix("/metrics").rpartition(":")[2])
                 for url in found.others.values()
             }
-            assert len(used) == 5
+            assert len(used) == 6
             assert not used & {api.port, worker.port, sink.port}
             assert all(process.restarts == 0 for process in pipeline.status().processes)
         assert b"" == api.received == worker.received == sink.received
     # The gateway's usual port may be in use by another pipeline of the test run.
     moved = {who for who, line in logged if "another port is chosen" in line}
-    assert moved - {"gateway"} == {"notify", "sink", "worker"}
+    assert moved - {"gateway", "console"} == {"notify", "sink", "worker"}
     assert not any("Traceback" in line for _, line in logged)
 
 

@@ -30,8 +30,9 @@ from stepstream.admin import topics as topic_tools
 from stepstream.admin.deadletter import Letter
 from stepstream.admin.documents import StoredDocument
 from stepstream.admin.topics import TopicReport
-from stepstream.cli import queries
+from stepstream.cli import printing, queries
 from stepstream.cli.app import COMMANDS, run
+from stepstream.cli.options import Format
 from stepstream.common import logs, terminal
 from stepstream.doctor.check import Check
 from stepstream.producers.sdk_log import RateLimitedLog
@@ -386,8 +387,44 @@ def test_every_command_is_tested_or_shows_no_data_of_others() -> None:
         "approve",
     }
     own_words |= {"apply", "delete", "replay", "validate", "schema", "credentials"}
-    own_words |= {"gateway", "keys", "import"}
+    own_words |= {"gateway", "keys", "import", "console", "open", "spool"}
+    # Below: their answers need a store, their printing is tested with rows and files.
+    own_words |= {"ask", "policy", "incident", "backtest"}
     assert {arguments[0] for arguments in SHOWING} | own_words == set(COMMANDS)
+
+
+@pytest.mark.parametrize("form", list(Format))
+def test_answers_to_questions_steer_nothing(
+    form: Format, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Columns, rows and the sentence."""
+    for text in HOSTILE:
+        printing.print_answer(["run", "name"], [(text, text), (ALL, text)], text, form)
+        shown = capfd.readouterr()
+        assert not steering(shown.out + shown.err), (form, text)
+
+
+@pytest.mark.usefixtures("alone")
+def test_alerts_about_saved_runs_steer_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Names of tools in the events of an incident file, in the table and in JSON."""
+    shared = {"trace_id": TRACE, "agent": "a", "phase": "end", "start_time": NOW_US}
+    root = {**shared, "step_id": f"{1:016x}", "kind": "agent", "name": "run"}
+    calls = [
+        {**shared, "step_id": f"{n:016x}", "parent_step_id": f"{1:016x}", "kind": "tool_call",
+         "name": "call", "tool": ALL.replace("\ud83d", ""), "input": "q", "output": "same",
+         "start_time": NOW_US + n, "end_time": NOW_US + n + 1}
+        for n in range(2, 8)
+    ]  # fmt: skip
+    events = [{**root, "end_time": NOW_US + 9}, *calls]
+    file = tmp_path / "incident.json"
+    file.write_text(json.dumps({"kind": "Incident", "name": "x", "events": events}))
+    for form in ("table", "json"):
+        assert run(["policy", "test", str(file), "--format", form]) == 1
+        shown = capfd.readouterr()
+        assert "loop" in shown.out
+        assert not steering(shown.out + shown.err), form
 
 
 @pytest.mark.usefixtures("alone")

@@ -1,0 +1,23 @@
+"""Characters of JSON files that are read as YAML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepstream.admin import yamlfile
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("\U0001f600 ok", "\U0001f600 ok"), ("a\ud83d", "a\ufffd"), ("é", "é")]
+)
+def test_pairs_of_escapes_are_one_character(tmp_path: Path, text: str, wanted: str) -> None:
+    """In values, keys and lists; half a pair is replaced, so that the text can be encoded."""
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"kind": text, text: [text]}))
+    problems: list[yamlfile.Problem] = []
+    (document,) = yamlfile.read(file, problems)
+    assert not problems
+    assert document.value == {"kind": wanted, wanted: [wanted]}
