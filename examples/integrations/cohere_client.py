@@ -6,6 +6,8 @@ Needs `pip install cohere` and CO_API_KEY.
 
 from __future__ import annotations
 
+import os
+
 import cohere
 
 import stepstream
@@ -16,7 +18,8 @@ stepstream.instrument()
 def answer(question: str) -> str:
     """One run with one call of the model, which `instrument` records."""
     with stepstream.run("support", task="order_status", input=question) as run:
-        client = cohere.ClientV2()
+        # The client itself reads the variable only when its package is imported.
+        client = cohere.ClientV2(base_url=os.environ.get("CO_API_URL"))
         asked = cohere.UserChatMessageV2(content=question)
         found = client.chat(model="command-a-03-2025", messages=[asked])
         text = "".join(part.text for part in found.message.content or () if part.type == "text")
