@@ -29,12 +29,12 @@ from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.assemble.run_closer import RunCloser
 from stepstream.stream.assemble.timers import Timers
 from stepstream.stream.core.outputs import Output
+from stepstream.stream.core.records import LogRecord
 from stepstream.stream.detectors import budgets, loop, make_detector, time_limits, unpriced_model
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.run.run import Run
 from stepstream.stream.shell.gc_tuning import relax_collector
-from stepstream.testing.world import LogRecord
 
 CHUNK: Final = 500
 APPEND_RATE: Final = 40_000

@@ -21,7 +21,7 @@ from benchmarks.harness import Report
 from benchmarks.logic import make_stage
 from benchmarks.machine import pss_bytes
 from stepstream.stream.assemble.partition import AssemblePartition
-from stepstream.testing.world import LogRecord
+from stepstream.stream.core.records import LogRecord
 
 CHUNK: Final = 500
 RATE: Final = 40_000

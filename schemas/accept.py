@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.clamps import (
+    ANY_TIME,
     CLAMPS,
     DEFAULT_LIMITS,
     Limits,
@@ -53,6 +54,7 @@ from stepstream.schemas.step import (
 from stepstream.schemas.times import DAY_US, SECOND_US
 
 __all__ = [
+    "ANY_TIME",
     "CLAMPS",
     "DAY_US",
     "DEFAULT_LIMITS",

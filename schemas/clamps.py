@@ -92,6 +92,8 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
+"""For recorded events, which are read at any time after they happened."""
 _KINDS: Final = frozenset(KINDS)
 _FAILED: Final = frozenset(
     ["error", "errored", "fail", "failed", "failure", "exception", "timeout", "timed_out"]

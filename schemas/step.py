@@ -403,3 +403,8 @@ else:
         | {name: field.accepts for name, field in FIELDS.items() if field.accepts is not None}
         | {"documents": Annotated[list[DocumentStruct], Meta(max_length=USUAL_DOCUMENTS)]},
     )
+
+
+def happened_us(step: Step) -> int:
+    """When an event happened: a start event at the step's start, an end event at its end."""
+    return step.end_time if step.phase == "end" and step.end_time is not None else step.start_time

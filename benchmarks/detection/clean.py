@@ -25,7 +25,7 @@ from stepstream.schemas.alert import SEVERITIES, AlertStruct
 from stepstream.schemas.step import StepEvent
 from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.alerts.partition import AlertPartition
-from stepstream.testing.world import LogRecord
+from stepstream.stream.core.records import LogRecord
 
 BETWEEN_RUNS_US: Final = MINUTE_US
 MAX_ALERTS: Final = 60.0

@@ -23,9 +23,9 @@ from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.core.outputs import Output
+from stepstream.stream.core.records import LogRecord
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.rules import RuleBook
-from stepstream.testing.world import LogRecord
 
 _decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
 SETTLE_US: Final = MINUTE_US

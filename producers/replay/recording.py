@@ -7,13 +7,10 @@ import gzip
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, cast
 
-from stepstream.schemas.accept import Accepted, Limits, accept_value
-from stepstream.schemas.step import Step as StepRecord
-
-# Limits for reading an event whose time will be changed: any time is valid.
-ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
+from stepstream.schemas.accept import ANY_TIME, Accepted, accept_value
+from stepstream.schemas.step import happened_us
 
 
 class FreshIds:
@@ -32,11 +29,6 @@ class FreshIds:
         return hashlib.blake2b(old.encode(), key=self._salt, digest_size=8).hexdigest()
 
 
-def time_of(step: StepRecord) -> int:
-    """The time of an event: a start event's start, an end event's end."""
-    return step.end_time if step.phase == "end" and step.end_time is not None else step.start_time
-
-
 def extent(file: Path) -> tuple[int, int]:
     """The earliest time at which a valid event happened, and the latest time in one; else zeros.
 
@@ -50,7 +42,7 @@ def extent(file: Path) -> tuple[int, int]:
     for line, _ in lines(file):
         accepted = accept_value(line, timestamp_us=0, limits=ANY_TIME) if line else None
         if isinstance(accepted, Accepted):
-            at = time_of(accepted.step)
+            at = happened_us(accepted.step)
             latest = max(accepted.step.start_time, accepted.step.end_time or 0)
             count, first, last = found.get(_magnitude(at), (0, at, latest))
             found[_magnitude(at)] = [count + 1, min(first, at), max(last, latest)]

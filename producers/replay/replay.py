@@ -17,13 +17,14 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.producers.clock import SYSTEM_CLOCK, Clock
-from stepstream.producers.replay.recording import ANY_TIME, FreshIds, extent, lines, time_of
+from stepstream.producers.replay.recording import FreshIds, extent, lines
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.producers.transport.kafka import KafkaTransport
-from stepstream.schemas.accept import Accepted, Rejected, accept_value
+from stepstream.schemas.accept import ANY_TIME, Accepted, Rejected, accept_value
 from stepstream.schemas.formatting import format_number_of
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step as StepRecord
+from stepstream.schemas.step import happened_us
 
 MOST_BAD_KEPT: Final = 100
 PROGRESS_EVERY_S: Final = 0.1
@@ -183,7 +184,7 @@ class _Job:
             value = self._changed(line, accepted.step)
             if isinstance(value, bytes):
                 self._runs.add(accepted.step.trace_id)
-                self._timing.wait_for(time_of(accepted.step))
+                self._timing.wait_for(happened_us(accepted.step))
                 self._sender.send(Record(self._trace_id(accepted.step).encode(), value))
                 return
             accepted = value

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from stepstream.backtest.history import Event, Row, in_order
 from stepstream.backtest.pipeline import OfflinePipeline
-from stepstream.schemas.accept import Accepted, Limits, accept_value
+from stepstream.schemas.accept import ANY_TIME, Accepted, accept_value
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.redaction import without_secrets
+from stepstream.schemas.step import happened_us
 from stepstream.schemas.times import DAY_US
 
-ANY_TIME: Final = Limits(max_age_us=2**62, max_future_us=2**62)
 Share = Annotated[float, Field(gt=0, le=1)]
 _encode = msgspec.json.Encoder().encode
 
@@ -126,8 +126,7 @@ def _events(incident: Incident) -> list[Event]:
         if not isinstance(verdict, Accepted):
             raise IncidentError(f"event {number} is not a step event: {verdict.detail}")
         step = verdict.step
-        at_us = step.end_time if step.phase == "end" and step.end_time else step.start_time
-        events.append(Event(at_us, step.trace_id, value))
+        events.append(Event(happened_us(step), step.trace_id, value))
     return sorted(events, key=lambda event: event.at_us)
 
 

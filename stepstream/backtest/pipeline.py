@@ -6,7 +6,7 @@ at once and acknowledged. No I/O and no clock: events carry their times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -15,7 +15,6 @@ import msgspec
 from stepstream.schemas.alert import AlertStruct, FindingStruct
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.partition import AssemblePartition
@@ -24,7 +23,7 @@ from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.core.records import Record
+from stepstream.stream.core.records import LogRecord, Record
 from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
@@ -51,17 +50,6 @@ class Stage(Protocol):
     def flush(self) -> None: ...
     def drain(self) -> list[Output]: ...
     def acknowledged(self, output: Output) -> None: ...
-
-
-@dataclass(slots=True)
-class LogRecord:
-    """A record of a topic in memory. ``timestamp`` is in milliseconds."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = RECORD_HEADERS
 
 
 @dataclass(frozen=True, slots=True)

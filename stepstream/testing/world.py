@@ -6,16 +6,16 @@ Records are fed, time passes, everything sent is acknowledged at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.step import RECORD_HEADERS, StepEvent
+from stepstream.schemas.step import StepEvent
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.state import decode_state, encode_state, restore_run
 from stepstream.stream.core.outputs import Output
+from stepstream.stream.core.records import LogRecord
 from stepstream.stream.run.rules import Applied, RuleBook, RuleSet
 from stepstream.stream.run.run import Run
 from stepstream.testing.cases import BEGIN_US, DetectorCase
@@ -23,17 +23,6 @@ from stepstream.testing.cases import BEGIN_US, DetectorCase
 TICK_US: Final = 500_000
 AFTER_US: Final = 90_000_000
 """Time that passes after the last record: enough to settle and to close."""
-
-
-@dataclass(slots=True)
-class LogRecord:
-    """A consumed record."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = RECORD_HEADERS
 
 
 class OneRule(RuleBook):
