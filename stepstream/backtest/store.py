@@ -88,36 +88,48 @@ def alerts(client: Client, scope: Scope) -> list[Mapping[str, Any]]:
 
 def steps(client: Client, scope: Scope) -> Iterator[Row]:
     """The steps of these runs in the order of their start; those that have not ended as well."""
-    for start, end in _slices(scope):
-        parameters = {
-            **scope.parameters(),
-            "slice_start": _text(start),
-            "slice_end": _text(end),
-        }
-        parts = (_ended(client, parameters), _open(client, parameters))
-        yield from heapq.merge(*parts, key=itemgetter("start_time"))
+    parts = (_ended(client, scope), _open(client, scope))
+    yield from heapq.merge(*parts, key=itemgetter("start_time"))
 
 
-def _ended(client: Client, parameters: dict[str, Any]) -> Iterator[Row]:
+def _ended(client: Client, scope: Scope) -> Iterator[Row]:
     columns = _columns("steps_raw")
     sql = (
         f"SELECT {_listed(columns)} FROM steps WHERE {_IN_SLICE} AND trace_id IN ({_RUNS}) "
         "ORDER BY start_time, kafka_offset"
     )
-    with client.query_row_block_stream(sql, parameters=parameters) as blocks:
-        for block in blocks:
-            for values in block:
-                yield dict(zip(columns, values, strict=True))
+    for start in _hours(client, scope):
+        given = {"slice_start": _text(start), "slice_end": _text(start + SLICE)}
+        parameters = scope.parameters() | given
+        with client.query_row_block_stream(sql, parameters=parameters) as blocks:
+            for block in blocks:
+                for values in block:
+                    yield dict(zip(columns, values, strict=True))
 
 
-def _open(client: Client, parameters: dict[str, Any]) -> Iterator[Row]:
+def _hours(client: Client, scope: Scope) -> list[datetime]:
+    """The hours in which steps of these runs began: most windows have hours without any."""
+    sql = (
+        f"SELECT DISTINCT toStartOfHour(start_time) AS hour FROM steps WHERE {_IN_SLICE} "
+        f"AND trace_id IN ({_RUNS}) ORDER BY hour"
+    )
+    rows = client.query(sql, parameters=scope.parameters() | _whole(scope)).result_rows
+    return [hour if hour.tzinfo else hour.replace(tzinfo=UTC) for (hour,) in rows]
+
+
+def _open(client: Client, scope: Scope) -> Iterator[Row]:
     """Steps that have not ended; the store has those of the last two days."""
     columns = _listed(_columns("steps_open"))
     sql = (
         f"SELECT {columns} FROM open_steps WHERE {_IN_SLICE} AND trace_id IN ({_RUNS}) "
         "ORDER BY start_time"
     )
-    yield from client.query(sql, parameters=parameters).named_results()
+    yield from client.query(sql, parameters=scope.parameters() | _whole(scope)).named_results()
+
+
+def _whole(scope: Scope) -> dict[str, str]:
+    """The time range, and a day in which its runs go on."""
+    return {"slice_start": _text(scope.since), "slice_end": _text(scope.until + LONGEST_RUN)}
 
 
 def _columns(table: str) -> list[str]:
@@ -128,15 +140,6 @@ def _columns(table: str) -> list[str]:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _slices(scope: Scope) -> Iterator[tuple[datetime, datetime]]:
-    """The window, and what its runs did after it."""
-    start, last = scope.since, scope.until + LONGEST_RUN
-    while start < last:
-        end = min(start + SLICE, last)
-        yield start, end
-        start = end
 
 
 def _text(time: datetime) -> str:
