@@ -19,7 +19,8 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.redaction import without_secrets
+from stepstream.schemas.redaction import is_secret_name, without_secrets
+from stepstream.schemas.secret_forms import REDACTED
 from stepstream.schemas.step import happened_us
 from stepstream.schemas.times import DAY_US
 
@@ -187,11 +188,14 @@ def _named(expected: ExpectedAlert) -> str:
 
 
 def _redacted(value: Any) -> Any:
-    """The value with secrets in all of its texts replaced."""
+    """The value with secrets in all of its texts replaced, and texts whose name is a secret's."""
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, dict):
-        return {name: _redacted(one) for name, one in value.items()}
+        return {
+            name: REDACTED if isinstance(one, str) and is_secret_name(name) else _redacted(one)
+            for name, one in value.items()
+        }
     if isinstance(value, list):
         return [_redacted(one) for one in value]
     return value

@@ -58,6 +58,9 @@ def saved(**changes: Any) -> Incident:
 
 def test_a_saved_run_has_what_was_raised_and_no_secret() -> None:
     """The file is read back as it was written."""
+    named = [{**row, "attributes": {"db_password": "correct horse"}} for row in rows()]
+    incident = incident_of(named, [{"alert": "run-cost", "subject": ""}], "costly")
+    assert "correct horse" not in incident.model_dump_json()
     incident = saved()
     assert incident.expect == (ExpectedAlert(alert="run-cost"),)
     assert incident.trace_id == TRACE_ID
