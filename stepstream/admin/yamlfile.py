@@ -44,6 +44,20 @@ class Document:
     place: Place
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads JSON as well.
+
+    JSON writes a character beyond U+FFFF as two escapes, which YAML reads as two surrogates, and
+    those cannot be encoded. A surrogate without its other half becomes U+FFFD.
+    """
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not value.isascii():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
+
+
 def read(file: Path, problems: list[Problem]) -> Iterator[Document]:
     """The documents of a file; what cannot be read is added to ``problems``."""
     try:
@@ -52,7 +66,7 @@ def read(file: Path, problems: list[Problem]) -> Iterator[Document]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         problems.append(Problem(Place(file, 0), f"cannot be read: {reason}"))
         return
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         while loader.check_node():
             node = loader.get_node()
@@ -90,27 +104,10 @@ def _document(
         ]
         return None
     try:
-        return Document(_with_whole_characters(loader.construct_document(node)), node, place)
+        return Document(loader.construct_document(node), node, place)
     except ValueError as error:  # 2026-13-01 looks like a date
         problems.append(Problem(place, f"not YAML: {error}"))
         return None
-
-
-def _with_whole_characters(value: Any) -> Any:
-    """The value with surrogate pairs in its texts joined.
-
-    JSON writes a character beyond U+FFFF as two escapes, which YAML reads as two surrogates, and
-    those cannot be encoded. A surrogate without its other half becomes U+FFFD.
-    """
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {
-            _with_whole_characters(name): _with_whole_characters(one) for name, one in value.items()
-        }
-    if isinstance(value, list):
-        return [_with_whole_characters(one) for one in value]
-    return value
 
 
 def _repeated_keys(node: yaml.Node, seen: set[int]) -> Iterator[yaml.Node]:

@@ -54,7 +54,7 @@ def check(settings: Settings, files: FilesArgument) -> None:
 
     Every problem is printed with its file and line; the exit code is then 1.
     """
-    written = read_all(files, "nothing is right to apply, because of")
+    written = read_all(files, "the documents are not valid:")
     for one in written:
         echo(f"{one.place}: {one.key} is valid{_described(one.document)}")
     if not written:

@@ -21,3 +21,12 @@ def test_pairs_of_escapes_are_one_character(tmp_path: Path, text: str, wanted: s
     (document,) = yamlfile.read(file, problems)
     assert not problems
     assert document.value == {"kind": wanted, wanted: [wanted]}
+
+
+def test_what_an_alias_names_is_read_once(tmp_path: Path) -> None:
+    """Aliases of aliases would otherwise grow without a limit: ten lines stand for millions."""
+    file = tmp_path / "x.yaml"
+    file.write_text('a: &a ["\\U0001f600"]\nb: [*a, *a]\n')
+    (document,) = yamlfile.read(file, [])
+    assert document.value["b"] == [["\U0001f600"], ["\U0001f600"]]
+    assert document.value["b"][0] is document.value["b"][1] is document.value["a"]
