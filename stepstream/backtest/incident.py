@@ -17,6 +17,7 @@ from stepstream.backtest.pipeline import OfflinePipeline
 from stepstream.schemas.accept import ANY_TIME, Accepted, accept_value
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.alert_text import sentence
+from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.redaction import is_secret_name, without_secrets
@@ -127,6 +128,10 @@ def _events(incident: Incident) -> list[Event]:
         if not isinstance(verdict, Accepted):
             raise IncidentError(f"event {number} is not a step event: {verdict.detail}")
         step = verdict.step
+        if max(step.start_time, step.end_time or 0) >= MAX_TIME_US:
+            raise IncidentError(
+                f"event {number} is not a step event: times are before {MAX_TIME_US} us (year 2096)"
+            )
         events.append(Event(happened_us(step), step.trace_id, value))
     return sorted(events, key=lambda event: event.at_us)
 

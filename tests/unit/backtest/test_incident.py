@@ -109,5 +109,8 @@ def test_an_event_that_is_none_is_named() -> None:
     """With its number in the file."""
     with pytest.raises(IncidentError, match="event 2 is not a step event: "):
         evaluate_incident(saved(events=(saved().events[0], {"a": 1})), [LIMIT])
+    late = {**saved().events[0], "start_time": 2**60}
+    with pytest.raises(IncidentError, match="event 1 is not a step event: times are before "):
+        evaluate_incident(saved(events=(late,)), [LIMIT])
     with pytest.raises(IncidentError, match="no steps"):
         incident_of([], [], "empty")
