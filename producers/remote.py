@@ -16,8 +16,6 @@ from stepstream.producers.steps import OPEN, Step, current
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from stepstream.producers.engine import Engine, EngineSource
 
 TRACEPARENT: Final = "traceparent"
@@ -39,9 +37,23 @@ class TraceContext(NamedTuple):
     reports: bool
 
 
-def traceparent_of(step: Step) -> str:
-    """The header ``traceparent`` that names a step as the parent."""
-    return f"00-{step.trace_id}-{step.step_id}-01"
+def with_parent(
+    step: Step, given: Iterable[tuple[Any, Any]]
+) -> tuple[list[tuple[Any, Any]], list[tuple[str, str]]]:
+    """Headers without the trace context that they have, and those that name a step as the parent.
+
+    Entries of others in a ``tracestate`` among the given headers are kept.
+    """
+    kept, states = [], []
+    for name, value in given:
+        known = _text(name).lower()
+        if known == TRACESTATE:
+            states.append(_text(value))
+        elif known != TRACEPARENT:
+            kept.append((name, value))
+    parent = f"00-{step.trace_id}-{step.step_id}-01"
+    state = tracestate_with_ours(",".join(states))
+    return kept, [(TRACEPARENT, parent), (TRACESTATE, state)]
 
 
 def tracestate_with_ours(state: str) -> str:
@@ -133,24 +145,12 @@ class ContinuedRun:
             current.set(self._step)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         if self._step is not None and current.get() is self._step:
             current.set(self._before)
 
     async def __aenter__(self) -> ContinuedRun:
         return self.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.__exit__(kind, error, traceback)
+    async def __aexit__(self, *_raised: object) -> None:
+        self.__exit__()

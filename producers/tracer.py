@@ -18,13 +18,10 @@ from stepstream.producers.exit_summary import Totals, exit_line
 from stepstream.producers.forks import call_after_fork
 from stepstream.producers.opening import RunFields, StepFields, StepOpener
 from stepstream.producers.remote import (
-    TRACEPARENT,
-    TRACESTATE,
     ContinuedRun,
     RemoteStep,
     context_from,
-    traceparent_of,
-    tracestate_with_ours,
+    with_parent,
 )
 from stepstream.producers.sdk_log import internal_error, suppressed
 from stepstream.producers.sigterm import FLUSH_S, Terminated, end_runs_on_sigterm
@@ -149,27 +146,28 @@ class Tracer(StepOpener[Step, Run]):
         return self._with_context(os.environ if environment is None else environment, str.upper)
 
     def trace_kafka_headers(
-        self, headers: Iterable[tuple[str, bytes]] = ()
+        self, headers: Iterable[tuple[str, bytes]] | None = ()
     ) -> list[tuple[str, bytes]]:
-        """The headers of a Kafka record, with those of the current step."""
-        names = (TRACEPARENT, TRACESTATE)
-        kept = [(name, value) for name, value in headers if name.lower() not in names]
-        given = {name: value.decode("latin-1") for name, value in headers if name == TRACESTATE}
-        added = self._with_context(given, str.lower)
-        return [*kept, *((name, value.encode()) for name, value in added.items())]
+        """The headers of a Kafka record, with those of the current step.
+
+        Unchanged outside of a step. The Kafka client reports a record without headers as None.
+        """
+        given = list(headers or ())
+        step = self.current_step()
+        if step is None:
+            return given
+        kept, added = with_parent(step, given)
+        return [*kept, *((name, value.encode("latin-1", "replace")) for name, value in added)]
 
     def _with_context(
         self, given: Mapping[str, str] | None, cased: Callable[[str], str]
     ) -> dict[str, str]:
         found = dict(given or {})
         step = self.current_step()
-        if step is not None:
-            states = [found.pop(name) for name in list(found) if name.lower() == TRACESTATE]
-            for name in [name for name in found if name.lower() == TRACEPARENT]:
-                del found[name]
-            found[cased(TRACEPARENT)] = traceparent_of(step)
-            found[cased(TRACESTATE)] = tracestate_with_ours(",".join(states))
-        return found
+        if step is None:
+            return found
+        kept, added = with_parent(step, found.items())
+        return {**dict(kept), **{cased(name): value for name, value in added}}
 
     def continue_run(self, context: object) -> ContinuedRun:
         """A block (``with``, ``async with``) whose runs and steps belong to a run elsewhere.

@@ -86,12 +86,28 @@ def test_a_parent_that_is_not_ours() -> None:
         assert made.ended["agent"].parent_remote
 
 
+@pytest.mark.parametrize("value", [b"vendor=1", "vendor=1"])
+def test_kafka_headers_of_the_record_before_are_replaced(value: Any) -> None:
+    """In any case and from an iterator; a header without a value stays."""
+    given = [("TraceParent", b"?"), ("TraceState", value), ("empty", None)]
+    with traced() as made, made.tracer.run("agent") as run:
+        found = made.tracer.trace_kafka_headers(iter(given))  # type: ignore[arg-type]
+    assert found == [
+        ("empty", None),
+        ("traceparent", f"00-{run.trace_id}-{run.step_id}-01".encode()),
+        ("tracestate", b"stepstream=1,vendor=1"),
+    ]
+
+
 def test_outside_of_a_step_nothing_is_added() -> None:
     """The given headers come back as they are."""
     with traced() as made:
         assert made.tracer.trace_headers({"a": "b"}) == {"a": "b"}
         assert made.tracer.trace_headers() == {}
         assert made.tracer.trace_kafka_headers([("a", b"b")]) == [("a", b"b")]
+        assert made.tracer.trace_kafka_headers(None) == []
+        passed_on = [("traceparent", PARENT.encode()), ("tracestate", b"vendor=1")]
+        assert made.tracer.trace_kafka_headers(passed_on) == passed_on
         assert made.tracer.trace_environment() == dict(os.environ)
 
 
