@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from stepstream.common.retry_after import retry_after_s
 from stepstream.producers.forks import gate
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Done, Record, Undelivered
@@ -238,7 +237,7 @@ class HttpTransport:
         return _Answer(
             response.status,
             f"HTTP {response.status} {text}".rstrip(),
-            _retry_after_s(response.headers.get("retry-after", "")),
+            retry_after_s(response.headers.get("retry-after", ""), LONGEST_RETRY_AFTER_S),
             response.data,
         )
 
@@ -266,16 +265,3 @@ def _network_reason(error: Exception) -> str:
     while inner.__cause__ is not None:
         inner = inner.__cause__
     return f"{type(inner).__name__}: {inner}" if str(inner) else type(inner).__name__
-
-
-def _retry_after_s(text: str) -> float:
-    """The header Retry-After in seconds; 0 if it is missing or invalid."""
-    try:
-        seconds = (
-            float(text)
-            if text.strip().isdecimal()
-            else parsedate_to_datetime(text).timestamp() - time.time()
-        )
-    except (ValueError, TypeError, OverflowError, OSError):
-        return 0.0
-    return min(LONGEST_RETRY_AFTER_S, max(0.0, seconds))

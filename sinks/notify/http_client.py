@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -25,6 +24,7 @@ from urllib3.exceptions import (
 )
 from urllib3.exceptions import TimeoutError as HttpTimeoutError
 
+from stepstream.common.retry_after import retry_after_s
 from stepstream.sinks.notify.deadlines import DEADLINES, Limit
 from stepstream.sinks.notify.failures import Refused, TemporaryFailure, describe_failure
 from stepstream.sinks.notify.ssrf import (
@@ -239,7 +239,8 @@ def _accepted(answer: Answer) -> Answer:
     text = " ".join(answer.text.split())[:200]
     reason = f"{reason}: {text}" if text else reason
     if status in RETRIED_STATUSES or status >= 500:
-        raise TemporaryFailure(reason, _retry_after_us(answer.headers.get("retry-after", "")))
+        wait_s = retry_after_s(answer.headers.get("retry-after", ""), MAX_RETRY_AFTER_S)
+        raise TemporaryFailure(reason, round(wait_s * 1e6))
     raise Refused(reason)
 
 
@@ -255,21 +256,6 @@ def _redirect_target(answer: Answer, url: str) -> str:
     if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
         raise Refused("redirected from https to an unencrypted URL")
     return target
-
-
-def _retry_after_us(text: str) -> int:
-    """The header Retry-After in microseconds, at most an hour; 0 if it is missing or invalid."""
-    if not text:
-        return 0
-    try:
-        seconds = (
-            float(text)
-            if text.strip().isdecimal()
-            else parsedate_to_datetime(text).timestamp() - time.time()
-        )
-    except (ValueError, TypeError, OverflowError, OSError):
-        return 0
-    return round(min(MAX_RETRY_AFTER_S, max(0.0, seconds)) * 1e6)
 
 
 def _innermost(error: BaseException) -> BaseException:
