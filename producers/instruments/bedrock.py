@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from stepstream.producers.instruments.calls import Call, Switch, inside, model_step_around
-from stepstream.producers.sdk_log import internal_error, suppressed
+from stepstream.producers.instruments.calls import Call, Switch, model_step_around
+from stepstream.producers.sdk_log import internal_error
 
 _SERVICE: Final = "bedrock-runtime"
 _STREAMS: Final = {"ConverseStream": "stream", "InvokeModelWithResponseStream": "body"}
@@ -25,14 +25,8 @@ def recorded_api_call(original: Callable[..., Any], switch: Switch) -> Callable[
         if call is None:
             return original(client, operation, parameters)
         call.start()
-        token = inside.set(True)
-        try:
+        with call:
             result = original(client, operation, parameters)
-        except BaseException as error:
-            call.failed(error)
-            raise
-        finally:
-            inside.reset(token)
         try:
             _record(call, operation, result)
         except Exception as error:
@@ -43,7 +37,7 @@ def recorded_api_call(original: Callable[..., Any], switch: Switch) -> Callable[
 
 
 def _opened(client: Any, operation: str, parameters: dict[str, Any], switch: Switch) -> Call | None:
-    if operation not in _OPERATIONS or not switch.is_on or inside.get() or suppressed.get():
+    if operation not in _OPERATIONS or not switch.records():
         return None
     try:
         if client.meta.service_model.service_name != _SERVICE:

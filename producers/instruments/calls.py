@@ -10,6 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -47,6 +48,10 @@ class Switch:
         self.tracer = tracer
         self.is_on = False
 
+    def records(self) -> bool:
+        """Whether a call that begins now is recorded."""
+        return self.is_on and not inside.get() and not suppressed.get()
+
 
 class StreamEnd(ChunkRecorder):
     """Records a stream and ends its step with it; at the latest when the program drops it."""
@@ -67,11 +72,28 @@ class StreamEnd(ChunkRecorder):
 
 
 class Call:
-    """A step for one call; or the model step that the program has opened around it."""
+    """A step for one call; or the model step that the program has opened around it.
+
+    As a context manager it surrounds the client's own method, after ``start`` or ``astart``.
+    """
 
     def __init__(self, step: Step, is_ours: bool) -> None:
         self.step = step
         self._is_ours = is_ours
+
+    def __enter__(self) -> None:
+        self._token = inside.set(True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        if error is not None and self._is_ours:
+            self.step.end(error)
+        inside.reset(self._token)
 
     def start(self) -> None:
         """Raises ``RunStopped`` or ``BudgetExceeded`` if the run may not go on."""
@@ -87,11 +109,6 @@ class Call:
             self.step.start()
         else:
             await self.step.acheckpoint()
-
-    def failed(self, error: BaseException) -> None:
-        """The client raised."""
-        if self._is_ours:
-            self.step.end(error)
 
     def answered(self, response: object) -> None:
         """The client returned an answer."""
@@ -114,7 +131,7 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
     names = _positional_names(original, method)
 
     def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        if not switch.is_on or inside.get() or suppressed.get():
+        if not switch.records():
             return None
         try:
             return _opened(
@@ -133,16 +150,10 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
                 result = original(*args, **kwargs)
                 return await result if inspect.isawaitable(result) else result
             await call.astart()
-            token = inside.set(True)
-            try:
+            with call:
                 result = original(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
-            except BaseException as error:
-                call.failed(error)
-                raise
-            finally:
-                inside.reset(token)
             return _result(call, method, result, kwargs)
 
         return acall
@@ -153,14 +164,8 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
         if call is None:
             return original(*args, **kwargs)
         call.start()
-        token = inside.set(True)
-        try:
+        with call:
             result = original(*args, **kwargs)
-        except BaseException as error:
-            call.failed(error)
-            raise
-        finally:
-            inside.reset(token)
         return _result(call, method, result, kwargs)
 
     return plain
