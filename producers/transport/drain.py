@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -72,16 +73,17 @@ def _send(
     timeout_s: float,
     clock: Callable[[], float],
 ) -> bool:
-    """Send rows. False if not all of them were settled in time."""
+    """Send rows. False if not all of them were acknowledged or refused in time."""
     outcomes = [(row, _Outcome()) for row in rows]
-    deadline = clock() + timeout_s
-    for row, outcome in outcomes:
-        while not transport.send(row.record, outcome):
-            transport.poll(POLL_S)
-            if clock() > deadline:
-                break
-    while clock() <= deadline and any(outcome.reason is None for _, outcome in outcomes):
+    waiting = deque(outcomes)
+    known, deadline = 0, clock() + timeout_s
+    while known < len(rows) and clock() <= deadline:
+        while waiting and transport.send(waiting[0][0].record, waiting[0][1]):
+            waiting.popleft()
         transport.poll(POLL_S)
+        before, known = known, sum(outcome.reason is not None for _, outcome in outcomes)
+        if known > before:
+            deadline = clock() + timeout_s
     settled = [
         (row, outcome.reason)
         for row, outcome in outcomes
