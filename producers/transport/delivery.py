@@ -392,7 +392,7 @@ class Delivery:
     def _send_left_rows(self, limit: int) -> bool:
         rows = self._left.next_rows(self._now_s, limit, self._kept)
         for row, record in rows:
-            self._left.sent(row)
+            self._left.sent()
             if not self._send_now(self._flight_of(row, record, False)):
                 self._left.again(row)
                 return False
@@ -504,7 +504,7 @@ class _LeftRows:
                 self._writers = self._spool.call(_first_writers) or []
         return bool(self._writers)
 
-    def sent(self, _row: int) -> None:
+    def sent(self) -> None:
         """A row was given to the transport."""
         self._under_way += 1
 

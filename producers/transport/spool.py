@@ -108,14 +108,14 @@ class SpoolStatus:
     """
 
     path: Path
-    events: int
-    runs: int
-    bytes: int
-    max_bytes: int
-    oldest_us: int
-    dropped: int
-    shortened: int
-    destinations: tuple[DestinationStatus, ...]
+    events: int = 0
+    runs: int = 0
+    bytes: int = 0
+    max_bytes: int = 0
+    oldest_us: int = 0
+    dropped: int = 0
+    shortened: int = 0
+    destinations: tuple[DestinationStatus, ...] = ()
 
 
 class Spool:
@@ -140,7 +140,7 @@ class Spool:
         self.max_bytes = max(max_bytes, 2 * _WAL_BYTES)
         self._lease_s = lease_s
         self._now_s = now_s
-        self._identity = identity or identity_of(os.getpid()) or Identity(os.getpid(), "")
+        self._identity = identity or _own_identity()
         self._owner = os.urandom(8).hex()
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -414,7 +414,7 @@ class Spool:
         if self._database is not None:
             raise OSError("this process was forked while the file was open")
         self._pid = os.getpid()
-        self._identity = identity_of(self._pid) or Identity(self._pid, "")
+        self._identity = _own_identity()
         self._owner = os.urandom(8).hex()
         self._writer = 0
 
@@ -507,14 +507,14 @@ def _is_busy(error: BaseException) -> bool:
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def _own_identity() -> Identity:
+    pid = os.getpid()
+    return identity_of(pid) or Identity(pid, "")
+
+
 def _is_alive(owner: Identity) -> bool:
     """True if the process still runs; also on platforms where that cannot be determined."""
-    if not owner.pid:
-        return False
-    found = identity_of(owner.pid)
-    if found is None:
-        return not owner.began
-    return found == owner or not owner.began
+    return bool(owner.pid) and (not owner.began or identity_of(owner.pid) == owner)
 
 
 @contextlib.contextmanager

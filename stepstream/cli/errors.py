@@ -81,6 +81,7 @@ _EXPLAINED: Final = (
     "stepstream.local.supervisor:PipelineError",
     "stepstream.sinks.clickhouse.errors:StoreError",
     "stepstream.producers.replay.replay:ReplayError",
+    "stepstream.producers.transport.spool:SpoolError",
 )
 
 

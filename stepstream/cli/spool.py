@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +15,7 @@ from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.producers.transport.delivery import SpoolPlace
-    from stepstream.producers.transport.spool import Spool, SpoolStatus
+    from stepstream.producers.transport.spool import SpoolStatus
     from stepstream.schemas.settings import Settings
 
 HELP = "Show and send the events that agents of this machine could not deliver."
@@ -36,17 +38,19 @@ def status(
     place = _place(settings)
     if not place.exists():
         if json:
-            print_json({"path": str(place.path), "events": 0, "destinations": []})
+            from stepstream.producers.transport.spool import SpoolStatus
+
+            print_json(asdict(SpoolStatus(place.path, max_bytes=place.max_bytes)))
         else:
             echo(f"{place.path}: there is no spool; nothing was undelivered")
         return
-    spool = _open(place)
+    spool = place.open()
     try:
         found = spool.status()
     finally:
         spool.close()
     if json:
-        print_json(_as_dict(found))
+        print_json(asdict(found))
         return
     for line in _lines(found):
         echo(line)
@@ -84,7 +88,7 @@ def drain(
     if not place.exists():
         echo("there is nothing to send")
         return
-    spool = _open(place)
+    spool = place.open()
     try:
         if all_destinations:
             spool.take_all()
@@ -93,12 +97,12 @@ def drain(
             report = draining.drain(spool, transport, timeout)
         finally:
             transport.close()
-        here = [one for one in spool.status().destinations if one.destination == spool.destination]
-        elsewhere = sum(one.left for one in spool.status().destinations) - sum(
-            one.left for one in here
-        )
+        destinations = spool.status().destinations
     finally:
         spool.close()
+    left = {one.destination: one.left for one in destinations}
+    here = left.pop(place.destination, 0)
+    elsewhere = sum(left.values())
     echo(f"{report.delivered:,} events sent")
     if report.refused:
         remark(f"{report.refused:,} events refused: {report.first_refusal}")
@@ -107,10 +111,9 @@ def drain(
     if report.is_busy:
         remark("another process is sending the rest")
     if report.is_timeout:
-        left = sum(one.left for one in here)
         raise errors.Failure(
-            f"nothing was acknowledged by {spool.destination} for {timeout:g} s; "
-            f"{left:,} events are still in the spool"
+            f"nothing was acknowledged by {place.destination} for {timeout:g} s; "
+            f"{here:,} events are still in the spool"
         )
     if report.refused:
         raise typer.Exit(errors.FAILED)
@@ -125,24 +128,7 @@ def _place(settings: Settings) -> SpoolPlace:
     return place
 
 
-def _open(place: SpoolPlace) -> Spool:
-    from stepstream.producers.transport.spool import SpoolError
-
-    try:
-        return place.open()
-    except SpoolError as error:
-        raise errors.Failure(str(error)) from None
-
-
-def _as_dict(found: SpoolStatus) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(found)
-
-
 def _lines(found: SpoolStatus) -> list[str]:
-    import time
-
     from stepstream.schemas.durations import write_duration
 
     lines = [f"{found.path}: {found.bytes / 2**20:.1f} of {found.max_bytes / 2**20:.0f} MiB"]
