@@ -107,11 +107,11 @@ def _run_inside(thread: threading.Thread, step: Step) -> None:
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
     def submit(self: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         step = _carried()
+        if step is None:
+            return original(self, function, *args, **kwargs)
         was_on = getattr(_submitting, "is_on", False)
         _submitting.is_on = True
         try:
-            if step is None:
-                return original(self, function, *args, **kwargs)
             return original(self, _call_with_step, step, function, args, kwargs)
         finally:
             _submitting.is_on = was_on

@@ -1,13 +1,4 @@
-"""For tests of programs that use the SDK: what was recorded, kept in memory, and assertions on it.
-
-from stepstream.testing import recording
-
-def test_the_agent_calls_the_tool():
-    with recording() as recorded:
-        answer("Where is order 7?")
-    run = recorded.only_run()
-    assert run.tools == ["lookup_order"]
-"""
+"""For tests of programs that use the SDK: what was recorded, in memory, and assertions on it."""
 
 from __future__ import annotations
 
