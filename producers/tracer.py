@@ -146,28 +146,36 @@ class Tracer(StepOpener[Step, Run]):
         return self._with_context(os.environ if environment is None else environment, str.upper)
 
     def trace_kafka_headers(
-        self, headers: Iterable[tuple[str, bytes]] | None = ()
+        self, headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None = ()
     ) -> list[tuple[str, bytes]]:
         """The headers of a Kafka record, with those of the current step.
 
         Unchanged outside of a step. The Kafka client reports a record without headers as None.
         """
-        given = list(headers or ())
-        step = self.current_step()
-        if step is None:
-            return given
-        kept, added = with_parent(step, given)
-        return [*kept, *((name, value.encode("latin-1", "replace")) for name, value in added)]
+        try:
+            given = list(headers.items() if isinstance(headers, Mapping) else headers or ())
+            step = self.current_step()
+            if step is None:
+                return given
+            kept, added = with_parent(step, given)
+            return [*kept, *((name, value.encode("latin-1", "replace")) for name, value in added)]
+        except Exception as error:
+            internal_error("trace_kafka_headers", error)
+            return headers  # type: ignore[return-value]
 
     def _with_context(
         self, given: Mapping[str, str] | None, cased: Callable[[str], str]
     ) -> dict[str, str]:
-        found = dict(given or {})
-        step = self.current_step()
-        if step is None:
-            return found
-        kept, added = with_parent(step, found.items())
-        return {**dict(kept), **{cased(name): value for name, value in added}}
+        try:
+            found = dict(given or {})
+            step = self.current_step()
+            if step is None:
+                return found
+            kept, added = with_parent(step, found.items())
+            return {**dict(kept), **{cased(name): value for name, value in added}}
+        except Exception as error:
+            internal_error("trace_headers", error)
+            return given  # type: ignore[return-value]
 
     def continue_run(self, context: object) -> ContinuedRun:
         """A block (``with``, ``async with``) whose runs and steps belong to a run elsewhere.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stepstream.producers.remote import context_from, tracestate_with_ours
-from tests.support.sdk import traced
+from tests.support.sdk import logged, traced
 
 TRACE, STEP = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{STEP}-01"
@@ -86,12 +86,31 @@ def test_a_parent_that_is_not_ours() -> None:
         assert made.ended["agent"].parent_remote
 
 
+@pytest.mark.parametrize("given", [5, [7], "text", [("a",)]])
+def test_wrong_headers_come_back_without_an_error(given: Any) -> None:
+    """What cannot be read as headers is logged."""
+    with traced(sound=False) as made, logged() as lines, made.tracer.run("agent"):
+        assert made.tracer.trace_headers(given) == given
+        assert made.tracer.trace_environment(given) == given
+        assert made.tracer.trace_kafka_headers(given) == given
+    assert lines
+
+
+def test_odd_headers_are_kept() -> None:
+    """Names that are no text, and Kafka headers as a mapping, which the client takes too."""
+    odd: Any = {1: 2}
+    with traced() as made, made.tracer.run("agent"):
+        assert made.tracer.trace_headers(odd).keys() == {1, "traceparent", "tracestate"}
+        names = [name for name, _ in made.tracer.trace_kafka_headers({"a": b"b"})]
+        assert names == ["a", "traceparent", "tracestate"]
+
+
 @pytest.mark.parametrize("value", [b"vendor=1", "vendor=1"])
 def test_kafka_headers_of_the_record_before_are_replaced(value: Any) -> None:
     """In any case and from an iterator; a header without a value stays."""
     given = [("TraceParent", b"?"), ("TraceState", value), ("empty", None)]
     with traced() as made, made.tracer.run("agent") as run:
-        found = made.tracer.trace_kafka_headers(iter(given))  # type: ignore[arg-type]
+        found = made.tracer.trace_kafka_headers(iter(given))
     assert found == [
         ("empty", None),
         ("traceparent", f"00-{run.trace_id}-{run.step_id}-01".encode()),
