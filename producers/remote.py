@@ -58,12 +58,13 @@ def with_parent(
 
 def tracestate_with_ours(state: str) -> str:
     """A ``tracestate`` with our entry in front, as the specification wants."""
-    others = [one.strip() for one in state.split(",") if one.strip()]
-    kept = [one for one in others if not one.startswith("stepstream=")]
-    text = ",".join([OUR_STATE, *kept])
-    while len(text) > MAX_STATE_CHARS and kept:
-        kept.pop()
-        text = ",".join([OUR_STATE, *kept])
+    text = OUR_STATE
+    for entry in map(str.strip, state.split(",")):
+        if not entry or entry.startswith("stepstream="):
+            continue
+        if len(text) + 1 + len(entry) > MAX_STATE_CHARS:
+            break
+        text = f"{text},{entry}"
     return text
 
 
