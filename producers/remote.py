@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stepstream.producers.scope import Scope
 from stepstream.producers.steps import OPEN, Step, current
+from stepstream.schemas.step import TRACE_STATE_KEY, TRACE_STATE_VALUE
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
-OUR_STATE: Final = "stepstream=1"
+_KEY: Final = f"{TRACE_STATE_KEY}="
+OUR_STATE: Final = f"{_KEY}{TRACE_STATE_VALUE}"
 MAX_STATE_CHARS: Final = 512
 MAX_HEADERS: Final = 10_000
 # Version ff is forbidden; later versions may append fields, which are ignored.
@@ -60,7 +62,7 @@ def tracestate_with_ours(state: str) -> str:
     """A ``tracestate`` with our entry in front, as the specification wants."""
     text = OUR_STATE
     for entry in map(str.strip, state.split(",")):
-        if not entry or entry.startswith("stepstream="):
+        if not entry or entry.startswith(_KEY):
             continue
         if len(text) + 1 + len(entry) > MAX_STATE_CHARS:
             break
@@ -103,7 +105,7 @@ def _parsed(parent: str, state: str) -> TraceContext | None:
     match = _TRACEPARENT.fullmatch(parent.strip().lower())
     if match is None:
         return None
-    return TraceContext(match[1], match[2], "stepstream=" in state)
+    return TraceContext(match[1], match[2], _KEY in state)
 
 
 class RemoteStep(Step):

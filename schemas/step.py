@@ -43,6 +43,10 @@ SCHEMA_NAME: Final = "step"
 SCHEMA_VERSION: Final = 1
 HEADER_SCHEMA: Final = "stepstream-schema"
 HEADER_CONTENT_TYPE: Final = "content-type"
+# The entry of W3C's ``tracestate`` that names a sender whose steps arrive here: its children are
+# not ``parent_remote``.
+TRACE_STATE_KEY: Final = "stepstream"
+TRACE_STATE_VALUE: Final = "1"
 
 RECORD_HEADERS: Final = ((HEADER_CONTENT_TYPE, b"application/json"), (HEADER_SCHEMA, b"step/1"))
 """The Kafka headers of a step record."""

@@ -9,10 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState
 
-TRACE_STATE_KEY: Final = "stepstream"
-TRACE_STATE_VALUE: Final = "1"
-"""In the trace state of spans that are published to Stepstream, so that a process further on shows
-that its remote parent will come."""
+from stepstream.schemas.step import TRACE_STATE_KEY, TRACE_STATE_VALUE
 
 # Descriptions of samplers that drop no root span. ParentBased still drops a span whose remote
 # parent was not sampled.
@@ -60,7 +57,9 @@ class RecordingSampler(Sampler):
 
 
 def marked(state: TraceState | None) -> TraceState:
-    """The trace state with ``stepstream=1``."""
+    """The trace state with ``stepstream=1``, by which a process further on knows that its remote
+    parent will come.
+    """
     if state is None:
         return TraceState([(TRACE_STATE_KEY, TRACE_STATE_VALUE)])
     if TRACE_STATE_KEY in state:

@@ -23,7 +23,7 @@ from stepstream.producers.gateway.mapping.spans import (
 from stepstream.producers.gateway.mapping.texts import NOTHING, parsed, text_of, without_media
 from stepstream.schemas.accept import Limits, truncated
 from stepstream.schemas.ids import ZERO_STEP_ID, ZERO_TRACE_ID
-from stepstream.schemas.step import AnyStep, DocumentStruct
+from stepstream.schemas.step import TRACE_STATE_KEY, AnyStep, DocumentStruct
 from stepstream.schemas.usage import NO_TOKENS
 
 BARE: Final = "bare"
@@ -38,7 +38,7 @@ MAX_ATTRIBUTE_CHARS: Final = 2_048
 MAX_DOCUMENT_CHARS: Final = 4_096
 MAX_NAME_CHARS: Final = 512
 MAX_TASK_CHARS: Final = 64
-OUR_TRACE_STATE: Final = "stepstream="
+OUR_TRACE_STATE: Final = f"{TRACE_STATE_KEY}="
 """In the trace state of spans whose parent reports to Stepstream too: it is waited for like any
 parent.
 """
