@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -27,8 +29,12 @@ class AfterImport(importlib.abc.MetaPathFinder):
     def call(self, module: str, ready: Ready) -> None:
         """Call ``ready`` with the module: at once if it is imported, else after its import."""
         found = sys.modules.get(module)
-        # A module that another thread is importing is in sys.modules already, half executed.
-        if found is not None and not getattr(found.__spec__, "_initializing", False):
+        if found is not None and _is_half_executed(found):
+            # Another thread is importing it, with its finder already chosen: this waits for the
+            # end, as an import statement does.
+            with contextlib.suppress(Exception):
+                found = importlib.import_module(module)
+        if found is not None and not _is_half_executed(found):
             _call(ready, found)
             return
         with self._lock:
@@ -83,6 +89,10 @@ class _Loader(importlib.abc.Loader):
         module.__loader__ = self._inner
         self._inner.exec_module(module)
         self._after.imported(module)
+
+
+def _is_half_executed(module: ModuleType) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def _call(ready: Ready, module: ModuleType) -> None:
