@@ -55,8 +55,8 @@ class _Answer:
 class _Rejections(msgspec.Struct):
     """The body of an answer of ``/v1/steps``."""
 
-    accepted: int = 0
-    rejected: int = 0
+    accepted: int
+    rejected: int
     error: str = ""
 
 
@@ -177,10 +177,7 @@ class HttpTransport:
             self._settle(batch, Undelivered(answer.text))
 
     def _settle_answer(self, batch: list[_Item], answer: _Answer) -> None:
-        try:
-            found = msgspec.json.decode(answer.body, type=_Rejections)
-        except msgspec.MsgspecError:
-            found = _Rejections(len(batch) if answer.status == 200 else 0)
+        found = _rejections(answer) or _Rejections(0, 0)
         if answer.status == 200 and not found.rejected:
             self._settle(batch, "")
         elif len(batch) == 1 or (found.rejected and not found.accepted):
@@ -208,6 +205,11 @@ class HttpTransport:
             if answer.status in _MISCONFIGURED:
                 text = f"stepstream: {self._url} refuses events: {answer.text}; they are kept"
                 sdk_log.log(f"http {answer.status}", text)
+            elif answer.status == 200 and _rejections(answer) is None:
+                # A page of a proxy or of another server: nothing shows that Kafka has the events.
+                text = f"stepstream: {self._url} does not answer as a gateway; events are kept"
+                sdk_log.log("http 200", text)
+                answer = _Answer(0, "it is no answer of a gateway")
             elif answer.status == 200 or answer.status in _REFUSED:
                 return answer
             else:
@@ -258,6 +260,14 @@ def new_pool(url: str, *, answer_s: float) -> Any:
         retries=False,
         timeout=urllib3.Timeout(connect=CONNECT_S, read=answer_s),
     )
+
+
+def _rejections(answer: _Answer) -> _Rejections | None:
+    """The body of an answer; None if it is not one of ``/v1/steps``."""
+    try:
+        return msgspec.json.decode(answer.body, type=_Rejections)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _network_reason(error: Exception) -> str:

@@ -190,13 +190,14 @@ class StandIn:
         self._refusals = [*refusals]
         self.accepted: list[dict[str, Any]] = []
         self.url = ""
+        self.page = b"{}"
 
     async def respond(self, request: Request) -> Response:
         """Answer a request as ``/v1/steps`` does."""
         events = [json.loads(line) for line in (await request.body()).splitlines()]
         if self._refusals:
             status, headers = self._refusals.pop(0)
-            return Response(b"{}", status, headers)
+            return Response(self.page, status, headers)
         good = [event for event in events if event["name"] != "bad"]
         self.accepted += good
         answer = {"accepted": len(good), "rejected": len(events) - len(good), "error": "bad"}
@@ -223,6 +224,21 @@ def test_refused_requests_are_repeated(tmp_path: Path) -> None:
         assert tracer.counts.delivered == 2
         assert [event["name"] for event in stand_in.accepted] == ["find"] * 2
         assert tracer.close(10)
+
+
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b"{}", b""])
+def test_a_page_is_no_acknowledgement(tmp_path: Path, page: bytes) -> None:
+    """A proxy that answers 200 does not have the events: they are sent until the gateway does."""
+    with answering((200, {})) as stand_in, logged() as messages:
+        stand_in.page = page
+        tracer = agent(stand_in.url, tmp_path, control=False)
+        with tracer.tool("find"):
+            pass
+        assert tracer.flush(60)
+        assert tracer.counts.delivered == 2
+        assert [event["name"] for event in stand_in.accepted] == ["find"] * 2
+        assert tracer.close(10)
+        assert any("does not answer as a gateway" in one.getMessage() for one in messages)
 
 
 def test_a_refused_event_costs_itself(tmp_path: Path) -> None:
