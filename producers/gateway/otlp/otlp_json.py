@@ -128,7 +128,9 @@ _KINDS: Final = {
 _STATUSES: Final = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _MOST_DIGITS: Final = 24
 MAX_NESTED_VALUES: Final = 200_000
-"""Values within arrays and maps of one span: each is read in Python and takes a microsecond."""
+"""Values within arrays and maps of one item, its events included, or of a request's resources: each
+is read in Python and takes a microsecond.
+"""
 
 
 def spans(body: bytes) -> Iterator[Span | Unreadable]:
@@ -140,8 +142,9 @@ def spans(body: bytes) -> Iterator[Span | Unreadable]:
     except (ValueError, RecursionError):
         yield from _slowly(body, "resourceSpans", "scopeSpans", "spans", _Span, _span)
         return
+    budget = _Budget()
     for group in request.resourceSpans:
-        attributes = _resource_attributes(group.resource)
+        attributes = _resource_attributes(group.resource, budget)
         for scoped in group.scopeSpans:
             resource = _resource(attributes, scoped.scope)
             for item in scoped.spans:
@@ -155,8 +158,9 @@ def log_records(body: bytes) -> Iterator[LogRecord | Unreadable]:
     except (ValueError, RecursionError):
         yield from _slowly(body, "resourceLogs", "scopeLogs", "logRecords", _LogRecord, _log_record)
         return
+    budget = _Budget()
     for group in request.resourceLogs:
-        attributes = _resource_attributes(group.resource)
+        attributes = _resource_attributes(group.resource, budget)
         for scoped in group.scopeLogs:
             resource = _resource(attributes, scoped.scope)
             for item in scoped.logRecords:
@@ -165,7 +169,7 @@ def log_records(body: bytes) -> Iterator[LogRecord | Unreadable]:
 
 def _read(item: Any, resource: Resource, make: Any) -> Any:
     try:
-        return make(item, resource)
+        return make(item, resource, _Budget())
     except (ValueError, RecursionError, OverflowError) as error:
         name = getattr(item, "name", "") or getattr(item, "eventName", "") or ""
         return Unreadable(str(name)[:200], f"a value cannot be read: {error}"[:300])
@@ -181,10 +185,11 @@ def _slowly(
         raise Malformed(f"the body is not valid JSON: {error}") from None
     if not isinstance(request, dict):
         raise Malformed("the body is not a JSON object")
+    budget = _Budget()
     for group in _list(request.get(groups), groups):
         if not isinstance(group, dict):
             raise Malformed(f"an item of {groups} is not an object")
-        attributes = _attributes_or_nothing(group.get("resource"))
+        attributes = _attributes_or_nothing(group.get("resource"), budget)
         for scoped in _list(group.get(scopes), scopes):
             if not isinstance(scoped, dict):
                 raise Malformed(f"an item of {scopes} is not an object")
@@ -233,10 +238,10 @@ def _without_nulls(value: Any, depth: int) -> Any:
     return value
 
 
-def _attributes_or_nothing(raw: Any) -> dict[str, Any]:
+def _attributes_or_nothing(raw: Any, budget: _Budget) -> dict[str, Any]:
     try:
         return _resource_attributes(
-            msgspec.convert(_without_nulls(raw or {}, 0), _Resource, strict=False)
+            msgspec.convert(_without_nulls(raw or {}, 0), _Resource, strict=False), budget
         )
     except (ValueError, RecursionError, OverflowError):
         return {}
@@ -249,9 +254,9 @@ def _scope_or_nothing(raw: Any) -> _Scope | None:
         return None
 
 
-def _resource_attributes(resource: _Resource | None) -> dict[str, Any]:
+def _resource_attributes(resource: _Resource | None, budget: _Budget) -> dict[str, Any]:
     try:
-        return {} if resource is None else _attributes(resource.attributes)
+        return {} if resource is None else _attributes(resource.attributes, budget)
     except (ValueError, RecursionError, OverflowError):
         return {}
 
@@ -263,7 +268,7 @@ def _resource(attributes: dict[str, Any], scope: _Scope | None) -> Resource:
 
 
 class _Budget:
-    """How many nested values of one span are still decoded."""
+    """Nested values still to be decoded: of one item, or of a request's resources."""
 
     def __init__(self) -> None:
         self.left = MAX_NESTED_VALUES
@@ -274,8 +279,7 @@ class _Budget:
             raise ValueError(f"its arrays and maps have more than {MAX_NESTED_VALUES:,} values")
 
 
-def _attributes(pairs: list[_Pair]) -> dict[str, Any]:
-    budget = _Budget()
+def _attributes(pairs: list[_Pair], budget: _Budget) -> dict[str, Any]:
     return {
         pair.key: None
         if (value := pair.value) is None
@@ -362,7 +366,7 @@ def _enum(value: int | str, names: dict[str, int]) -> int:
     return value
 
 
-def _span(item: _Span, resource: Resource) -> Span:
+def _span(item: _Span, resource: Resource, budget: _Budget) -> Span:
     status = item.status
     return Span(
         item.traceId.lower(),
@@ -371,24 +375,27 @@ def _span(item: _Span, resource: Resource) -> Span:
         item.name,
         _time(item.startTimeUnixNano),
         _time(item.endTimeUnixNano),
-        _attributes(item.attributes),
+        _attributes(item.attributes, budget),
         resource,
         0 if status is None else _enum(status.code, _STATUSES),
         "" if status is None else status.message,
         item.flags or 0,
         _enum(item.kind, _KINDS),
         item.traceState or "",
-        [SpanEvent(_time(e.timeUnixNano), e.name, _attributes(e.attributes)) for e in item.events],
+        [
+            SpanEvent(_time(e.timeUnixNano), e.name, _attributes(e.attributes, budget))
+            for e in item.events
+        ],
     )
 
 
-def _log_record(item: _LogRecord, resource: Resource) -> LogRecord:
+def _log_record(item: _LogRecord, resource: Resource, budget: _Budget) -> LogRecord:
     return LogRecord(
         (item.traceId or "").lower(),
         (item.spanId or "").lower(),
         item.eventName or "",
         _time(item.timeUnixNano) or _time(item.observedTimeUnixNano),
-        _attributes(item.attributes),
-        None if item.body is None else _value(item.body, _Budget()),
+        _attributes(item.attributes, budget),
+        None if item.body is None else _value(item.body, budget),
         resource,
     )

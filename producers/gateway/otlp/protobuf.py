@@ -15,7 +15,7 @@ from stepstream.producers.gateway.mapping.spans import (
 from stepstream.producers.gateway.otlp import wire
 from stepstream.producers.gateway.otlp.malformed import Malformed
 
-Pairs = Callable[[Any], dict[str, Any]]
+Pairs = Callable[[Any, wire.Budget], dict[str, Any]]
 
 
 def spans(body: bytes) -> Iterator[Span | Unreadable]:
@@ -31,9 +31,10 @@ def spans(body: bytes) -> Iterator[Span | Unreadable]:
     except wire.DecodeError:
         yield from _slowly(body, "Traces", "Span", _span)
         return
+    budget = wire.Budget()
     for group in request.resources:
         for scope in group.scopes:
-            resource = _resource(group.resource, scope.scope, wire.attributes_of)
+            resource = _resource(group.resource, scope.scope, budget)
             for item in scope.items:
                 yield _read(item, resource, wire.attributes_of, _span)
 
@@ -45,16 +46,17 @@ def log_records(body: bytes) -> Iterator[LogRecord | Unreadable]:
     except wire.DecodeError:
         yield from _slowly(body, "Logs", "LogRecord", _log_record)
         return
+    budget = wire.Budget()
     for group in request.resources:
         for scope in group.scopes:
-            resource = _resource(group.resource, scope.scope, wire.attributes_of)
+            resource = _resource(group.resource, scope.scope, budget)
             for item in scope.items:
                 yield _read(item, resource, wire.attributes_of, _log_record)
 
 
 def _read(item: Any, resource: Resource, pairs: Pairs, make: Callable[..., Any]) -> Any:
     try:
-        return make(item, resource, pairs)
+        return make(item, resource, pairs, wire.Budget())
     except (ValueError, RecursionError) as error:
         name = wire.text(getattr(item, "name", b"") or getattr(item, "event_name", b""))
         return Unreadable(name[:200], f"an attribute cannot be read: {error}")
@@ -67,9 +69,10 @@ def _slowly(body: bytes, request: str, kind: str, make: Callable[..., Any]) -> I
         decoded = classes[request].FromString(body)
     except wire.DecodeError:
         raise Malformed from None
+    budget = wire.Budget()
     for group in decoded.resources:
         for scope in group.scopes:
-            resource = _resource_slowly(group.resource, scope.scope)
+            resource = _resource_slowly(group.resource, scope.scope, budget)
             for data in scope.items:
                 try:
                     item = classes[kind].FromString(data)
@@ -79,15 +82,15 @@ def _slowly(body: bytes, request: str, kind: str, make: Callable[..., Any]) -> I
                 yield _read(item, resource, wire.pairs_of, make)
 
 
-def _resource(resource: Any, scope: Any, pairs: Pairs) -> Resource:
+def _resource(resource: Any, scope: Any, budget: wire.Budget) -> Resource:
     try:
-        attributes = pairs(resource.attributes)
+        attributes = wire.attributes_of(resource.attributes, budget)
     except (ValueError, RecursionError):
         attributes = {}
     return Resource(attributes, wire.text(scope.name), wire.text(scope.version))
 
 
-def _resource_slowly(resource: bytes, scope: bytes) -> Resource:
+def _resource_slowly(resource: bytes, scope: bytes, budget: wire.Budget) -> Resource:
     """What can be read of a resource and its scope: their faults cost no span."""
     attributes: dict[str, Any] = {}
     classes = wire.TRACES_SLOWLY
@@ -97,7 +100,7 @@ def _resource_slowly(resource: bytes, scope: bytes) -> Resource:
         encoded = ()
     for data in encoded:
         try:
-            attributes |= wire.pairs_of([classes["KeyValue"].FromString(data)])
+            attributes |= wire.pairs_of([classes["KeyValue"].FromString(data)], budget)
         except (wire.DecodeError, ValueError, RecursionError):
             continue
     try:
@@ -107,7 +110,7 @@ def _resource_slowly(resource: bytes, scope: bytes) -> Resource:
     return Resource(attributes, wire.text(decoded.name), wire.text(decoded.version))
 
 
-def _span(item: Any, resource: Resource, pairs: Pairs) -> Span:
+def _span(item: Any, resource: Resource, pairs: Pairs, budget: wire.Budget) -> Span:
     status = item.status
     events = item.events
     return Span(
@@ -117,26 +120,26 @@ def _span(item: Any, resource: Resource, pairs: Pairs) -> Span:
         wire.text(item.name),
         item.start,
         item.end,
-        pairs(item.attributes),
+        pairs(item.attributes, budget),
         resource,
         status.code,
         wire.text(status.message),
         item.flags,
         item.kind,
         wire.text(item.trace_state),
-        [SpanEvent(e.time, wire.text(e.name), pairs(e.attributes)) for e in events]
+        [SpanEvent(e.time, wire.text(e.name), pairs(e.attributes, budget)) for e in events]
         if events
         else [],
     )
 
 
-def _log_record(item: Any, resource: Resource, pairs: Pairs) -> LogRecord:
+def _log_record(item: Any, resource: Resource, pairs: Pairs, budget: wire.Budget) -> LogRecord:
     return LogRecord(
         item.trace_id.hex(),
         item.span_id.hex(),
         wire.text(item.event_name),
         item.time or item.observed,
-        pairs(item.attributes),
-        wire.value_of(item.body),
+        pairs(item.attributes, budget),
+        wire.value_of(item.body, budget),
         resource,
     )

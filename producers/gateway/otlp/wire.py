@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 MAX_NESTED_BYTES: Final = 1 << 20
-"""Arrays and maps of one span that are decoded; larger ones are described by their size.
+"""Arrays and maps of one item, its events included, that are decoded; further ones are described by
+their size.
 
 They are decoded in Python: 64 MB of empty values would take half a minute.
 """
@@ -164,13 +165,28 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-_STRING, _BOOL, _INT, _DOUBLE, _ARRAY, _MAP, _BYTES = 10, 16, 24, 33, 42, 50, 58
+_STRING, _BOOL, _INT, _DOUBLE, _BYTES = 10, 16, 24, 33, 58
 """The first byte of an encoded value: its field and wire type."""
-_NESTED: Final = (bytes([_ARRAY]), bytes([_MAP]))
 _double = struct.Struct("<d").unpack_from
 
 
-def value_of(data: bytes) -> Any:
+class Budget:
+    """Bytes of nested values still to be decoded: of one item, or of a request's resources."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_NESTED_BYTES
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes are within the budget; they are then spent."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
+def value_of(data: bytes, budget: Budget) -> Any:
     """An encoded ``AnyValue`` as a Python value. Raises ``ValueError`` for what is none."""
     if not data:
         return None
@@ -192,7 +208,12 @@ def value_of(data: bytes) -> Any:
         return _double(data, 1)[0]
     elif kind == _BOOL and size == 2:
         return data[1] != 0
-    return _value_slowly(data, 0)
+    elif kind == _BYTES and size > 1:
+        length, at = _varint(data, 1)
+        if at + length == size:
+            return data[at:]
+    # Not only arrays and maps: any other encoding may have them behind its first field.
+    return _value_slowly(data, 0) if budget.takes(size) else f"[nested values of {size:,} bytes]"
 
 
 def _fields(data: bytes) -> Iterable[tuple[int, int, Any]]:
@@ -273,11 +294,10 @@ _known: dict[bytes, Any] = {}
 """
 
 
-def attributes_of(encoded: Any) -> Attributes:
+def attributes_of(encoded: Any, budget: Budget) -> Attributes:
     """A map of encoded values as attributes. Raises ``ValueError``."""
     made: Attributes = {}
     known = _known.get
-    nested_bytes = 0
     for name in encoded:  # its items() is a generator in Python, which costs twice as much
         data = encoded[name]
         value = known(data)
@@ -285,14 +305,8 @@ def attributes_of(encoded: Any) -> Attributes:
             # Short texts are most of all values: 10 is their field, the next byte their length.
             if data[:1] == b"\n" and len(data) - 2 == data[1] < 128:
                 value = str(data[2:], "utf-8", "replace")
-            elif data[:1] in _NESTED:
-                if nested_bytes + len(data) > MAX_NESTED_BYTES:
-                    value = f"[nested values of {len(data):,} bytes]"
-                else:
-                    nested_bytes += len(data)
-                    value = value_of(data)
             else:
-                value = value_of(data)
+                value = value_of(data, budget)
             if len(data) <= _MAX_KNOWN_BYTES:
                 _remember(data, value)
         made[name] = value
@@ -307,6 +321,6 @@ def _remember(data: bytes, value: Any) -> None:
         _known[data] = value
 
 
-def pairs_of(encoded: Iterable[Any]) -> Attributes:
+def pairs_of(encoded: Iterable[Any], budget: Budget) -> Attributes:
     """Encoded pairs as attributes. Raises ``ValueError``."""
-    return attributes_of({text(pair.key): pair.value for pair in encoded})
+    return attributes_of({text(pair.key): pair.value for pair in encoded}, budget)

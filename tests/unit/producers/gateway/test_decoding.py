@@ -27,7 +27,9 @@ from tests.support.otlp import (
     NOW_NS,
     ORIGIN,
     any_value,
+    json_pairs,
     json_request,
+    json_span,
     pairs,
     request_of,
     span,
@@ -89,7 +91,7 @@ values = st.recursive(
 @settings(max_examples=300, deadline=None)
 def test_any_value_is_read_as_it_was_written(value: Any) -> None:
     """The reader of values is ours; OpenTelemetry's own writer is the oracle."""
-    assert wire.value_of(any_value(value).SerializeToString()) == value
+    assert wire.value_of(any_value(value).SerializeToString(), wire.Budget()) == value
 
 
 @given(st.binary(max_size=60))
@@ -97,7 +99,7 @@ def test_any_value_is_read_as_it_was_written(value: Any) -> None:
 def test_bytes_that_are_no_value_raise_one_error(data: bytes) -> None:
     """Nothing but ``ValueError``."""
     with contextlib.suppress(ValueError):
-        wire.value_of(data)
+        wire.value_of(data, wire.Budget())
 
 
 def test_values_within_each_other_without_end_cost_the_span() -> None:
@@ -268,6 +270,51 @@ def test_enormous_arrays_are_described_and_the_span_is_kept() -> None:
     assert found.attributes["name"] == "x"
 
 
+def test_the_nested_values_of_a_span_and_its_events_count_together() -> None:
+    """In protobuf: many events would hold up other requests as one enormous array does."""
+    half = [""] * (wire.MAX_NESTED_BYTES // 8)
+    events = [SpanEvent(NOW_NS, "e", {"a": half}) for _ in range(3)]
+    one = span(attributes={"few": ["a"]}, events=events)
+    (found,) = protobuf.spans(request_of([one]).SerializeToString())
+    assert isinstance(found, Span)
+    assert found.attributes["few"] == ["a"]
+    values = [event.attributes["a"] for event in found.events]
+    assert values[0] == half
+    assert all(str(value).startswith("[nested values of ") for value in values[1:])
+
+
+def test_an_array_behind_another_value_is_bounded_too() -> None:
+    """The last member of an encoded value counts, so an array may hide behind a short one."""
+    many = any_value([""] * wire.MAX_NESTED_BYTES).SerializeToString()
+    hidden = any_value(True).SerializeToString() + many
+    found = wire.value_of(hidden, wire.Budget())
+    assert found == f"[nested values of {len(hidden):,} bytes]"
+    body = b"x" * (2 * wire.MAX_NESTED_BYTES)
+    assert wire.value_of(any_value(body).SerializeToString(), wire.Budget()) == body
+
+
+def test_the_body_of_a_log_record_and_the_resources_of_a_request_are_bounded() -> None:
+    """In protobuf, where a small compressed request may have 64 MB of them."""
+    half = [""] * (wire.MAX_NESTED_BYTES // 8)
+    request = ExportLogsServiceRequest()
+    for _ in range(3):
+        group = request.resource_logs.add()
+        group.resource.attributes.extend(pairs({"many": half, "service.name": "shop"}))
+        record = group.scope_logs.add().log_records.add()
+        record.body.CopyFrom(any_value([half, half, half]))
+    found = [
+        one
+        for one in protobuf.log_records(request.SerializeToString())
+        if not isinstance(one, Unreadable)
+    ]
+    assert len(found) == 3
+    assert all(str(one.body).startswith("[nested values of ") for one in found)
+    resources = [one.resource.attributes for one in found]
+    assert [one["service.name"] for one in resources] == ["shop"] * 3
+    assert resources[0]["many"] == half
+    assert all(str(one["many"]).startswith("[nested values of ") for one in resources[1:])
+
+
 def test_too_many_nested_values_in_json_cost_their_span(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all attributes of a span count together; other spans are kept."""
     monkeypatch.setattr(otlp_json, "MAX_NESTED_VALUES", 10)
@@ -276,6 +323,10 @@ def test_too_many_nested_values_in_json_cost_their_span(monkeypatch: pytest.Monk
     assert isinstance(first, Unreadable)
     assert "more than 10 values" in first.why
     assert isinstance(second, Span)
+    event = {"name": "e", "attributes": json_pairs({"a": [1] * 6})}
+    raw = json_span(span(3)) | {"events": [event, event]}
+    (third,) = otlp_json.spans(json.dumps(json_request([raw])).encode())
+    assert isinstance(third, Unreadable)
 
 
 def test_long_names_of_attributes_are_not_kept_in_memory() -> None:
