@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from tests.support.otlp import json_pairs, pairs
 
 SPANS: Final = 512
 """Spans of a body: the batch size of OpenTelemetry's SDKs."""
@@ -20,62 +21,14 @@ JSON: Final = "application/json"
 TEMPLATES: Final = 4
 """Bodies that are encoded; all others are copies with other ids and times."""
 _BATCH: Final = "batch-00000000"
-_WORDS: Final = [
-    "order",
-    "refund",
-    "customer",
-    "invoice",
-    "delivery",
-    "address",
-    "search",
-    "result",
-    "policy",
-    "payment",
-    "account",
-    "ticket",
-    "agent",
-    "answer",
-    "question",
-    "document",
-    "price",
-    "status",
-    "reason",
-    "request",
-    "please",
-    "check",
-    "confirm",
-    "update",
-    "the",
-    "a",
-    "of",
-    "in",
-    "and",
-    "to",
-    "for",
-    "with",
-    "from",
-    "about",
-    "before",
-    "after",
-    "within",
-    "days",
-    "item",
-    "number",
-    "total",
-    "email",
-    "name",
-    "shipping",
-    "warehouse",
-    "manager",
-    "approve",
-    "reject",
-    "escalate",
-    "summary",
-    "context",
-    "evidence",
-    "paragraph",
-    "table",
-]
+_WORDS: Final = (
+    "order", "refund", "customer", "invoice", "delivery", "address", "search", "result", "policy",
+    "payment", "account", "ticket", "agent", "answer", "question", "document", "price", "status",
+    "reason", "request", "please", "check", "confirm", "update", "the", "a", "of", "in", "and",
+    "to", "for", "with", "from", "about", "before", "after", "within", "days", "item", "number",
+    "total", "email", "name", "shipping", "warehouse", "manager", "approve", "reject", "escalate",
+    "summary", "context", "evidence", "paragraph", "table",
+)  # fmt: skip
 
 Span = dict[str, Any]
 
@@ -312,31 +265,10 @@ def _given(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _any_value(value: Any) -> AnyValue:
-    made = AnyValue()
-    if isinstance(value, bool):
-        made.bool_value = value
-    elif isinstance(value, int):
-        made.int_value = value
-    elif isinstance(value, float):
-        made.double_value = value
-    elif isinstance(value, list):
-        made.array_value.values.extend(map(_any_value, value))
-    else:
-        made.string_value = value
-    return made
-
-
-def _pairs(attributes: dict[str, Any]) -> list[KeyValue]:
-    return [
-        KeyValue(key=name, value=_any_value(value)) for name, value in _given(attributes).items()
-    ]
-
-
 def _encoded_protobuf(spans: list[Span]) -> bytes:
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
-    group.resource.attributes.extend(_pairs(_RESOURCE))
+    group.resource.attributes.extend(pairs(_RESOURCE))
     scoped = group.scope_spans.add()
     scoped.scope.name = "support.agent"
     for span in spans:
@@ -348,29 +280,11 @@ def _encoded_protobuf(spans: list[Span]) -> bytes:
             kind=1,
             start_time_unix_nano=span["start"],
             end_time_unix_nano=span["end"],
-            attributes=_pairs(span["attributes"]),
+            attributes=pairs(_given(span["attributes"])),
             flags=span["flags"],
         )
     data: bytes = request.SerializeToString()
     return data
-
-
-def _json_value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    if isinstance(value, list):
-        return {"arrayValue": {"values": [_json_value(item) for item in value]}}
-    return {"stringValue": value}
-
-
-def _json_pairs(attributes: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"key": name, "value": _json_value(value)} for name, value in _given(attributes).items()
-    ]
 
 
 def _encoded_json(spans: list[Span]) -> bytes:
@@ -383,13 +297,13 @@ def _encoded_json(spans: list[Span]) -> bytes:
             "kind": 1,
             "startTimeUnixNano": str(span["start"]),
             "endTimeUnixNano": str(span["end"]),
-            "attributes": _json_pairs(span["attributes"]),
+            "attributes": json_pairs(_given(span["attributes"])),
             "status": {},
             "flags": span["flags"],
         }
         for span in spans
     ]
     scoped = [{"scope": {"name": "support.agent"}, "spans": made}]
-    resource = {"attributes": _json_pairs(_RESOURCE)}
+    resource = {"attributes": json_pairs(_RESOURCE)}
     request = {"resourceSpans": [{"resource": resource, "scopeSpans": scoped}]}
     return json.dumps(request, separators=(",", ":")).encode()
