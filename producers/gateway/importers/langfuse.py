@@ -51,7 +51,9 @@ def spans(export: Any) -> Iterator[Span]:
     if not is_trace(export):
         raise ValueError('not an export of Langfuse: {"trace": {...}, "observations": [...]}')
     # The page's export has the trace apart, the API's answer is the trace.
-    trace = export.get("trace") or export
+    trace = export.get("trace")
+    if not isinstance(trace, dict) or not trace:
+        trace = export
     for observation in export["observations"]:
         if not isinstance(observation, dict):
             raise ValueError("an observation is not an object")
@@ -82,7 +84,7 @@ def span_of(observation: dict[str, Any], trace: dict[str, Any]) -> Span:
             if value not in (None, "", {}, []):
                 attributes.setdefault(attribute, value)
     # An empty map would hide the token counts in the original attributes.
-    if not any(observation.get("usageDetails") or {}):
+    if not observation.get("usageDetails"):
         attributes.pop("langfuse.observation.usage_details", None)
         counts = _counts_before_details(observation)
         if counts:

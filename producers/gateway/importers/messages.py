@@ -94,7 +94,8 @@ def _call(message: dict[str, Any], seen: list[dict[str, Any]]) -> dict[str, Any]
 def _asked(message: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Names and arguments of the tools that an answer asks for, by the call's id."""
     found: dict[str, tuple[str, str]] = {}
-    for call in message.get("tool_calls") or []:
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             arguments = text_of(function.get("arguments"))

@@ -128,6 +128,15 @@ def test_every_export_of_langfuse_gives_the_same_step(export: Any, session: str)
     assert step.step_id == span_id_of("langfuse", "gen-1")
 
 
+@pytest.mark.parametrize("wrong", [5, "x", [1], True])
+def test_members_of_a_wrong_type_cost_nothing_else(wrong: Any) -> None:
+    """A file may come from anywhere: what is not of the expected type is left out."""
+    (step,) = steps_in({"trace": wrong, "observations": [{**OBSERVATION, "usageDetails": wrong}]})
+    assert (step.kind, step.name) == ("llm_call", "answer")
+    first, second = steps_in([{"role": "user"}, {"role": "assistant", "tool_calls": wrong}])
+    assert {first.kind, second.kind} == {"llm_call", "agent"}
+
+
 def test_a_page_of_phoenix_s_api() -> None:
     """Spans stand in ``data``; a reranker's documents are a nested list."""
     document = {"document": {"id": "d1", "score": 0.5, "content": "x"}}
