@@ -236,8 +236,6 @@ class HungStepDetector(DetectorBase[HungStep]):
         """Report the innermost open steps once no record has arrived for ``after``."""
         if not run.live:
             return NOTHING
-        # One timer per run, set again here if records have moved the deadline meanwhile. Setting it
-        # with each record would cost more than this one extra call.
         due_us = run.last_append_us + self.rule.after
         if _is_early(run, self.name, due_us, now_us):
             return NOTHING

@@ -43,7 +43,6 @@ OUR_TRACE_STATE: Final = f"{TRACE_STATE_KEY}="
 parent.
 """
 
-_HEX: Final = frozenset("0123456789abcdef")
 # Members of an enum cost an attribute access and a conversion each: plain numbers where every span
 # comes by.
 _PROJECT: Final = int(F.PROJECT)
@@ -188,7 +187,7 @@ class Mapper:
         step = AnyStep(
             trace_id=span.trace_id,
             step_id=span.span_id,
-            parent_step_id=_parent_of(span),
+            parent_step_id=_parent_of(span.parent_id, span.span_id),
             kind=kind,
             name=_name_of(span, read),
             project=project,
@@ -406,12 +405,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS]
 
 
-def _parent_of(span: Span) -> str:
+def _parent_of(parent: str, own: str) -> str:
     """The parent's id; empty for a root, and for a parent that is no possible one."""
-    parent = span.parent_id
-    if not parent or parent == span.span_id or not _is_id(parent, 16, ZERO_STEP_ID):
-        return ""
-    return parent
+    return parent if parent and parent != own and _is_id(parent, 16, ZERO_STEP_ID) else ""
 
 
 def _name_of(span: Span, read: Read) -> str:
@@ -550,8 +546,7 @@ def _make_start(step: AnyStep, read: Read) -> None:
     if step.parent_step_id:
         step.step_id = step.parent_step_id
     parent = text_of(read.values[F.PENDING_PARENT]).lower()
-    usable = len(parent) == 16 and _HEX.issuperset(parent) and parent != ZERO_STEP_ID
-    step.parent_step_id = parent if usable and parent != step.step_id else ""
+    step.parent_step_id = _parent_of(parent, step.step_id)
 
 
 def _contents_of(kind: str, span: Span, read: Read) -> tuple[Any, Any]:
