@@ -29,20 +29,11 @@ class OtlpSender:
     def __init__(self) -> None:
         self._child = Child.module("benchmarks.otlp_sender")
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
     def load(self, form: str, count: int, *, spans: int = SPANS, seed: int, **how: Any) -> None:
         """Make ``count`` bodies, which ``send`` uses up."""
         self._child.ask(do="load", form=form, count=count, spans=spans, seed=seed, **how)
 
-    def send(self, url: str, **how: Any) -> Answer:
-        """``start`` and ``finish``."""
-        self.start(url, **how)
-        return self.finish()
-
-    def start(
+    def send(
         self,
         url: str,
         *,
@@ -51,12 +42,13 @@ class OtlpSender:
         rate: float = 0,
         timeout_s: float = 10,
         headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begin to send: for so many seconds, or until all bodies are acknowledged.
+    ) -> Answer:
+        """Send for so many seconds, or until all bodies are acknowledged.
 
         ``rate`` is spans a second that become due, however long answers take; 0 for as fast as the
-        connections get answers.
+        connections get answers. Returns ``_Outcome`` as a dictionary.
         """
+        # Not ask(), whose own timeout_s would take the command's.
         self._child.send(
             do="send",
             url=url,
@@ -66,9 +58,6 @@ class OtlpSender:
             timeout_s=timeout_s,
             headers=dict(headers or {}),
         )
-
-    def finish(self) -> Answer:
-        """Wait until it has ended; the answer is ``_Outcome`` as a dictionary."""
         return self._child.wait(600)
 
     def close(self) -> None:
@@ -96,14 +85,11 @@ class _Outcome:
     acked_spans: int = 0
     acked: list[str] = field(default_factory=list)
     """Names of acknowledged batches."""
-    unanswered: list[str] = field(default_factory=list)
-    """Names of batches of which a request got no answer: they may be stored."""
     without_retry_after: int = 0
     """Refusals without the header Retry-After."""
     probed: int = 0
     probed_before_body: int = 0
     """Refused requests that had waited for ``100 Continue``, and those answered without it."""
-    late_s: float = 0.0
     first_error: str = ""
 
 
@@ -192,7 +178,6 @@ class _Run:
         while (found := await self._next()) is not None:
             due, body = found
             began = time.monotonic()
-            self._outcome.late_s = max(self._outcome.late_s, began - due)
             try:
                 async with asyncio.timeout(self._timeout_s):
                     if connection is None:
@@ -201,7 +186,6 @@ class _Run:
             except (OSError, EOFError, TimeoutError) as error:
                 self._note("none", due, began, body)
                 self._outcome.first_error = self._outcome.first_error or repr(error)
-                self._outcome.unanswered.append(body.batch)
                 closes = True
             else:
                 self._note(status, due, began, body)
