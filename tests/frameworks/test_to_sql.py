@@ -103,8 +103,9 @@ def variables(gateway: str, openai: str, program: str) -> dict[str, str]:
 
 
 STEPS = """
-SELECT step_id, parent_step_id, kind, tool, model, provider, status, error_type, cost_usd,
-    (input_tokens, output_tokens, cached_input_tokens) AS tokens, documents.id AS document_ids
+SELECT step_id, parent_step_id, kind, agent, tool, output, model, provider, status, error_type,
+    cost_usd, (input_tokens, output_tokens, cached_input_tokens) AS tokens,
+    documents.id AS document_ids
 FROM steps WHERE trace_id IN (SELECT trace_id FROM runs WHERE {where}) ORDER BY start_time
 """
 
@@ -181,7 +182,14 @@ def test_pydantic_ai(gateway: str, openai: str, settings: Settings) -> None:
     found = stored(settings, f"trace_id = '{_newest_trace(settings)}'")
     (run,) = found.runs
     assert (run["agent"], run["tools"], run["llm_calls"]) == ("refunds", ["look_up"], 2)
-    totals = [sum(step["tokens"][index] for step in found.of("llm_call")) for index in (0, 1)]
+    (agent,), (tool,), calls = found.of("agent"), found.of("tool_call"), found.of("llm_call")
+    # What the agent's span repeats of its calls is not counted.
+    assert (agent["agent"], agent["parent_step_id"], agent["tokens"]) == ("refunds", "", (0, 0, 0))
+    assert (tool["tool"], tool["output"]) == ("look_up", "shipped")
+    assert len(calls) == 2
+    assert all(call["tokens"][0] for call in calls)
+    assert [step["tool"] for step in found.of("tool_selection")] == ["look_up"]
+    totals = [sum(step["tokens"][index] for step in calls) for index in (0, 1)]
     assert [run["input_tokens"], run["output_tokens"]] == totals
     assert min(totals) > 0
 
