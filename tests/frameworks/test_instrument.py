@@ -9,7 +9,7 @@ import pytest
 
 from stepstream.producers.instruments.switch import Instruments
 from tests.support.provider import TEXT, Provider, provider
-from tests.support.sdk import Traced, traced
+from tests.support.sdk import Traced, instrumented, traced
 
 pytestmark = [
     pytest.mark.frameworks,
@@ -26,11 +26,8 @@ def served() -> Iterator[Provider]:
 
 @pytest.fixture
 def made() -> Iterator[Traced]:
-    with traced() as made:
-        instruments = Instruments(made.tracer)
-        instruments.on(())
+    with instrumented() as made:
         yield made
-        instruments.off()
 
 
 def _model(served: Provider) -> Any:

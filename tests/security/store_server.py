@@ -63,6 +63,12 @@ def code(answer: RawAnswer) -> int:
     return int(answer.header("x-clickhouse-exception-code") or 0)
 
 
+def server_command(data: Path) -> list[str]:
+    """The command of a server at a free port, without credentials."""
+    program = [sys.executable, "-P", "-m", "stepstream.local.clickhouse_server"]
+    return [*program, "--path", str(data), "--port", "0"]
+
+
 @contextmanager
 def store(folder: Path, *options: str) -> Iterator[Store]:
     """A store for as long as it is needed."""
@@ -78,20 +84,9 @@ def store(folder: Path, *options: str) -> Iterator[Store]:
         entries.append(entry)
     table = folder / "credentials.json"
     save(table, Credentials(entries))
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "stepstream.local.clickhouse_server",
-        "--path",
-        str(folder / "data"),
-        "--port",
-        "0",
-    ]
+    command = [*server_command(folder / "data"), "--credentials", str(table), *options]
     with (folder / "log").open("w") as log:
-        child = subprocess.Popen(
-            [*command, "--credentials", str(table), *options], stdout=subprocess.PIPE, stderr=log
-        )
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
     try:
         assert child.stdout is not None
         line = child.stdout.readline()

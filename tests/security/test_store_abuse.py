@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from tests.security.raw import RawAnswer, basic, connect, is_cut, read_answer, request, send
-from tests.security.store_server import Store, code, store
+from tests.security.store_server import Store, code, server_command, store
 from tests.support.processes import wait_until
 
 SECRET = "the secret of the machine"
@@ -889,18 +889,8 @@ def test_a_request_is_taken_apart_strictly(running: Store) -> None:
 def test_a_credential_file_is_needed(tmp_path: Path) -> None:
     """Without one the server does not start; the error names what is missing."""
     import subprocess
-    import sys
 
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "stepstream.local.clickhouse_server",
-        "--path",
-        str(tmp_path),
-        "--port",
-        "0",
-    ]
+    command = server_command(tmp_path)
     for more in ([], ["--credentials", str(tmp_path / "none")]):
         done = subprocess.run(
             [*command, *more], capture_output=True, text=True, timeout=60, check=False

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stepstream.producers.instruments.switch import Instruments
 from stepstream.producers.sdk_log import LOGGER, sdk_log
 from stepstream.producers.tracer import Tracer
 from stepstream.producers.transport.memory import MemoryTransport
@@ -101,3 +102,15 @@ def traced(
             made.close(1)
     if sound:
         assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
+
+
+@contextmanager
+def instrumented() -> Iterator[Traced]:
+    """As ``traced``, with every client and framework that is installed instrumented."""
+    with traced() as made:
+        instruments = Instruments(made.tracer)
+        instruments.on(())
+        try:
+            yield made
+        finally:
+            instruments.off()

@@ -15,7 +15,7 @@ from stepstream.producers.exceptions import BudgetExceeded
 from stepstream.producers.instruments.switch import Instruments
 from stepstream.schemas.step import StepEvent
 from tests.support.provider import TEXT, TEXTS, Provider, provider
-from tests.support.sdk import Traced, logged, traced
+from tests.support.sdk import Traced, instrumented, logged, traced
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -32,11 +32,8 @@ def served() -> Iterator[Provider]:
 
 @pytest.fixture
 def made() -> Iterator[Traced]:
-    with traced() as made:
-        instruments = Instruments(made.tracer)
-        instruments.on(())
+    with instrumented() as made:
         yield made
-        instruments.off()
 
 
 def only(made: Traced) -> StepEvent:
