@@ -25,6 +25,7 @@ from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent
 
+WARM_UP: Final = 200
 GOAL_SPAN_US: Final = 6.0
 GOAL_START_MS: Final = 200.0
 ATTRIBUTES: Final[dict[str, Any]] = {
@@ -52,11 +53,15 @@ class Arrivals(MemoryTransport):
 
 @dataclass
 class Subject:
-    """A provider to measure, and how to end it; returns events lost."""
+    """A provider to measure, and how to end it.
+
+    ``close`` gets the number of ended spans and returns how many of them were lost; None without a
+    processor.
+    """
 
     name: str
     provider: TracerProvider
-    close: Callable[[], int]
+    close: Callable[[int], int | None]
     burst_us: list[float] = field(default_factory=list)
     steady_us: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
@@ -67,7 +72,7 @@ def _settings() -> Settings:
 
 
 def _none() -> Subject:
-    return Subject("no processor", TracerProvider(shutdown_on_exit=False), int)
+    return Subject("no processor", TracerProvider(shutdown_on_exit=False), lambda _ended: None)
 
 
 def _batch() -> Subject:
@@ -75,9 +80,9 @@ def _batch() -> Subject:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
 
-    def close() -> int:
+    def close(ended: int) -> int:
         provider.shutdown()
-        return 0
+        return ended - len(exporter.get_finished_spans())
 
     return Subject("BatchSpanProcessor", provider, close)
 
@@ -88,7 +93,7 @@ def _ours() -> Subject:
     processor = SpanProcessor(tracer=tracer)
     provider.add_span_processor(processor)
 
-    def close() -> int:
+    def close(_ended: int) -> int:
         tracer.close(60)
         counts = tracer.counts
         return processor.dropped + counts.dropped + counts.failed
@@ -97,7 +102,7 @@ def _ours() -> Subject:
 
 
 def _spans_us(provider: TracerProvider, count: int, pause_s: float) -> list[float]:
-    """Microseconds of each of ``count`` spans in this thread."""
+    """Microseconds of each of ``count`` spans in this thread, below one more."""
     tracer = provider.get_tracer("benchmark")
     taken: list[float] = []
     with tracer.start_as_current_span("run"):
@@ -115,18 +120,22 @@ def _spans_us(provider: TracerProvider, count: int, pause_s: float) -> list[floa
 def _compared(report: Report, quick: bool) -> None:
     rounds, burst, steady = (1, 500, 100) if quick else (5, 5_000, 2_000)
     made: dict[str, Subject] = {}
-    lost: dict[str, int] = {}
+    lost: dict[str, int | None] = {}
+    ended = sum(count + 1 for count in (WARM_UP, burst, steady))
     # Interleaved, because what else the machine does changes over time.
     for number in range(rounds):
         report.progress(f"round {number + 1} of {rounds}")
         for make in (_none, _batch, _ours):
             subject = make()
             kept = made.setdefault(subject.name, subject)
-            _spans_us(subject.provider, 200, 0)
+            _spans_us(subject.provider, WARM_UP, 0)
             cpu = time.process_time()
             kept.burst_us += _spans_us(subject.provider, burst, 0)
             kept.steady_us += _spans_us(subject.provider, steady, 0.001)
-            lost[subject.name] = lost.get(subject.name, 0) + subject.close()
+            missing = subject.close(ended)
+            lost[subject.name] = (
+                None if missing is None else missing + (lost.get(subject.name) or 0)
+            )
             kept.cpu_us.append((time.process_time() - cpu) / (burst + steady) * 1e6)
     rows = [
         (
