@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -26,12 +26,12 @@ from stepstream.producers.gateway.service import callers
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
-from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany, mapped
 from stepstream.producers.gateway.service.kafka_writer import (
-    WAIT_S,
     KafkaWriter,
     NoRoom,
     NotAcknowledged,
+    is_away,
 )
 
 METHODS: Final[dict[str, Signal]] = {
@@ -138,7 +138,7 @@ class GrpcServer:
         project = callers.project_of(scope, self._project)
         if signal == "metrics":
             return Batch()
-        if self._writer.stuck_s >= WAIT_S or self._writer.is_probing:
+        if is_away(self._writer):
             raise WebError(503, "Kafka does not answer at the moment")
         began = time.monotonic()
         refusal = self._admission.enter(len(data), project, began)
@@ -148,7 +148,7 @@ class GrpcServer:
         try:
             origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
             read = self._ingest.traces if signal == "traces" else self._ingest.logs
-            batch = await _mapped(read(data, PROTOBUF, origin))
+            batch = await mapped(read(data, PROTOBUF, origin))
             self._admission.spent(project, batch.items, time.monotonic())
             await self._writer.write(batch.records, batch.letters)
             self._seen.add(batch.projects.items())
@@ -162,14 +162,6 @@ class GrpcServer:
             raise WebError(503, str(error)) from None
         finally:
             self._admission.leave(len(data), began, time.monotonic(), counts=counts)
-
-
-async def _mapped(slices: Iterator[Batch]) -> Batch:
-    whole = Batch()
-    for batch in slices:
-        whole = batch
-        await asyncio.sleep(0)
-    return whole
 
 
 def _scope_of(context: Any) -> Scope:

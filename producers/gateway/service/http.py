@@ -22,12 +22,12 @@ from stepstream.producers.gateway.service import callers, openapi
 from stepstream.producers.gateway.service.admission import UNKNOWN_BYTES, Admission
 from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
-from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany, mapped
 from stepstream.producers.gateway.service.kafka_writer import (
-    WAIT_S,
     KafkaWriter,
     NoRoom,
     NotAcknowledged,
+    is_away,
 )
 
 INFLATED_BYTES: Final = 64 << 20
@@ -151,7 +151,7 @@ class Endpoints:
             raise WebError(413, f"the body is larger than {self._max_body_bytes} bytes")
         # While Kafka is away one request at a time is let through to find out when it is back: all
         # others would fill the producer's queue with what their clients send again.
-        if self._writer.stuck_s >= WAIT_S or self._writer.is_probing:
+        if is_away(self._writer):
             raise WebError(503, "Kafka does not answer at the moment", self._retry_later())
         began = time.monotonic()
         if (refusal := self._admission.enter(size, project, began)) is not None:
@@ -165,7 +165,7 @@ class Endpoints:
             async with self._mapping:
                 data = bodies.decompressed(scope, parts, INFLATED_BYTES)
                 origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
-                batch = await _mapped(read(data, origin))
+                batch = await mapped(read(data, origin))
             # The number of spans is known only now, so a project that sent too many is refused next
             # time.
             self._admission.spent(project, batch.items, time.monotonic())
@@ -200,16 +200,6 @@ class Endpoints:
 
     def _retry_later(self) -> dict[str, str]:
         return {"Retry-After": str(self._writer.retry_after_s)}
-
-
-async def _mapped(slices: Iterator[Batch]) -> Batch:
-    """The whole batch; between two slices other requests have their turn."""
-    whole = Batch()
-    for batch in slices:
-        whole = batch
-        # Mapping a large request takes long enough to delay the answers to all others.
-        await asyncio.sleep(0)
-    return whole
 
 
 _FORMS: Final = f"Content-Type must be {PROTOBUF} or {JSON}"

@@ -225,3 +225,8 @@ class KafkaWriter:
         self._producer.flush(CLOSE_S)
         self._stopping.set()
         self._thread.join(2)
+
+
+def is_away(writer: KafkaWriter) -> bool:
+    """Whether a request would wait in vain: Kafka is away, or another request finds out already."""
+    return writer.stuck_s >= WAIT_S or writer.is_probing
