@@ -41,9 +41,7 @@ def suspects(question: str, steps: Sequence[BlameStep], most: int = MOST_SUSPECT
 
     ``question`` is the run's input, ``steps`` all its ended steps, in any order.
     """
-    ranked = rank(question, steps)
-    chosen = sorted(ranked, key=lambda one: -one.probability)[:most]
-    return chosen
+    return sorted(rank(question, steps), key=lambda one: -one.probability)[:most]
 
 
 def rank(question: str, steps: Sequence[BlameStep]) -> list[Suspect]:
@@ -59,12 +57,13 @@ def rank(question: str, steps: Sequence[BlameStep]) -> list[Suspect]:
         for step in ordered
     ]
     found = scores(rows, bonuses, coordinated=has_coordinator(ordered))
+    paths = _paths(ordered, seen)
     return [
         Suspect(
             step,
             found[place],
             tuple(_evidence(place, ordered, seen[place], failures, chose)),
-            tuple(_path(place, ordered, seen[place])),
+            tuple(paths[place]),
         )
         for place, step in enumerate(ordered)
     ]
@@ -124,18 +123,27 @@ def _evidence(
     return found or ["its place and form are those of decisive steps in other failed runs"]
 
 
-def _path(place: int, ordered: Sequence[BlameStep], seen: Seen) -> list[str]:
-    """Ids of the steps that repeat a value of the suspect, up to the last step."""
-    values = seen.reaching or seen.new_values
-    following = [
-        step.step_id
-        for step in ordered[place + 1 :]
-        if values and not values.isdisjoint(values_in(step.text))
+def _paths(ordered: Sequence[BlameStep], seen: Sequence[Seen]) -> list[list[str]]:
+    """For each step its id and those of the steps that repeat a value of it, up to the last."""
+    following: list[list[str]] = [[] for _ in ordered]
+    # One pass over the texts: to compare each step with all later ones takes minutes in long runs.
+    origins: dict[str, list[int]] = {}
+    for place, (step, known) in enumerate(zip(ordered, seen, strict=True)):
+        for origin in {one for value in values_in(step.text) for one in origins.get(value, ())}:
+            if len(following[origin]) < MOST_ON_PATH:
+                following[origin].append(step.step_id)
+        for value in known.reaching or known.new_values:
+            origins.setdefault(value, []).append(place)
+    return [
+        _path(step.step_id, after, ordered[-1].step_id)
+        for step, after in zip(ordered, following, strict=True)
     ]
-    last = ordered[-1].step_id
+
+
+def _path(first: str, following: Sequence[str], last: str) -> list[str]:
     if len(following) >= MOST_ON_PATH:
         following = following[: MOST_ON_PATH - 2]
-    path = [ordered[place].step_id, *following]
+    path = [first, *following]
     return path if path[-1] == last else [*path, last]
 
 

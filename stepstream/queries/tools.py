@@ -56,27 +56,31 @@ class Choice:
     read: list[Record] = field(default_factory=list)
 
 
-def choices(steps: Sequence[Record]) -> list[Choice]:
-    """Each tool call with the model step that chose it, in order of their starts.
+def tool_calls(steps: Iterable[Record]) -> list[Record]:
+    """The tool calls of a run, in order of their starts."""
+    return _in_order(step for step in steps if step["kind"] == "tool_call")
+
+
+def choices(steps: Sequence[Record], calls: Iterable[Record] | None = None) -> list[Choice]:
+    """Each tool call, or each of ``calls``, with the model step that chose it, in the same order.
 
     That is the nearest model step above the call in the tree, else the last model step that ended
     before it under the nearest step above it that has one.
     """
-    ordered = sorted(steps, key=lambda step: (step["start_us"], step["step_id"]))
-    above = {step["step_id"]: _above(step, ordered_by_id(ordered)) for step in ordered}
-    choosers = [step for step in ordered if step["kind"] in CHOOSERS]
+    ordered = _in_order(steps)
+    by_id = {step["step_id"]: step for step in ordered}
+    above = {step["step_id"]: _above(step, by_id) for step in ordered}
+    choosers = {step["step_id"]: step for step in ordered if step["kind"] in CHOOSERS}
     found = []
-    for call in ordered:
-        if call["kind"] == "tool_call":
-            chooser = _chooser(call, choosers, above)
-            read = [] if chooser is None else _read(chooser, choosers, ordered)
-            found.append(Choice(call, chooser, read))
+    for call in tool_calls(ordered) if calls is None else calls:
+        chooser = _chooser(call, choosers, above)
+        read = [] if chooser is None else _read(chooser, choosers.values(), ordered)
+        found.append(Choice(call, chooser, read))
     return found
 
 
-def ordered_by_id(steps: Iterable[Record]) -> dict[str, Record]:
-    """Steps by their id."""
-    return {step["step_id"]: step for step in steps}
+def _in_order(steps: Iterable[Record]) -> list[Record]:
+    return sorted(steps, key=lambda step: (step["start_us"], step["step_id"]))
 
 
 def _above(step: Record, by_id: Mapping[str, Record]) -> list[str]:
@@ -91,15 +95,14 @@ def _above(step: Record, by_id: Mapping[str, Record]) -> list[str]:
 
 
 def _chooser(
-    call: Record, choosers: Sequence[Record], above: Mapping[str, list[str]]
+    call: Record, choosers: Mapping[str, Record], above: Mapping[str, list[str]]
 ) -> Record | None:
-    by_id = ordered_by_id(choosers)
     for place in above[call["step_id"]]:
-        if place in by_id:
-            return by_id[place]
+        if place in choosers:
+            return choosers[place]
         earlier = [
             one
-            for one in choosers
+            for one in choosers.values()
             if one["step_id"] != call["step_id"]
             and 0 < (one["end_us"] or one["start_us"]) <= call["start_us"]
             and (place in above[one["step_id"]])
@@ -109,7 +112,7 @@ def _chooser(
     return None
 
 
-def _read(chooser: Record, choosers: Sequence[Record], ordered: Sequence[Record]) -> list[Record]:
+def _read(chooser: Record, choosers: Iterable[Record], ordered: Sequence[Record]) -> list[Record]:
     """The steps whose outputs were new to a model step: since the model step before it."""
     before = [one["start_us"] for one in choosers if one["start_us"] < chooser["start_us"]]
     since = max(before, default=0)
@@ -178,14 +181,14 @@ def next_tools(paths: Iterable[Sequence[str]], chooser: str) -> Counter[str]:
 
 def _explain(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
     wanted = values["step"]
-    all_choices = choices(steps)
-    chosen = [choice for choice in all_choices if _matches(choice.call, wanted)]
-    if not chosen:
-        names = list(dict.fromkeys(choice.call["tool"] for choice in all_choices))
+    calls = tool_calls(steps)
+    matching = [call for call in calls if _matches(call, wanted)]
+    if not matching:
+        names = list(dict.fromkeys(call["tool"] for call in calls))
         hint = did_you_mean(wanted, names) if names else "it called no tool"
         raise Unanswerable(f"run {values['run'][:8]} has no call of {wanted or 'a tool'}; {hint}")
     paths = [row["path"] for row in rows(_PATHS, values)]
-    return [_row(choice, paths) for choice in chosen[: values["limit"]]]
+    return [_row(choice, paths) for choice in choices(steps, matching[: values["limit"]])]
 
 
 def _matches(call: Record, wanted: str) -> bool:

@@ -110,7 +110,10 @@ def test_a_coordinator_is_recognised_by_its_name() -> None:
 
 
 def test_a_long_run_is_bounded() -> None:
-    many = [step(place, "s", "tool_call", "x 1 Abc") for place in range(1, MAX_STEPS + 100)]
+    many = [
+        step(place, "s", "tool_call", f"x 1 Abc {place} " * 20)
+        for place in range(1, MAX_STEPS + 100)
+    ]
     ranked = rank("", [ROOT, *many])
     assert len(ranked) == MAX_STEPS
     assert max(len(one.path) for one in ranked) <= 20

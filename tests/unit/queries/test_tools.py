@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepstream.queries.tools import choices, next_tools, offered
+from stepstream.queries.tools import choices, next_tools, offered, tool_calls
 
 
 def step(name: str, kind: str, at: int, parent: str = "root", **more: Any) -> dict[str, Any]:
@@ -53,6 +53,15 @@ def test_a_model_step_of_another_branch_did_not() -> None:
         step("a", "tool_call", 30, "first"),
     ]
     assert chosen(*steps) == {"a": "plan"}
+
+
+def test_only_the_calls_that_are_asked_about_are_explained() -> None:
+    steps = [step("root", "agent", 0, ""), step("plan", "llm_call", 10)]
+    steps += [step("b", "tool_call", 30), step("a", "tool_call", 20)]
+    calls = tool_calls(steps)
+    assert [call["name"] for call in calls] == ["a", "b"]
+    (choice,) = choices(steps, calls[1:])
+    assert (choice.call["name"], choice.chooser) == ("b", steps[1])
 
 
 def test_a_call_without_a_model_step_was_made_by_the_program() -> None:
