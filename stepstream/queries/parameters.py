@@ -13,17 +13,6 @@ from stepstream.schemas.suggestions import did_you_mean
 
 Kind = Literal["time", "pattern", "text", "choice", "count", "number", "run"]
 
-TIME_TYPE: Final = "DateTime64(6, 'UTC')"
-TYPES: Final[Mapping[Kind, str]] = {
-    "time": TIME_TYPE,
-    "pattern": "String",
-    "text": "String",
-    "choice": "Identifier",
-    "count": "UInt64",
-    "number": "Float64",
-    "run": "String",
-}
-"""The ClickHouse type of each kind of parameter."""
 MAX_COUNT: Final = 100_000
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S.%f"
 _RUN_ID: Final = re.compile(r"[0-9a-f]{1,32}")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stepstream.queries.answer import Answer, Record
-from stepstream.queries.parameters import TYPES, Parameter
+from stepstream.queries.parameters import Parameter
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 Values = Mapping[str, Any]
-_USED: Final = re.compile(r"\{(\w+):([^}]+)\}")
+_USED: Final = re.compile(r"\{(\w+):[^}]+\}")
 
 
 class Rows(Protocol):
@@ -54,7 +54,7 @@ class Question:
 
 def used_parameters(sql: str, values: Values) -> dict[str, Any]:
     """The values that a query names."""
-    return {name: values[name] for name, _ in _USED.findall(sql)}
+    return {name: values[name] for name in _USED.findall(sql)}
 
 
 def for_clients(sql: str, values: Values) -> str:
@@ -63,14 +63,14 @@ def for_clients(sql: str, values: Values) -> str:
     return "\n".join([*lines, f"{sql};"])
 
 
+# Tab and newline end a value in the format in which ClickHouse keeps parameters.
+_ESCAPED: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n"})
+
+
 def _quoted(value: Any) -> str:
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    """The literal of a parameter: its escaped text, whose escapes are escaped in the literal."""
+    text = str(value).translate(_ESCAPED).replace("\\", r"\\").replace("'", r"\'")
     return f"'{text}'"
-
-
-def type_of(parameter: Parameter) -> str:
-    """The ClickHouse type of a parameter."""
-    return TYPES[parameter.kind]
 
 
 def time_limit(client: Client, timeout_s: float | None) -> dict[str, float]:

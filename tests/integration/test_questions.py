@@ -17,7 +17,7 @@ from stepstream import queries
 from stepstream.queries import Answer
 from stepstream.queries.cost_check import cost_check
 from stepstream.queries.parameters import Unanswerable
-from stepstream.queries.question import rows_of
+from stepstream.queries.question import for_clients, rows_of
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.question_data import KnownRun, store_runs
@@ -366,6 +366,20 @@ def test_a_query_runs_over_http_with_its_parameters(ask: Ask, client: Client) ->
     assert [tuple(row) for row in again.result_rows] == answer.rows
 
 
+@pytest.mark.parametrize(
+    "text", ["it's", r"C:\new\table", "\\", "\\N", "a\tb\nc", "'; DROP TABLE runs_raw; --", "{a:b}"]
+)
+def test_a_printed_query_sets_the_same_parameters_in_a_session(
+    settings: Settings, text: str
+) -> None:
+    """Quotes, backslashes, tabs and lines of a text are part of the text."""
+    with connect(settings) as client:
+        *sets, query = for_clients("SELECT {t:String} AS found", {"t": text}).rsplit(";\n", 1)
+        for statement in sets:
+            client.command(statement)
+        assert client.query(query.removesuffix(";")).result_rows == [(text,)]
+
+
 @pytest.mark.parametrize("question", ["cost", "waste", "slowest", "percentiles", "search"])
 def test_no_more_partitions_are_read_than_the_window_needs(
     ask: Ask, client: Client, question: str
@@ -414,7 +428,7 @@ def test_facets_count_the_runs_of_the_same_filter(ask: Ask) -> None:
 
 
 def test_steps_of_a_run_have_sizes_instead_of_contents(ask: Ask) -> None:
-    answer = ask("steps", run=USUAL[0].trace_id[:-1] + USUAL[0].trace_id[-1])
+    answer = ask("steps", run=USUAL[0].trace_id)
     assert answer.data["kind"] == ["agent", "llm_call", "tool_call", "llm_call"]
     assert answer.data["output_bytes"][2] == len("3 found")
     assert answer.data["duration_us"][1] == 500_000
@@ -423,6 +437,8 @@ def test_steps_of_a_run_have_sizes_instead_of_contents(ask: Ask) -> None:
 def test_an_unknown_run_is_an_error_and_a_beginning_of_an_id_is_enough(ask: Ask) -> None:
     with pytest.raises(Unanswerable, match="no run has an id that begins with fff"):
         ask("steps", run="fff")
+    # No other run of this store has an id with an f at this place.
+    assert ask("run", run=COSTLY.trace_id[:-1]).data["trace_id"] == [COSTLY.trace_id]
     with pytest.raises(Unanswerable, match="several runs"):
         ask("steps", run="0000")
     with pytest.raises(Unanswerable, match="no run has an id"):

@@ -80,8 +80,12 @@ def test_every_question_has_values_for_all_parameters_of_its_query(name: str) ->
 
 
 def test_a_query_for_other_clients_sets_its_parameters() -> None:
+    """Escaped twice: the literal has the text in the format in which parameters are kept."""
     assert for_clients("SELECT {a:String}", {"a": "it's \\ here"}) == (
-        "SET param_a = 'it\\'s \\\\ here';\nSELECT {a:String};"
+        r"SET param_a = 'it\'s \\\\ here';" + "\nSELECT {a:String};"
+    )
+    assert for_clients("SELECT {a:String}", {"a": "a\tb\nc"}).startswith(
+        r"SET param_a = 'a\\tb\\nc';"
     )
 
 
