@@ -32,11 +32,12 @@ def format_usd(nanos: int | None) -> str:
     return f"{sign}${whole}.{digits.rstrip('0'):0<2}"
 
 
-def format_dollars(usd: float | None) -> str:
-    """An amount that is kept as a float number of dollars, as ``format_usd`` writes it."""
-    if usd is None or not math.isfinite(usd):
+def format_dollars(usd: float | Decimal | None) -> str:
+    """An amount that is kept as a number of dollars, as ``format_usd`` writes it."""
+    amount = math.nan if usd is None else float(usd)
+    if not math.isfinite(amount):
         return UNKNOWN
-    return format_usd(round(usd * NANOS_PER_USD))
+    return format_usd(round(amount * NANOS_PER_USD))
 
 
 def format_duration(duration_us: int | float) -> str:

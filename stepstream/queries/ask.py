@@ -86,8 +86,9 @@ def run_values(name: str, prefix: str, rows: Rows) -> dict[str, Any]:
     trace_id = prefix if len(prefix) == WHOLE_ID else whole_id(prefix, rows)
     known = rows(ABOUT_RUN, {"run": trace_id})
     about: Record = known[0] if known else {}
-    if not known:
-        trace_id = whole_id(trace_id, rows)
+    if not known and trace_id == prefix:
+        # It may have steps before its row in runs; this raises where it has none either.
+        whole_id(trace_id, rows)
     start, end = about.get("start_time"), about.get("end_time")
     return {
         name: trace_id,

@@ -78,7 +78,7 @@ def _cost_sentence(answer: Answer) -> str:
     unpriced = sum(row["unpriced_steps"] for row in rows)
     first = rows[0]
     text = (
-        f"{format_dollars(float(sum(row['cost_usd'] for row in rows)))} in "
+        f"{format_dollars(sum(row['cost_usd'] for row in rows))} in "
         f"{format_number_of(sum(row['steps'] for row in rows), 'step')}; "
         f"{first['value'] or '(none)'} has {first['share']:.0%} of the cost."
     )

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from stepstream.queries.answer import Answer, Record
+from stepstream.queries.answer import Answer, Record, from_records
 from stepstream.queries.parameters import QuestionError
 from stepstream.queries.question import Rows, Values
 from stepstream.schemas.formatting import format_dollars
@@ -139,7 +139,7 @@ def cost_check(lines: Iterable[str], rows: Rows, provider: str = "%") -> Answer:
         "provider": provider,
     }
     found = compared(billed, rows(OURS, values))
-    data = {name: [row[name] for row in found] for name in COLUMNS}
+    data = from_records(found, list(COLUMNS))
     return Answer("cost-check", data, OURS.strip(), values, _sentence(found))
 
 
@@ -159,11 +159,11 @@ def _sentence(found: Sequence[Record]) -> str:
     billed = sum((row["billed_usd"] for row in found), Decimal(0))
     ours = sum((row["our_usd"] for row in found), Decimal(0))
     share = f" ({(ours - billed) / billed:+.1%})" if billed else ""
-    text = f"Billed {format_dollars(float(billed))}, recorded {format_dollars(float(ours))}{share}."
+    text = f"Billed {format_dollars(billed)}, recorded {format_dollars(ours)}{share}."
     worst = found[0]
     if worst["difference_usd"]:
         text += (
             f" The largest difference is {worst['model']} on {worst['day']}: "
-            f"{format_dollars(float(worst['difference_usd']))}."
+            f"{format_dollars(worst['difference_usd'])}."
         )
     return text

@@ -138,6 +138,7 @@ SEVERITY: Final = Parameter("severity", "pattern", "Only this severity.", "*")
 NAME: Final = Parameter("alert", "pattern", "Only alerts with this name.", "*")
 TRACE: Final = Parameter("trace", "pattern", "Only alerts about this run.", "*")
 ALERT_ID: Final = Parameter("id", "text", "Id of the alert, or a beginning of it.")
+RUN_TEXT: Final = Parameter("id", "text", "What was given as the id of a run.")
 
 _ALERT: Final = "SELECT * EXCEPT (kafka_topic_id, kafka_partition, kafka_offset) FROM"
 _MATCHING: Final = f"""{OWNED} AND severity LIKE {{severity:String}}
@@ -299,7 +300,7 @@ QUESTIONS: Final = (
             "documents", "attributes", "tool_schema", "error_message",
         ),
     ),
-    _page("near", "Which runs have a similar id?", _NEAR, (ALERT_ID, PROJECT), _named("trace_id")),
+    _page("near", "Which runs have a similar id?", _NEAR, (RUN_TEXT, PROJECT), _named("trace_id")),
     _page(
         "projects", "Which projects had runs in 30 days?", _PROJECTS, (limit(200),),
         _named("project"),

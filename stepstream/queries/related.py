@@ -35,8 +35,6 @@ WHERE {STEPS_WITHIN} AND {OWNED} AND (
 ORDER BY start_time DESC, trace_id, step_id
 LIMIT {{limit:UInt64}}"""
 
-_RUN_LIST: Final = ", ".join(RUN_COLUMNS)
-
 # Runs by steps in common: each 'kind name' as often as both have it, by the larger number of steps.
 _SIMILAR: Final = """
 WITH
@@ -70,7 +68,7 @@ def _all_of_sentence(answer: Answer) -> str:
         return "There are no runs of it in this time."
     rows = answer.records()
     failed = sum(row["status"] == "error" for row in rows)
-    cost = format_dollars(float(sum(row["cost_usd"] for row in rows)))
+    cost = format_dollars(sum(row["cost_usd"] for row in rows))
     return (
         f"{format_number_of(len(rows), 'run')} from {rows[0]['start_time']:%Y-%m-%d %H:%M} to "
         f"{rows[-1]['start_time']:%Y-%m-%d %H:%M} UTC, {failed:,} failed; together {cost}."
@@ -85,6 +83,14 @@ def _similar_sentence(answer: Answer) -> str:
         f"The most similar is run {first['trace_id'][:8]} ({first['status']}): "
         f"{first['similarity']:.0%} of the steps are the same."
     )
+
+
+def _all_of(name: str, asks: str, column: str, of: Parameter) -> Question:
+    sql = f"""
+SELECT {", ".join(RUN_COLUMNS)} FROM runs
+WHERE {RUNS_WITHIN} AND {column} = {{{of.name}:String}}
+ORDER BY start_time, trace_id LIMIT {{limit:UInt64}}"""
+    return Question(name, asks, sql, (of, *_WEEK, limit(1_000)), RUN_COLUMNS, _all_of_sentence)
 
 
 QUESTIONS: Final = (
@@ -110,28 +116,8 @@ QUESTIONS: Final = (
         },
         _similar_sentence,
     ),
-    Question(
-        "session",
-        "What happened in a session?",
-        f"""
-SELECT {_RUN_LIST} FROM runs
-WHERE {RUNS_WITHIN} AND session_id = {{session:String}}
-ORDER BY start_time, trace_id LIMIT {{limit:UInt64}}""",
-        (SESSION, *_WEEK, limit(1_000)),
-        RUN_COLUMNS,
-        _all_of_sentence,
-    ),
-    Question(
-        "user",
-        "What did agents do for a user?",
-        f"""
-SELECT {_RUN_LIST} FROM runs
-WHERE {RUNS_WITHIN} AND user_id = {{user:String}}
-ORDER BY start_time, trace_id LIMIT {{limit:UInt64}}""",
-        (USER, *_WEEK, limit(1_000)),
-        RUN_COLUMNS,
-        _all_of_sentence,
-    ),
+    _all_of("session", "What happened in a session?", "session_id", SESSION),
+    _all_of("user", "What did agents do for a user?", "user_id", USER),
     Question(
         "search",
         "Which steps contain a text, in input, output or error?",

@@ -155,7 +155,7 @@ def _runs_sentence(answer: Answer) -> str:
         return "No run matches."
     rows = answer.records()
     failed = sum(row["status"] == "error" for row in rows)
-    cost = format_dollars(float(sum(row["cost_usd"] for row in rows)))
+    cost = format_dollars(sum(row["cost_usd"] for row in rows))
     return f"{format_number_of(len(rows), 'run')}, {failed:,} of them failed; together {cost}."
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from stepstream.queries.answer import Answer, Record
 from stepstream.queries.common import OWNED, RUNS_WITHIN, STEPS_WITHIN
@@ -160,7 +160,7 @@ def _percentiles_sentence(answer: Answer) -> str:
     return (
         f"Half of the {format_number_of(first['runs'], 'run')} of {first['agent']} "
         f"{first['agent_version']} took at most {format_duration(first['p50_duration_us'])} and "
-        f"cost at most {_usd(first['p50_cost_usd'])}; 95 % took at most "
+        f"cost at most {format_dollars(first['p50_cost_usd'])}; 95 % took at most "
         f"{format_duration(first['p95_duration_us'])}."
     )
 
@@ -179,10 +179,6 @@ def _compared_sentence(answer: Answer) -> str:
 def _difference(row: Record) -> str:
     interval = f"{row['low']:+.3g} to {row['high']:+.3g}"
     return f"{row['measure']} by {row['difference']:+.3g} ({interval})"
-
-
-def _usd(amount: Any) -> str:
-    return format_dollars(float(amount))
 
 
 QUESTIONS: Final = (

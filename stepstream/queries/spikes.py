@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from stepstream.queries.answer import Answer
 from stepstream.queries.common import OWNED, SIMILAR_RUNS
@@ -97,9 +97,10 @@ def _spikes_sentence(answer: Answer) -> str:
     part, calls = first["part"] or "(none)", first["part_calls"]
     return (
         f"{format_number_of(len(answer), 'hour')} with a spike. The largest: {first['agent']} at "
-        f"{first['time']:%Y-%m-%d %H:%M} UTC cost {_usd(first['cost_usd'])} and normally "
-        f"{_usd(first['normal_usd'])}; {part} made {_usd(first['part_excess_usd'])} of the "
-        f"difference with {calls:,} calls, normally {first['part_normal_calls']:,}."
+        f"{first['time']:%Y-%m-%d %H:%M} UTC cost {format_dollars(first['cost_usd'])} and normally "
+        f"{format_dollars(first['normal_usd'])}; {part} made "
+        f"{format_dollars(first['part_excess_usd'])} of the difference with {calls:,} calls, "
+        f"normally {first['part_normal_calls']:,}."
     )
 
 
@@ -107,21 +108,17 @@ def _run_cost_sentence(answer: Answer) -> str:
     if not len(answer):
         return "This run has no ended step."
     rows = answer.records()
-    total = sum(row["cost_usd"] for row in rows)
+    total = format_dollars(sum(row["cost_usd"] for row in rows))
     if not rows[0]["runs"]:
-        return f"This run cost {_usd(total)}; no earlier run of its agent and task went well."
-    normal = sum(row["normal_usd"] for row in rows)
+        return f"This run cost {total}; no earlier run of its agent and task went well."
+    normal = format_dollars(sum(row["normal_usd"] for row in rows))
     first = rows[0]
     return (
-        f"This run cost {_usd(total)}, normally {_usd(normal)} (the last "
+        f"This run cost {total}, normally {normal} (the last "
         f"{format_number_of(first['runs'], 'good run')}); {first['name']} made "
-        f"{_usd(first['excess_usd'])} of the difference with {first['calls']:,} calls, normally "
-        f"{first['normal_calls']:.3g}."
+        f"{format_dollars(first['excess_usd'])} of the difference with {first['calls']:,} calls, "
+        f"normally {first['normal_calls']:.3g}."
     )
-
-
-def _usd(amount: Any) -> str:
-    return format_dollars(float(amount))
 
 
 QUESTIONS: Final = (

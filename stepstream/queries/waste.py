@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from stepstream.queries.answer import Answer
 from stepstream.queries.common import OWNED, RUNS_WITHIN, STEPS_WITHIN
@@ -76,17 +76,13 @@ ORDER BY unpriced_steps DESC, provider, model
 LIMIT {{limit:UInt64}}"""
 
 
-def _usd(amount: Any) -> str:
-    return format_dollars(float(amount))
-
-
 def _waste_sentence(answer: Answer) -> str:
     if not len(answer):
         return "No run failed, and there were no retries and no loops."
     sums: dict[str, float] = {}
     for row in answer:
         sums[row["waste"]] = sums.get(row["waste"], 0.0) + row["cost_usd"]
-    listed = ", ".join(f"{_usd(usd)} in {waste}" for waste, usd in sums.items())
+    listed = ", ".join(f"{format_dollars(usd)} in {waste}" for waste, usd in sums.items())
     return f"{listed}; a step may be in more than one of them."
 
 

@@ -59,7 +59,7 @@ def cell(name: str, value: Any) -> str:
 
 def _number(name: str, value: Any) -> str:
     if name.endswith("_usd"):
-        return format_dollars(float(value))
+        return format_dollars(value)
     if name == "start_us":
         return format_time(int(value))
     if name.endswith("_us"):
