@@ -19,6 +19,8 @@ DAYS: Final = ("date", "day", "usage_date", "start_time", "timestamp", "time", "
 MODELS: Final = ("model", "model_name", "snapshot", "line_item", "model_version")
 COSTS: Final = ("cost_usd", "cost", "amount", "amount_value", "cost (usd)", "spend", "total_cost")
 MAX_ROWS: Final = 1_000_000
+# An amount outside of these powers of ten is a mistake, and sums of such amounts may overflow.
+EXPONENTS: Final = range(-30, 16)
 
 _DATED: Final = re.compile(r"[-@]?(20\d{2})-?(\d{2})-?(\d{2})$|-latest$")
 
@@ -49,6 +51,13 @@ def read_export(lines: Iterable[str]) -> list[Billed]:
     Raises ``QuestionError`` with the line number for a row that cannot be read.
     """
     reader = csv.DictReader(lines)
+    try:
+        return _billed_rows(reader)
+    except csv.Error as error:
+        raise QuestionError(f"after line {reader.line_num}: {error}") from None
+
+
+def _billed_rows(reader: csv.DictReader[str]) -> list[Billed]:
     names = {name.strip().lower(): name for name in reader.fieldnames or () if name}
     day, model, cost = (
         _column(names, known, what)
@@ -81,7 +90,7 @@ def _billed(row: Mapping[str, Any], columns: tuple[str, str, str], line: int) ->
         amount = Decimal(cost.replace("$", "").replace(",", "") or "0")
     except InvalidOperation:
         raise QuestionError(f"line {line}: {cost!r} is not a cost") from None
-    if not amount.is_finite():
+    if not amount.is_finite() or (amount and amount.adjusted() not in EXPONENTS):
         raise QuestionError(f"line {line}: {cost!r} is not a cost")
     return Billed(_day(day, line), model, amount)
 
@@ -92,9 +101,9 @@ def _day(text: str, line: int) -> date:
             seconds = int(text) / (1_000 if len(text) > 11 else 1)
             return datetime.fromtimestamp(seconds, UTC).date()
         moment = datetime.fromisoformat(text)
+        return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
     except (ValueError, OverflowError):
         raise QuestionError(f"line {line}: {text!r} is not a day such as 2026-03-01") from None
-    return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
 
 
 def plain_model(model: str) -> str:

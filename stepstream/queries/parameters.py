@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,23 +106,24 @@ def _value(parameter: Parameter, value: Any, now: datetime) -> Any:
     if parameter.kind == "run":
         return run_prefix(str(value))
     if parameter.kind == "choice":
-        choices = parameter.choices or {}
-        if value not in choices:
-            hint = did_you_mean(str(value), choices, otherwise=f"one of {', '.join(choices)}")
-            raise QuestionError(f"{parameter.name} {value}: {hint}")
-        return choices[value]
+        choices, word = parameter.choices or {}, str(value)
+        if word not in choices:
+            hint = did_you_mean(word, choices, otherwise=f"one of {', '.join(choices)}")
+            raise QuestionError(f"{parameter.name} {word}: {hint}")
+        return choices[word]
     return str(value)
 
 
 def _number(parameter: Parameter, value: Any) -> int | float:
     is_count = parameter.kind == "count"
+    most = MAX_COUNT if is_count else math.inf
     try:
         number = int(value) if is_count else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if is_count else "a number"
         raise QuestionError(f"{parameter.name} {value!r} is not {wanted}") from None
-    if not 0 <= number <= (MAX_COUNT if is_count else float("inf")):
-        raise QuestionError(f"{parameter.name} {value} is not between 0 and {MAX_COUNT:,}")
+    if not 0 <= number <= most:
+        raise QuestionError(f"{parameter.name} {value} is not between 0 and {most:,}")
     return number
 
 
@@ -130,8 +132,8 @@ def parse_time(name: str, value: Any, now: datetime) -> datetime:
 
     A text without a zone is local time, a ``datetime`` without one is UTC.
     """
-    if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
     text = str(value)
     try:
         # An age first: no date or time is also a duration.
@@ -139,10 +141,11 @@ def parse_time(name: str, value: Any, now: datetime) -> datetime:
     except (ValueError, OverflowError):
         pass
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(text)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         raise QuestionError(
-            f"{name} {text}: give an age (90s, 2h, 7d) or a time (2026-03-01T12:00)"
+            f"{name} {text}: write how long ago (90s, 2h, 7d) or a time (2026-03-01T12:00)"
         ) from None
 
 

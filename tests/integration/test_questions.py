@@ -373,11 +373,12 @@ def test_a_printed_query_sets_the_same_parameters_in_a_session(
     settings: Settings, text: str
 ) -> None:
     """Quotes, backslashes, tabs and lines of a text are part of the text."""
+    session = {"session_id": uuid.uuid4().hex}
+    setting, query = for_clients("SELECT {t:String} AS found", {"t": text}).rsplit(";\n", 1)
     with connect(settings) as client:
-        *sets, query = for_clients("SELECT {t:String} AS found", {"t": text}).rsplit(";\n", 1)
-        for statement in sets:
-            client.command(statement)
-        assert client.query(query.removesuffix(";")).result_rows == [(text,)]
+        client.command(setting, settings=session)
+        found = client.query(query.removesuffix(";"), settings=session)
+    assert found.result_rows == [(text,)]
 
 
 @pytest.mark.parametrize("question", ["cost", "waste", "slowest", "percentiles", "search"])

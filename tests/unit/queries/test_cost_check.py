@@ -41,6 +41,13 @@ def test_columns_and_days_are_found_by_their_usual_names(head: str, row: str) ->
         (["date,model,cost", "2026-03-01,a,nan"], "line 2: 'nan' is not a cost"),
         (["date,model,cost", "March,a,1"], "line 2: 'March' is not a day"),
         (["date,model,cost", "99999999999999999,a,1"], "is not a day"),
+        (["date,model,cost", "0001-01-01T00:00:00+14:00,a,1"], "line 2: .* is not a day"),
+        (["date,model,cost", "2026-03-01,a,9e999999"], "line 2: '9e999999' is not a cost"),
+        (["date,model,cost", "2026-03-01,a,1e-999999"], "line 2: '1e-999999' is not a cost"),
+        (
+            ["date,model,cost", f"2026-03-01,{'a' * 200_000},1"],
+            "after line 1: field larger than field limit",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_an_error_with_its_line(lines: list[str], message: str) -> None:
