@@ -70,6 +70,7 @@ def backtest(
     from stepstream.backtest.evaluate import replaced
     from stepstream.backtest.store import Scope
     from stepstream.cli import queries
+    from stepstream.queries.parameters import like
 
     if not policy:
         raise errors.Failure("name the policies to try: --policy FILE", errors.USAGE)
@@ -78,10 +79,10 @@ def backtest(
     now = datetime.now(UTC)
     scope = Scope(
         queries.parse_since(runs.since, now) or now,
-        queries.parse_since(runs.until or None, now) or now,
-        queries.like(runs.project or "*"),
-        queries.like(runs.environment or "*"),
-        queries.like(runs.agent or "*"),
+        queries.parse_since(runs.until or None, now, "--until") or now,
+        like(runs.project or "*"),
+        like(runs.environment or "*"),
+        like(runs.agent or "*"),
     )
     _refuse_cut(settings, scope.since, now)
     with queries.store(settings) as client, _progress() as on_progress:

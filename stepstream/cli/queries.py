@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from stepstream.cli.errors import USAGE, Failure
+from stepstream.cli.errors import FAILED, USAGE, Failure
 from stepstream.render.alerts import Note
 from stepstream.render.rows import (
     RunRow,
@@ -20,16 +20,14 @@ from stepstream.render.rows import (
     step_row,
 )
 from stepstream.schemas.alert import TIME_FIELDS, Alert
-from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import time_of, us_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
+    from stepstream.queries.parameters import QuestionError
     from stepstream.stream.baselines.history import Owner
-
-_ID: Final = re.compile(r"[0-9a-f]{1,32}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Scope:
 
     def where(self, time_column: str) -> tuple[str, dict[str, Any]]:
         """The WHERE clause and the values of its parameters."""
+        from stepstream.queries.parameters import like
+
         conditions: list[str] = []
         values: dict[str, Any] = {}
         for column in ("project", "environment", "agent", "status", "severity", "alert", "state"):
@@ -61,28 +61,24 @@ class Scope:
         return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 
-def like(pattern: str) -> str:
-    """The SQL LIKE pattern of one with * and ?."""
-    # A name may contain % and _, which LIKE takes as wildcards.
-    escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
-    return escaped.replace("*", "%").replace("?", "_")
-
-
-def parse_since(text: str | None, now: datetime) -> datetime | None:
+def parse_since(text: str | None, now: datetime, option: str = "--since") -> datetime | None:
     """The time of an age (``90s``, ``2h``) or of a date or time; local time without a zone."""
+    from stepstream.queries.parameters import QuestionError, parse_time
+
     if text is None:
         return None
     try:
-        # An age first: no date or time is also a duration.
-        return now - timedelta(microseconds=parse_duration_us(text))
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError, OSError):
-        raise Failure(
-            f"--since {text}: write how long ago (90s, 2h, 7d) or a time (2026-03-01T12:00)", USAGE
-        ) from None
+        return parse_time(option, text, now)
+    except QuestionError as error:
+        raise failure(error) from None
+
+
+def failure(error: QuestionError) -> Failure:
+    """What cannot be asked so is wrong usage; that the store has no such run is a failure."""
+    from stepstream.queries.parameters import Ambiguous, Unanswerable
+
+    is_missing = isinstance(error, Unanswerable) and not isinstance(error, Ambiguous)
+    return Failure(str(error), FAILED if is_missing else USAGE)
 
 
 @contextmanager
@@ -183,35 +179,15 @@ def list_alerts(client: Client, scope: Scope) -> list[Alert]:
 
 
 def find_run(client: Client, prefix: str) -> str:
-    """The id of the one run whose id begins with ``prefix``.
+    """The id of the one run whose id begins with ``prefix``."""
+    from stepstream.queries.ask import whole_id
+    from stepstream.queries.parameters import QuestionError, run_prefix
+    from stepstream.queries.question import rows_of
 
-    Steps are searched as well: a run has rows there before its first row in runs.
-    """
-    # Other tools print the same id as a UUID, with hyphens.
-    wanted = prefix.strip().lower().replace("-", "")
-    if not _ID.fullmatch(wanted):
-        raise Failure(
-            f"{prefix!r} is not a run id: ids have up to 32 hex digits; `stepstream runs` lists "
-            "them",
-            USAGE,
-        )
-    sql = """
-        SELECT DISTINCT trace_id FROM (
-            SELECT trace_id FROM runs WHERE startsWith(trace_id, {id:String})
-            UNION ALL SELECT trace_id FROM steps WHERE startsWith(trace_id, {id:String})
-            UNION ALL SELECT trace_id FROM open_steps WHERE startsWith(trace_id, {id:String})
-        ) ORDER BY trace_id LIMIT 6"""
-    found = [row["trace_id"] for row in records(client, sql, {"id": wanted})]
-    if not found:
-        raise Failure(f"no run has an id that begins with {wanted}; `stepstream runs` lists them")
-    if len(found) > 1:
-        shown = ", ".join(trace_id[:12] for trace_id in found[:5])
-        more = " and more" if len(found) > 5 else ""
-        raise Failure(
-            f"several runs have an id that begins with {wanted}: {shown}{more}; give more digits",
-            USAGE,
-        )
-    return str(found[0])
+    try:
+        return whole_id(run_prefix(prefix), rows_of(client))
+    except QuestionError as error:
+        raise failure(error) from None
 
 
 def find_alert(client: Client, prefix: str) -> Alert:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.queries.answer import Answer, Record, from_records
 from stepstream.queries.catalogue import find
-from stepstream.queries.parameters import Unanswerable, time_text, values_of
+from stepstream.queries.parameters import Ambiguous, Unanswerable, time_text, values_of
 from stepstream.queries.question import Question, Rows, Values, rows_of, used_parameters
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def run_values(name: str, prefix: str, rows: Rows) -> dict[str, Any]:
 
 
 def whole_id(prefix: str, rows: Rows) -> str:
-    """The id of the one run whose id begins with ``prefix``."""
+    """The id of the one run whose id begins with ``prefix``.
+
+    Raises ``Unanswerable`` where there is none, its subclass ``Ambiguous`` where there are several.
+    """
     found = [record["trace_id"] for record in rows(FIND_RUN, {"run": prefix})]
     if not found:
         raise Unanswerable(
@@ -113,7 +116,7 @@ def whole_id(prefix: str, rows: Rows) -> str:
     if len(found) > 1:
         shown = ", ".join(trace_id[:12] for trace_id in found[:5])
         more = " and more" if len(found) > 5 else ""
-        raise Unanswerable(
+        raise Ambiguous(
             f"several runs have an id that begins with {prefix}: {shown}{more}; give more digits"
         )
     return str(found[0])

@@ -27,6 +27,10 @@ class Unanswerable(QuestionError):
     """The question is right, but the store has nothing to answer it with, such as no such run."""
 
 
+class Ambiguous(Unanswerable):
+    """Several runs have an id that begins as given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter of a question.
