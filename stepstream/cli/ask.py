@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepstream.cli.errors import FAILED, USAGE, Failure
+from stepstream.cli.errors import USAGE, Failure
 from stepstream.cli.options import (
     AgentOption,
     EnvironmentOption,
@@ -98,25 +98,25 @@ def ask(
     from stepstream.cli import printing, queries
     from stepstream.queries import QuestionError, find
     from stepstream.queries.ask import answered, prepared
-    from stepstream.queries.parameters import Unanswerable
     from stepstream.queries.question import for_clients, rows_of, used_parameters
 
     if question is None:
         _list_questions(format)
         return
     if question == COST_CHECK:
-        _cost_check(settings, options.csv, about or [], format)
+        _cost_check(settings, options, about or [], format)
         return
+    if options.csv is not None:
+        raise Failure(f"--csv is for {COST_CHECK}", USAGE)
     try:
         asked = find(question, COST_CHECK)
-        given = {**options.given(), **_given(asked, about or [])}
+        given = _given(asked, about or [], options.given())
         with queries.store(settings) as client:
             rows = rows_of(client)
             what = prepared(rows, asked.name, given, datetime.now(UTC))
             answer = None if options.sql else answered(what, rows)
     except QuestionError as error:
-        code = FAILED if isinstance(error, Unanswerable) else USAGE
-        raise Failure(str(error), code) from None
+        raise queries.failure(error) from None
     if answer is None:
         echo(for_clients(what.sql, used_parameters(what.sql, what.values)))
     else:
@@ -124,17 +124,18 @@ def ask(
 
 
 def _cost_check(
-    settings: Settings, file: Path | None, words: Sequence[str], format: Format
+    settings: Settings, options: AskOptions, words: Sequence[str], format: Format
 ) -> None:
     from stepstream.cli import printing, queries
     from stepstream.queries.cost_check import cost_check
     from stepstream.queries.parameters import QuestionError, like
     from stepstream.queries.question import rows_of
 
+    file = options.csv
     if file is None:
         raise Failure("cost-check needs --csv FILE, the usage export of a provider", USAGE)
     given = dict(word.partition("=")[::2] for word in words)
-    if set(given) - {"provider"}:
+    if set(given) - {"provider"} or options.given() or options.sql:
         raise Failure("cost-check takes provider=NAME and --csv FILE", USAGE)
     provider = like(given.get("provider", "*"))
     try:
@@ -148,11 +149,11 @@ def _cost_check(
     printing.print_answer(answer.columns, answer.rows, answer.sentence, format)
 
 
-def _given(asked: Question, words: Sequence[str]) -> dict[str, str]:
-    """Parameters by name, of words that are NAME=VALUE or the value of a parameter to be given."""
+def _given(asked: Question, words: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name: those of options, and of words that are NAME=VALUE or a value alone."""
     names = {parameter.name for parameter in asked.parameters}
     places = [parameter.name for parameter in asked.parameters if parameter.is_positional]
-    found: dict[str, str] = {}
+    found = dict(options)
     for word in words:
         name, equals, value = word.partition("=")
         free = [place for place in places if place not in found]

@@ -202,8 +202,8 @@ def _compare(settings: Settings, options: TraceOptions, format: Format) -> None:
     from stepstream.render.compare import Side, render_comparison
     from stepstream.render.heading import View
 
-    if format is not Format.TABLE or options.step is not None:
-        raise Failure("two runs are printed as a table, without --format and --step", USAGE)
+    if format is not Format.TABLE or options.step is not None or options.html is not None:
+        raise Failure("two runs are printed as a table, without --format, --step and --html", USAGE)
     with queries.store(settings) as client:
         sides = [
             queries.read_trace(client, queries.find_run(client, prefix))

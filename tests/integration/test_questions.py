@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -14,6 +16,7 @@ from clickhouse_connect.driver.client import Client
 
 import stepstream
 from stepstream import queries
+from stepstream.cli.app import run as command
 from stepstream.queries import Answer
 from stepstream.queries.cost_check import cost_check
 from stepstream.queries.parameters import Unanswerable
@@ -444,3 +447,68 @@ def test_an_unknown_run_is_an_error_and_a_beginning_of_an_id_is_enough(ask: Ask)
         ask("steps", run="0000")
     with pytest.raises(Unanswerable, match="no run has an id"):
         ask("steps", run="f" * 32)
+
+
+@pytest.fixture
+def printed(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs `stepstream ask` with the exit code ``fails``; what it printed, or its error."""
+    flags = [
+        f"--clickhouse-url={settings.clickhouse_url}",
+        f"--clickhouse-password={settings.clickhouse_password.get_secret_value()}",
+        f"--clickhouse-database={settings.clickhouse_database}",
+        f"--state-dir={tmp_path}",
+    ]
+
+    def run(*arguments: str, fails: int = 0) -> str:
+        code = command(["ask", *arguments, *flags])
+        output = capsys.readouterr()
+        assert code == fails, output.err
+        return output.err if fails else output.out
+
+    return run
+
+
+def test_the_command_line_prints_the_answer_and_its_sentence(printed: Callable[..., str]) -> None:
+    assert "Does a provider's usage export agree" in printed()
+    text = printed("suspects", COSTLY.trace_id[:-1])
+    assert "refund" in text
+    assert "Most likely" in text
+    rows = json.loads(printed("cost", "--by", "model", "--since", "7d", "--format", "json"))
+    assert {row["value"] for row in rows} == {"small", "large", ""}
+    assert "SET param_by = 'model';\nSET param_" in printed("cost", "by=model", "--sql")
+
+
+def test_words_are_the_parameters_that_no_option_gave(printed: Callable[..., str]) -> None:
+    window = ["--since", "7d", "--format", "json"]
+    rows = json.loads(printed("versions", "writer", "1", "2", *window))
+    assert rows[0]["old_runs"] == 10
+    assert json.loads(printed("versions", "--agent", "writer", "1", "2", *window)) == rows
+    assert "3 is none" in printed("versions", "--agent", "writer", "1", "2", "3", fails=2)
+
+
+def test_an_export_is_compared_on_the_command_line(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "usage.csv"
+    file.write_text(f"date,model,cost\n{OLD_VERSION[0].start.date()},large,1\n")
+    assert "Billed $1.00" in printed("cost-check", "--csv", str(file))
+    assert "takes provider=NAME" in printed("cost-check", "--csv", str(file), "x=1", fails=2)
+    assert "takes provider=NAME" in printed(
+        "cost-check", "--csv", str(file), "--since", "7d", fails=2
+    )
+    assert "needs --csv FILE" in printed("cost-check", fails=2)
+    assert "--csv is for cost-check" in printed("cost", "--csv", str(file), fails=2)
+    file.write_text("date,model,cost\n2026-03-01,a,much\n")
+    assert "line 2: 'much' is not a cost" in printed("cost-check", "--csv", str(file), fails=2)
+
+
+def test_wrong_usage_and_a_run_that_is_missing_have_different_exit_codes(
+    printed: Callable[..., str],
+) -> None:
+    assert "did you mean spikes?" in printed("spike", fails=2)
+    assert "'xyz' is not a run id" in printed("steps", "xyz", fails=2)
+    assert "several runs" in printed("steps", "0000", fails=2)
+    assert "no run has an id" in printed("steps", "fff", fails=1)
+    assert "run is missing" in printed("steps", fails=2)

@@ -177,6 +177,17 @@ def test_an_unknown_or_ambiguous_run_is_reported(runs: dict[str, str], view: Vie
         assert "several runs" in view("trace", ambiguous, fails=2)
 
 
+def test_two_runs_are_shown_next_to_each_other_as_a_table_alone(
+    runs: dict[str, str], view: View, tmp_path: Path
+) -> None:
+    both = (runs["well"], runs["ignored"])
+    text = shown(view, "trace", *both, until=lambda text: "in both runs" in text)
+    assert all(trace_id[:8] in text for trace_id in both)
+    for more in (("--format", "json"), ("--step", "plan"), ("--html", str(tmp_path / "page.html"))):
+        assert "two runs are printed as a table" in view("trace", *both, *more, fails=2)
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_sql_answers_and_cannot_write(
     runs: dict[str, str], view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
