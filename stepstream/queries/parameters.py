@@ -104,7 +104,7 @@ def _value(parameter: Parameter, value: Any, now: datetime) -> Any:
     if parameter.kind == "time":
         return time_text(parse_time(parameter.name, value, now))
     if parameter.kind == "pattern":
-        return like(str(value))
+        return like(_text(parameter, value))
     if parameter.kind in ("count", "number"):
         return _number(parameter, value)
     if parameter.kind == "run":
@@ -115,7 +115,16 @@ def _value(parameter: Parameter, value: Any, now: datetime) -> Any:
             hint = did_you_mean(word, choices, otherwise=f"one of {', '.join(choices)}")
             raise QuestionError(f"{parameter.name} {word}: {hint}")
         return choices[word]
-    return str(value)
+    return _text(parameter, value)
+
+
+def _text(parameter: Parameter, value: Any) -> str:
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise QuestionError(f"{parameter.name} {text!a} is not text in UTF-8") from None
+    return text
 
 
 def _number(parameter: Parameter, value: Any) -> int | float:

@@ -35,7 +35,8 @@ _PERCENTILES: Final = f"""
 SELECT runs.agent AS agent, runs.agent_version AS agent_version, runs, errors / runs AS error_rate,
     times[1] AS p50_duration_us, times[2] AS p95_duration_us, times[3] AS p99_duration_us,
     costs[1] AS p50_cost_usd, costs[2] AS p95_cost_usd, costs[3] AS p99_cost_usd,
-    tokens[1] AS p50_first_token_us, tokens[2] AS p95_first_token_us, streamed
+    if(streamed = 0, NULL, tokens[1]) AS p50_first_token_us,
+    if(streamed = 0, NULL, tokens[2]) AS p95_first_token_us, streamed
 FROM
 (
     SELECT agent, agent_version, count() AS runs, countIf(status = 'error') AS errors,
@@ -240,7 +241,8 @@ QUESTIONS: Final = (
             "p50_cost_usd": "half of the runs cost at most so much",
             "p95_cost_usd": "95 % did",
             "p99_cost_usd": "99 % did",
-            "p50_first_token_us": "half of the streamed model calls gave a token within this time",
+            "p50_first_token_us": "half of the streamed model calls gave a token within this time; "
+            "NULL without any",
             "p95_first_token_us": "95 % did",
             "streamed": "model calls whose first token has a time",
         },

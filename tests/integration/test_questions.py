@@ -295,6 +295,7 @@ def test_percentiles_are_those_of_closed_runs(ask: Ask) -> None:
     assert (usual_runs["runs"], usual_runs["error_rate"]) == (12, 0)
     assert usual_runs["p95_duration_us"] == 4_000_000
     assert usual_runs["p50_cost_usd"] == pytest.approx(0.03)
+    assert (usual_runs["streamed"], usual_runs["p50_first_token_us"]) == (0, None)
     assert found["support", "v2"]["p99_duration_us"] == 33_000_000
     assert found["support", "v2"]["error_rate"] == 1
 

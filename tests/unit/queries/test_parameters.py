@@ -46,6 +46,8 @@ def test_times_are_ages_texts_or_datetimes(given: Any, expected: datetime) -> No
         ("cost", {"by": ["model"]}, "by .*model.*: "),
         ("cost", {"since": "1h", "until": "2h"}, "is not before until"),
         ("cost", {"limit": "many"}, "limit 'many' is not a whole number"),
+        ("search", {"text": "caf\udce9"}, "text 'caf.udce9' is not text in UTF-8"),
+        ("cost", {"agent": "\udcff"}, "agent '.udcff' is not text in UTF-8"),
         ("cost", {"limit": -1}, "limit -1 is not between 0 and 100,000"),
         ("cost", {"limit": float("inf")}, "limit inf is not a whole number"),
         ("spikes", {"times": -1}, "times -1 is not between 0 and inf"),
