@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 import msgspec
@@ -11,25 +11,18 @@ from starlette.responses import Response
 
 from stepstream.common.web import coding
 from stepstream.common.web.errors import json_body
-from stepstream.schemas.times import SECOND_US
+from stepstream.schemas.times import us_of
 
 COMPRESS_BYTES: Final = 1_024
 """Smaller answers fit into one packet anyway."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _encode: Final = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
-
-
-def micros(time: datetime) -> int:
-    """Microseconds since 1970; a time without a zone is UTC, as ClickHouse's are."""
-    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds
 
 
 def plain(value: Any) -> Any:
     """A value of the store for JSON: times as microseconds, other values as they are."""
     if isinstance(value, datetime):
-        return micros(value)
+        return us_of(value)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):

@@ -6,18 +6,18 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+
+from stepstream.schemas.times import us_of
 
 STATIC: Final = Path(__file__).parent / "static"
 """The built pages; see web_build/bundle.py."""
 
 CONTENTS: Final = ("input", "output", "documents", "attributes", "tool_schema")
 """Columns of a step that are written only where contents are wanted."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PagesMissing(Exception):
@@ -111,9 +111,7 @@ def _json(data: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        delta = aware - _EPOCH
-        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        return us_of(value)
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, Mapping):
