@@ -6,10 +6,8 @@ operator, as ``stepstream open`` does.
 
 from __future__ import annotations
 
-import getpass
 import json
 import secrets
-import socket
 import time
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
+from stepstream.common.person import who
 from stepstream.common.web.credentials import new_secret, write_private
 from stepstream.console.signing import LINK, signed
 
@@ -65,13 +64,8 @@ def answers(address: Address) -> bool:
         return False
 
 
-def person() -> str:
-    """USER@HOST of this process, for the audit log."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
 def link(address: Address, page: str = "/", *, base: str = "") -> str:
     """An address that signs its first visitor in and shows ``page``. Valid for ten minutes."""
-    fields = {"user": person(), "start": address.start, "nonce": secrets.token_hex(12)}
+    fields = {"user": who(), "start": address.start, "nonce": secrets.token_hex(12)}
     token = signed(address.secret, LINK, fields, time.time() + LINK_S)
     return f"{(base or address.url).rstrip('/')}/login?{urlencode({'token': token, 'next': page})}"

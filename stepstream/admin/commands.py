@@ -7,8 +7,6 @@ why even if the agent does not listen. The agent writes the end of that step: it
 
 from __future__ import annotations
 
-import getpass
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,11 +43,6 @@ class Target:
     agent: str = ""
     agent_version: str = ""
     task: str = ""
-
-
-def who() -> str:
-    """USER@HOST of this process, for the audit log."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def send_to_run(

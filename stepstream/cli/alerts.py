@@ -299,7 +299,7 @@ def _event(event: Alert) -> str:
 
 def _act(settings: Settings, prefix: str, action: Action, by: str, *, until_us: int = 0) -> None:
     from stepstream.admin.alert_actions import NotTaken, act
-    from stepstream.admin.commands import who
+    from stepstream.common.person import who
     from stepstream.common.settings import require_kafka
     from stepstream.render.values import format_time
 

@@ -174,7 +174,8 @@ def _send(settings: Settings, action: CommandAction, options: CommandOptions) ->
 
 
 def _send_to_scope(settings: Settings, action: CommandAction, options: CommandOptions) -> None:
-    from stepstream.admin.commands import send_to_scope, who
+    from stepstream.admin.commands import send_to_scope
+    from stepstream.common.person import who
     from stepstream.common.settings import require_kafka
     from stepstream.schemas.formatting import format_duration
 
@@ -229,7 +230,8 @@ def _send_to_run(
     *,
     budget: str = "",
 ) -> None:
-    from stepstream.admin.commands import AcknowledgementReader, send_to_run, who
+    from stepstream.admin.commands import AcknowledgementReader, send_to_run
+    from stepstream.common.person import who
     from stepstream.common.settings import require_kafka
 
     require_kafka(settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stepstream.common.person import who
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.console import address
 from stepstream.console.pages import safe_next
@@ -85,7 +86,7 @@ def test_the_session_names_the_user_and_the_rights(client: Client, stranger: Cli
     operator = client.get("/api/v1/session").json
     reader = stranger.get("/api/v1/session", x_api_key=key(client, "reader")).json
 
-    assert operator["user"] == address.person()
+    assert operator["user"] == who()
     assert operator["may_act"]
     assert (reader["user"], reader["may_act"]) == ("reader", False)
     assert "act" in reader["read_only_reason"]
