@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -185,13 +184,7 @@ async def _object(request: Request) -> dict[str, Any]:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip()
     if media_type != "application/json":
         raise WebError(415, "send JSON, with Content-Type: application/json")
-    try:
-        data = json.loads(sent or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise WebError(400, f"the body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise WebError(400, "send a JSON object")
-    return data
+    return body.json_object(sent)
 
 
 def _text(sent: dict[str, Any], name: str) -> str:

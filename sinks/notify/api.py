@@ -168,7 +168,7 @@ class Api:
 
     def _apply(self, _request: Request, sent: bytes) -> dict[str, str]:
         try:
-            document = document_of({"kind": "Subscription", **_json_object(sent)})
+            document = document_of({"kind": "Subscription", **body.json_object(sent)})
         except WrongDocument as error:
             raise WebError(400, str(error)) from None
         if not isinstance(document, Subscription):
@@ -193,7 +193,7 @@ class Api:
         assert act is not None
 
         def endpoint(request: Request, sent: bytes) -> Any:
-            alert_id, data = request.path_params["alert_id"], _json_object(sent)
+            alert_id, data = request.path_params["alert_id"], body.json_object(sent)
             return _call(lambda: act(alert_id, action, data))
 
         return endpoint
@@ -316,16 +316,6 @@ def _limit(given: dict[str, list[str]]) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise WebError(400, f"limit is a number, at most {MAX_LISTED}")
     return min(MAX_LISTED, int(text))
-
-
-def _json_object(sent: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(sent or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise WebError(400, f"the body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise WebError(400, "send a JSON object")
-    return data
 
 
 def _call(action: Callable[[], Any]) -> Any:

@@ -158,6 +158,7 @@ def test_a_large_body_and_a_body_that_is_no_json_are_refused(client: Client) -> 
     wrong = {"X-Stepstream-CSRF": "1", "Content-Type": "application/json"}
     assert client.send("POST", path, b"{", wrong).status == 400
     assert client.send("POST", path, b"[]", wrong).status == 400
+    assert client.send("POST", path, rb'{"reason": "\ud800"}', wrong).status == 400
     assert client.send("POST", path, b"{}", {**wrong, "Content-Type": "text/plain"}).status == 415
 
 
