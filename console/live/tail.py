@@ -176,8 +176,7 @@ class Tail:
     # The thread
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wanted.wait()
+        while self._wanted.wait() and not self._stopping.is_set():
             try:
                 with self._consumer() as (client, prices):
                     self._follow(client, prices)
