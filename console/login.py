@@ -9,10 +9,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from stepstream.common.web.access import Access, Caller
@@ -79,7 +79,9 @@ class Login:
         name = headers.get(self._proxy_header, "") if self._proxy_header else ""
         if name and self.is_proxy(scope):
             return User(_clean(name), self._proxy_scopes, by_browser=True)
-        cookie = _cookie(headers.get("cookie", ""), self.cookie_name)
+        # Other servers of this machine set cookies too. SimpleCookie would read none after one with
+        # a quotation mark in it.
+        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie_name)
         if not cookie:
             raise WebError(401, "sign in: `stepstream open` prints a link; or with a key at /login")
         return self._of_cookie(cookie)
@@ -129,7 +131,7 @@ class Login:
         self._access.table = self._keys.refreshed(time.monotonic())
         sent = {**scope, "headers": [(b"x-api-key", key.strip().encode("latin-1", "replace"))]}
         entry = await self._access.identify(sent)
-        if not entry.allows("read") and "read" not in entry.scopes:
+        if "read" not in entry.scopes:
             raise WebError(403, f"key {entry.name} lacks the scope read")
         return self._session({"key": entry.name, "mark": _mark(entry)})
 
@@ -169,14 +171,6 @@ def _user_of(entry: Credential, *, by_browser: bool = False) -> User:
 
 def _mark(entry: Credential) -> str:
     return hashlib.sha256(entry.hash.encode()).hexdigest()[:16]
-
-
-def _cookie(header: str, name: str) -> str:
-    try:
-        found = SimpleCookie(header).get(name)
-    except CookieError:
-        return ""
-    return found.value if found else ""
 
 
 def _clean(name: str) -> str:

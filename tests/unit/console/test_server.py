@@ -110,6 +110,12 @@ def test_a_key_signs_in_by_the_form_and_ends_with_the_key(client: Client, tmp_pa
         assert wrong.status == 401
 
 
+def test_cookies_of_other_servers_of_the_machine_are_ignored(client: Client) -> None:
+    others = f'theme={{"dark": true}}; a b=c; {client.cookie}; =; x="'
+
+    assert Client(client.console, others).get("/api/v1/session").status == 200
+
+
 def test_foreign_origins_and_hosts_are_refused(client: Client) -> None:
     assert client.get("/api/v1/session", Origin="https://evil.example").status == 403
     assert client.get("/api/v1/session", Host="evil.example").status == 403
