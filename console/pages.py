@@ -103,11 +103,15 @@ class Pages:
 
     def _file(self, path: str) -> Path | None:
         """The file of a path below the folder; None where there is none."""
-        found = (self._folder / path.lstrip("/")).resolve()
+        try:
+            found = (self._folder / path.lstrip("/")).resolve()
+            is_file = found.is_file()
+        except (OSError, ValueError):  # a name that is too long, or has a NUL
+            return None
+        is_part = found.suffix in _TYPES or found.suffix in (".png", ".ico", ".woff2")
         inside = found.is_relative_to(self._folder.resolve())
         hidden = any(part.startswith(".") for part in found.parts[len(self._folder.parts) :])
-        is_part = found.suffix in _TYPES or found.suffix in (".png", ".ico", ".woff2")
-        return found if inside and not hidden and is_part and found.is_file() else None
+        return found if inside and not hidden and is_part and is_file else None
 
     def _part(self, file: Path, path: str) -> Response:
         media_type = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]

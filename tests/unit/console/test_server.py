@@ -200,6 +200,9 @@ def test_paths_that_are_none(client: Client) -> None:
     assert client.get("/api/v1/ask/nothing").status == 404
     assert client.get("/assets/../../pyproject.toml").status == 404
     assert client.get("/nothing.js").status == 404
+    assert client.get("/%00.js").status == 404
+    assert client.get(f"/{'a' * 5_000}.js").status == 404
+    assert client.get("/%00").status in (200, 503)
     assert client.get("/api/v1/live?run=abc").status == 400
 
 
