@@ -1,5 +1,5 @@
-"""The ports of worker, sink and notifier below ``up``: metrics of each, and the notifier's admin
-API.
+"""The ports of our processes below ``up``: metrics of worker, sink and notifier, the notifier's
+admin API, gateway and console.
 
 Ports that the settings name are used as they are. The others are the usual ones where those are
 free, and the same ones again at the next start. One that another program takes meanwhile is
@@ -33,7 +33,7 @@ USUAL: Final = {
     "gateway": 4318,
     "console": 8125,
 }
-_SETTINGS: Final = {NOTIFY: "notify_port", GATEWAY: "gateway_port", CONSOLE: "console_port"}
+PORT_SETTINGS: Final = {NOTIFY: "notify_port", GATEWAY: "gateway_port", CONSOLE: "console_port"}
 """The settings of the ports that are not those of metrics."""
 FILE_NAME: Final = "ports.json"
 
@@ -69,20 +69,18 @@ class ServicePorts:
         """Raise ``AddressTaken`` when a port that the settings name is taken."""
         for name, port in self._set.items():
             if port > 0 and not self._free(port):
-                raise AddressTaken(port, _SETTINGS.get(name, "metrics_port"))
+                raise AddressTaken(port, PORT_SETTINGS.get(name, "metrics_port"))
 
     def of(self, part: str) -> dict[str, Any]:
         """The settings of one part's process."""
         with self._guard:
-            if part == GATEWAY:
-                return {"gateway_port": self._ports[GATEWAY]}
-            if part == CONSOLE:
-                return {"console_port": self._ports[CONSOLE]}
+            if part not in METRICS:
+                return {PORT_SETTINGS[part]: self._ports[part]}
             return {"notify_port": self._ports[NOTIFY], "metrics_port": self._ports[METRICS[part]]}
 
     def choose_again(self, part: str) -> bool:
         """Choose other ports for a part with a taken port; False when settings name all of them."""
-        own = [part] if part in _SETTINGS else []
+        own = [part] if part in PORT_SETTINGS else []
         names = [*([METRICS[part]] if part in METRICS else []), *own]
         with self._guard:
             mine = [name for name in names if name not in self._set]
@@ -102,7 +100,9 @@ class ServicePorts:
             if ports[name] > 0
         }
         # These servers listen on the loopback interface, or on an address that includes it.
-        main = {name: f"http://{LOOPBACK}:{ports[name]}" for name in _SETTINGS if ports[name] > 0}
+        main = {
+            name: f"http://{LOOPBACK}:{ports[name]}" for name in PORT_SETTINGS if ports[name] > 0
+        }
         return main | found
 
     def save(self) -> None:
@@ -127,7 +127,9 @@ def _others(count: int, used: set[int]) -> list[int]:
 
 def _set(settings: Settings) -> dict[str, int]:
     """The ports that the settings name, and -1 for what they turn off."""
-    found = {name: port for name, field in _SETTINGS.items() if (port := getattr(settings, field))}
+    found = {
+        name: port for name, field in PORT_SETTINGS.items() if (port := getattr(settings, field))
+    }
     if settings.metrics_port:
         for number, name in enumerate(METRICS.values()):
             found[name] = settings.metrics_port + number if settings.metrics_port > 0 else -1

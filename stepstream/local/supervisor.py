@@ -37,7 +37,14 @@ from stepstream.local.embedded.disk import require_folder
 from stepstream.local.engines import Engines
 from stepstream.local.folder import DocumentFolder
 from stepstream.local.processes.supervised import ProcessStatus, Report, SupervisedProcess
-from stepstream.local.service_ports import CONSOLE, GATEWAY, METRICS, NOTIFY, ServicePorts
+from stepstream.local.service_ports import (
+    CONSOLE,
+    GATEWAY,
+    METRICS,
+    NOTIFY,
+    PORT_SETTINGS,
+    ServicePorts,
+)
 from stepstream.schemas.settings import SECRETS, Settings
 
 READY_S: Final = 30.0
@@ -233,13 +240,7 @@ class Pipeline:
     def _refuse_same_ports(self) -> None:
         """Two servers cannot share a port: the second would report that another program has it."""
         names: dict[int, str] = {}
-        for name in (
-            "kafka_port",
-            "clickhouse_port",
-            "notify_port",
-            "gateway_port",
-            "console_port",
-        ):
+        for name in ("kafka_port", "clickhouse_port", *PORT_SETTINGS.values()):
             port = getattr(self._settings, name)
             if port > 0 and port in names:
                 raise PipelineError(
