@@ -3,19 +3,17 @@ export class Problem extends Error {
   readonly status: number;
   readonly code: string;
   readonly nearest: string[];
-  readonly request: string;
   readonly path: string;
 
   constructor(
     status: number,
     message: string,
-    more: { code?: string; nearest?: string[]; request?: string; path?: string } = {},
+    more: { code?: string; nearest?: string[]; path?: string } = {},
   ) {
     super(message);
     this.status = status;
     this.code = more.code ?? "";
     this.nearest = more.nearest ?? [];
-    this.request = more.request ?? "";
     this.path = more.path ?? "";
   }
 }
@@ -42,22 +40,14 @@ async function read(response: Response, path: string): Promise<unknown> {
   const type = response.headers.get("content-type") ?? "";
   const body: unknown = type.includes("json") ? await response.json() : await response.text();
   if (response.ok) return body;
-  const said = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
-  const inner =
-    typeof said.error === "object" && said.error !== null
-      ? (said.error as Record<string, unknown>)
-      : said;
+  const given = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
+  // A proxy in between answers with text or a page of its own.
   const message =
-    String(
-      inner.message ??
-        inner.error ??
-        inner.detail ??
-        (typeof body === "string" && body.length < 300 ? body : ""),
-    ) || `the server answered ${response.status}`;
+    String(given.error ?? (typeof body === "string" && body.length < 300 ? body : "")) ||
+    `the server answered ${response.status}`;
   throw new Problem(response.status, message, {
-    code: String(inner.code ?? ""),
-    nearest: Array.isArray(inner.nearest) ? inner.nearest.map(String) : [],
-    request: response.headers.get("x-request-id") ?? String(inner.request_id ?? ""),
+    code: String(given.code ?? ""),
+    nearest: Array.isArray(given.nearest) ? given.nearest.map(String) : [],
     path,
   });
 }

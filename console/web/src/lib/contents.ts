@@ -15,7 +15,6 @@ export interface Contents {
   outputCut: boolean;
   documents: Document[];
   attributes: [string, string][];
-  toolSchema: string;
 }
 
 /** Where the contents of a step come from: the server, or the page itself. */

@@ -104,7 +104,6 @@ export interface RunHead {
     output: Range | null;
   };
   alerts: Alert[];
-  inStore: boolean;
   asOf: number;
 }
 
@@ -122,7 +121,6 @@ export async function run(id: string): Promise<RunHead> {
       output: rangeOf(normal.output_tokens),
     },
     alerts: list(found.alerts).map((one) => alertOf(object(one))),
-    inStore: found.in_store !== false,
     asOf: num(found.as_of),
   };
 }
@@ -174,10 +172,6 @@ export async function suspects(id: string): Promise<Answer> {
 
 export async function ask(question: string, given: Record<string, string>): Promise<Answer> {
   return answerOf(await get<Json>(`${API}/ask/${question}?${new URLSearchParams(given)}`));
-}
-
-export async function compare(a: string, b: string): Promise<Answer> {
-  return answerOf(await get<Json>(`${API}/compare?${new URLSearchParams({ a, b })}`));
 }
 
 export interface Alert {

@@ -28,7 +28,6 @@ export const live = $state({
 /** What a page wants from the stream. */
 export interface Wanted {
   run?: string;
-  alerts?: boolean;
   runs?: boolean;
   /** the snapshot is to be read now and then merged */
   ready?: (resumed: boolean) => void;

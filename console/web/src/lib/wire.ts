@@ -117,7 +117,6 @@ export function contentsOf(row: Json): Contents {
       };
     }),
     attributes: Object.entries(object(row.attributes)).map(([name, value]) => [name, text(value)]),
-    toolSchema: text(row.tool_schema),
   };
 }
 
@@ -137,7 +136,6 @@ export interface Run {
   start: number;
   end: number | null;
   steps: number;
-  openSteps: number;
   errorSteps: number;
   inputTokens: number;
   outputTokens: number;
@@ -167,7 +165,6 @@ export function runOf(row: Json): Run {
     start: micros(row.start_time) ?? 0,
     end: status === "running" ? null : micros(row.end_time),
     steps: num(row.steps),
-    openSteps: num(row.open_steps),
     errorSteps: num(row.error_steps),
     inputTokens: num(row.input_tokens),
     outputTokens: num(row.output_tokens),
