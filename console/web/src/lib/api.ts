@@ -19,7 +19,7 @@ export class Problem extends Error {
 }
 
 /** Server time minus browser time, in milliseconds. */
-export const skew = { ms: 0, known: false };
+export const skew = { ms: 0 };
 
 /** Server time in microseconds. */
 export function serverNow(): number {
@@ -29,14 +29,6 @@ export function serverNow(): number {
 const TIMEOUT_MS = 30_000;
 
 async function read(response: Response, path: string): Promise<unknown> {
-  const date = response.headers.get("date");
-  const stamp = date ? Date.parse(date) : Number.NaN;
-  // The header has whole seconds: only a larger difference than two is one of the clocks.
-  if (!Number.isNaN(stamp)) {
-    const difference = stamp + 500 - Date.now();
-    if (Math.abs(difference) > 2000) skew.ms = difference;
-    skew.known = true;
-  }
   const type = response.headers.get("content-type") ?? "";
   const body: unknown = type.includes("json") ? await response.json() : await response.text();
   if (response.ok) return body;

@@ -34,9 +34,7 @@ export async function readSession(): Promise<void> {
 /** Takes the server's time of an answer that has just arrived. */
 export function setServerTime(value: unknown): void {
   const stamp = num(value);
-  if (!stamp) return;
-  skew.ms = stamp / 1000 - Date.now();
-  skew.known = true;
+  if (stamp) skew.ms = stamp / 1000 - Date.now();
 }
 
 /** An answer of the query layer: rows as objects, and what they mean in a sentence. */
