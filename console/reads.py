@@ -269,12 +269,7 @@ class Reads:
         counts: dict[str, int] = {"firing": 0, "resolved": 0}
         for row in counted:
             counts[row["state"]] = counts.get(row["state"], 0) + row["alerts"]
-        severities = [[row["state"], row["severity"], row["alerts"]] for row in counted]
-        return {
-            "alerts": plain(found.records()),
-            "counts": counts,
-            "severities": severities,
-        }
+        return {"alerts": plain(found.records()), "counts": counts}
 
     async def alert(self, request: Request) -> Parameters:
         wanted = request.path_params["alert"]
