@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import Scope
 
-from stepstream.common.web.access import Access, Caller
+from stepstream.common.web.access import Access
 from stepstream.common.web.credentials import Credential
 from stepstream.common.web.credentials import Scope as CredentialScope
 from stepstream.common.web.errors import WebError
@@ -70,7 +70,7 @@ class Login:
         # Browsers send the cookies of all ports of a host: two consoles need two names.
         self.cookie_name = f"stepstream_{hashlib.sha256(secret.encode()).hexdigest()[:8]}"
 
-    async def identify(self, scope: Scope) -> Caller:
+    async def identify(self, scope: Scope) -> User:
         """Whose request this is. Raises ``WebError`` 401 and 429."""
         headers = Headers(scope=scope)
         if "authorization" in headers or "x-api-key" in headers:

@@ -45,14 +45,15 @@ class Console:
         secret = address.kept_secret(state_dir)
         self._handler: ASGIApp | None = None
         self.server = _listening(self._answer, settings)
-        url = settings.console_url or self.server.url
-        # After the port is taken: a second console must not overwrite the first one's file.
+        # After the port is taken: a console that cannot start must not overwrite another's file.
         self.address = address.publish(state_dir, self.server.url, secret)
-        self.url = url
+        self.url = settings.console_url or self.server.url
         self.login = Login(settings, secret, self.address.start)
         self.store = Store(settings)
         self.tail = Tail(settings, buffer_bytes=buffer_bytes)
-        self.streams = Streams(self.tail, self.store, lambda: self.server.stopping)
+        self.streams = Streams(
+            self.tail, self.store, lambda: self.server.stopping, self.login.identify
+        )
         self._reads = Reads(settings, self.store)
         self._actions = Actions(settings, self._reads, self.login)
         self._system = System(settings, self.store, self.tail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ CHANGED_S: Final = 2.0
 STATE_S: Final = 1.0
 QUIET_S: Final = 5.0
 STORE_CHECK_S: Final = 2.0
+ACCESS_CHECK_S: Final = 2.0
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream"),
     (b"x-accel-buffering", b"no"),  # nginx would keep events back
@@ -40,8 +41,16 @@ _HEADERS: Final = [
 class Streams:
     """All streams of the process."""
 
-    def __init__(self, tail: Tail, store: Store, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        tail: Tail,
+        store: Store,
+        stopping: Callable[[], bool],
+        identify: Callable[[Scope], Awaitable[User]],
+    ) -> None:
+        """``identify`` returns whose request it is, and raises ``WebError``."""
         self.tail = tail
+        self.identify = identify
         self.store = store
         self.stopping = stopping
         self.open = 0
@@ -91,7 +100,9 @@ class Stream:
         """Raises ``WebError`` 400 for a run's id that is none."""
         query = request.query_params
         self._streams = streams
+        self._scope = request.scope
         self._user = user_of(request.scope)
+        self._checked_s = time.monotonic()
         self._run = query.get("run", "").strip().lower()
         if self._run and not TRACE_ID.fullmatch(self._run):
             raise WebError(400, "run is the whole id of a run: 32 hex digits")
@@ -112,15 +123,26 @@ class Stream:
         return self._user.allows("read", project)
 
     async def events(self, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:
-        """Events, until the client has gone or the server stops."""
+        """Events, until the client has gone, may read no more, or the server stops."""
         yield b"retry: 1000\n" + self._event("hello", hello(self._user))
-        while not gone.done() and not self._streams.stopping():
+        while not gone.done() and not self._streams.stopping() and await self._may_read():
             began = time.monotonic()
             found = [*await self._frame()]
             if found:
                 yield b"".join(found)
             rest = FRAME_S - (time.monotonic() - began)
             await asyncio.wait([gone], timeout=max(0.02, rest))
+
+    async def _may_read(self) -> bool:
+        """Whether session or key are valid still; a stream may last longer than they do."""
+        if time.monotonic() - self._checked_s < ACCESS_CHECK_S:
+            return True
+        self._checked_s = time.monotonic()
+        try:
+            self._user = await self._streams.identify(self._scope)
+        except WebError:
+            return False
+        return self._user.allows("read")
 
     async def _frame(self) -> list[bytes]:
         """What is to be sent now."""

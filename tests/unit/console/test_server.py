@@ -239,6 +239,25 @@ def test_without_the_built_pages_a_page_has_the_command_that_builds_them(tmp_pat
     assert "make setup" in got.text
 
 
+def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    entry, secret = new_credential("ada", ["read"])
+    save(file, Credentials([entry]))
+    with running(tmp_path, credentials_file=str(file)) as own:
+        connection = own.connection()
+        headers = {"x-api-key": token_of("ada", secret)}
+        connection.request("GET", "/api/v1/live?runs=1", headers=headers)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert b"event: hello" in answer.read1(65_536)
+
+        save(file, Credentials())
+
+        # To its end, which the client's timeout makes an error where there is none.
+        assert b"event: state" in answer.read()
+        connection.close()
+
+
 def test_the_stream_reports_what_is_away(client: Client) -> None:
     connection = client.connection()
     connection.request("GET", "/api/v1/live?runs=1", headers={"Cookie": client.cookie})
