@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from stepstream.common import kafka
 from stepstream.console.live.tail import Tail
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
@@ -137,15 +139,21 @@ def stored(client: Client, agent: Agent) -> int:
     )
 
 
+def followed(client: Client, agent: Agent) -> Page:
+    """A page that has five new steps of the run from the stream."""
+    agent.work(5)
+    page = Page(client, agent.trace_id)
+    page.open()
+    wait_until(lambda: page.ended == agent.sent, 60, "five steps")
+    return page
+
+
 def test_a_page_that_connects_again_continues_where_it_was(
     settings: Settings, tmp_path: Path
 ) -> None:
     agent = Agent(settings)
     with console_of(settings, tmp_path) as client:
-        agent.work(5)
-        page = Page(client, agent.trace_id)
-        page.open()
-        wait_until(lambda: page.ended == agent.sent, 60, "five steps")
+        page = followed(client, agent)
         page.close()
         agent.work(5)
         page.events.clear()
@@ -162,10 +170,7 @@ def test_a_page_outlives_the_console(settings: Settings, tmp_path: Path) -> None
     agent = Agent(settings)
     with sink(settings):
         with console_of(settings, tmp_path) as client:
-            agent.work(5)
-            page = Page(client, agent.trace_id)
-            page.open()
-            wait_until(lambda: page.ended == agent.sent, 60, "five steps")
+            page = followed(client, agent)
         page.close()
         agent.work(5)
         with console_of(settings, tmp_path) as again:
@@ -217,14 +222,14 @@ def test_a_stop_is_recorded_with_the_user(settings: Settings, tmp_path: Path) ->
     with console_of(settings, tmp_path) as client, sink(settings):
         agent.work(2)
         wait_until(lambda: stored(client, agent) == 2, 60, "stored steps")
-        page = Page(client, agent.trace_id)
-        page.open()
-        wait_until(lambda: bool(page.seen("ready")), 60, "the stream")
         user = client.get("/api/v1/session").json["user"]
         got = client.post(f"/api/v1/runs/{agent.trace_id}/pause", {"reason": "too expensive"})
-        page.close()
 
     assert got.status == 200, got.body
+    control = topic(settings.topic_prefix, "control")
+    (sent,) = [json.loads(one.value() or b"") for one in kafka.read_to_end(settings, control)]
+    assert (sent["command_id"], sent["trace_id"]) == (got.json["command_id"], agent.trace_id)
+    assert (sent["action"], sent["by"], sent["reason"]) == ("pause", user, "too expensive")
     assert (got.json["action"], got.json["by"]) == ("pause", user)
     assert got.json["trace_id"] == agent.trace_id
 
