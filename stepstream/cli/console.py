@@ -10,7 +10,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.options import takes
-from stepstream.cli.processes import LifelineOption
+from stepstream.cli.processes import LifelineOption, begin
 from stepstream.common.terminal import echo
 
 if TYPE_CHECKING:
@@ -30,14 +30,9 @@ def console(settings: Settings, lifeline: LifelineOption = False) -> None:
     It prints a link that signs its first visitor in; `stepstream open` prints another one.
     `stepstream up` runs a console too. Runs until SIGTERM or Ctrl-C.
     """
-    from stepstream.common import logs
     from stepstream.common.settings import require_clickhouse, require_kafka
 
-    logs.configure(settings)
-    if lifeline:
-        from stepstream.local.processes.follow_parent import follow_parent
-
-        follow_parent()
+    begin(settings, lifeline)
     require_kafka(settings)
     require_clickhouse(settings)
     # Imported last: with wrong settings the command fails before it loads the server.

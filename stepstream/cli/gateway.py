@@ -8,7 +8,7 @@ import typer
 
 from stepstream.cli import errors
 from stepstream.cli.options import takes
-from stepstream.cli.processes import LifelineOption
+from stepstream.cli.processes import LifelineOption, begin
 from stepstream.common.terminal import echo
 
 if TYPE_CHECKING:
@@ -42,16 +42,11 @@ def gateway(
     """Run a gateway until SIGTERM or Ctrl-C, or a command of the group."""
     if context.invoked_subcommand is not None:
         return
-    from stepstream.common import logs
     from stepstream.common.settings import require_kafka
 
     if from_kafka:
         settings = settings.model_copy(update={"gateway_from_kafka": from_kafka})
-    logs.configure(settings)
-    if lifeline:
-        from stepstream.local.processes.follow_parent import follow_parent
-
-        follow_parent()
+    begin(settings, lifeline)
     require_kafka(settings)
     # Imported last: with wrong settings the command fails before it loads the server.
     from stepstream.admin.gateway import run

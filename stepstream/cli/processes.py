@@ -34,7 +34,7 @@ def worker(settings: Settings, lifeline: LifelineOption = False) -> None:
     Several workers share the partitions. SIGTERM and Ctrl-C let it write its state and commit
     offsets first; after a kill it resumes from the committed offsets.
     """
-    _begin(settings, lifeline)
+    begin(settings, lifeline)
     from stepstream.common.settings import require_kafka
 
     require_kafka(settings)
@@ -50,7 +50,7 @@ def sink(settings: Settings, lifeline: LifelineOption = False) -> None:
     Several sinks share the partitions. SIGTERM and Ctrl-C let it finish its batches first; after a
     kill it resumes from the committed offsets. `stepstream store migrate` creates the tables.
     """
-    _begin(settings, lifeline)
+    begin(settings, lifeline)
     from stepstream.common.settings import require_clickhouse, require_kafka
 
     require_kafka(settings)
@@ -68,7 +68,7 @@ def notify(settings: Settings, lifeline: LifelineOption = False) -> None:
     after a kill it resumes from the committed offsets. It serves the admin API and the alert stream
     on the loopback interface.
     """
-    _begin(settings, lifeline)
+    begin(settings, lifeline)
     from stepstream.common.settings import require_kafka
 
     require_kafka(settings)
@@ -108,7 +108,8 @@ def ready(
     echo(f"{part} is ready")
 
 
-def _begin(settings: Settings, lifeline: bool) -> None:
+def begin(settings: Settings, lifeline: bool) -> None:
+    """Set up logging; with ``lifeline`` the process ends with the one that started it."""
     from stepstream.common import logs
 
     logs.configure(settings)
