@@ -617,9 +617,9 @@ class Settings(BaseModel):
     console_url: str = _console(
         "",
         "Address of the console for people: https://console.example.com. Alert messages and "
-        "commands that name a run link to it. Empty: commands link to the console of a running "
-        "`stepstream up`, messages have no link.",
-        processes=("kafka", "clickhouse", "notify", "console", "up"),
+        "`stepstream open` link to it. Empty: `open` links to the address at which the console "
+        "listens, messages have no link.",
+        processes=("notify", "console", "up"),
         metavar="URL",
         pattern=r"^(https?://[^\s/?#@]+[^\s?#@]*)?$",
     )
