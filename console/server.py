@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-from pathlib import Path
 from typing import Final
 
 from starlette.routing import Route
@@ -38,15 +37,15 @@ class Console:
 
     def __init__(self, settings: Settings, *, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Raises ``AddressTaken``, ``OSError``, ``ValueError`` and ``CredentialsError``."""
-        from stepstream.common.settings import default_state_dir
+        from stepstream.common.settings import state_dir
 
         self.observer = Observer()
-        state_dir = Path(settings.state_dir) if settings.state_dir else default_state_dir()
-        secret = address.kept_secret(state_dir)
+        folder = state_dir(settings)
+        secret = address.kept_secret(folder)
         self._handler: ASGIApp | None = None
         self.server = _listening(self._answer, settings)
         # After the port is taken: a console that cannot start must not overwrite another's file.
-        self.address = address.publish(state_dir, self.server.url, secret)
+        self.address = address.publish(folder, self.server.url, secret)
         self.url = settings.console_url or self.server.url
         self.login = Login(settings, secret, self.address.start)
         self.store = Store(settings)

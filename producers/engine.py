@@ -225,9 +225,9 @@ def spool_place(settings: Settings) -> SpoolPlace | None:
     """Where the spool of these settings is; None if it is switched off."""
     if not settings.spool_bytes:
         return None
-    from stepstream.common.settings import default_state_dir
+    from stepstream.common.settings import state_dir
 
-    folder = settings.spool_dir or Path(settings.state_dir or default_state_dir()) / "spool"
+    folder = settings.spool_dir or state_dir(settings) / "spool"
     return SpoolPlace(Path(folder) / "events.db", destination_of(settings), settings.spool_bytes)
 
 

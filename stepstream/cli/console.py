@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,14 +54,14 @@ def open_page(
 
     The link works once, within ten minutes. Where no browser can be opened it is printed.
     """
-    from stepstream.common.settings import default_state_dir
+    from stepstream.common.settings import state_dir
     from stepstream.console import address
 
-    state_dir = Path(settings.state_dir) if settings.state_dir else default_state_dir()
-    found = address.read(state_dir)
+    folder = state_dir(settings)
+    found = address.read(folder)
     if found is None or not address.answers(found):
         raise errors.Failure(
-            f"no console of {state_dir} answers: start `stepstream up` or `stepstream console`"
+            f"no console of {folder} answers: start `stepstream up` or `stepstream console`"
         )
     page = f"/runs/{run}" if run else "/"
     link = address.link(found, page)

@@ -40,6 +40,7 @@ __all__ = [
     "require_clickhouse",
     "require_kafka",
     "resolve",
+    "state_dir",
     "to_environment",
 ]
 
@@ -161,11 +162,16 @@ def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
     ) / "stepstream"
 
 
+def state_dir(settings: Settings) -> Path:
+    """The state directory, also for settings that were not loaded."""
+    return Path(settings.state_dir or default_state_dir())
+
+
 def data_dir(settings: Settings) -> Path:
     """The data directory of the embedded engines, also for settings that were not loaded."""
     if settings.data_dir:
         return Path(settings.data_dir)
-    return Path(settings.state_dir or default_state_dir()) / "data"
+    return state_dir(settings) / "data"
 
 
 def require_kafka(settings: Settings) -> None:

@@ -30,7 +30,7 @@ from stepstream.admin.versions import is_installed
 from stepstream.common import endpoints
 from stepstream.common.login import Login
 from stepstream.common.process import identity_of
-from stepstream.common.settings import data_dir, default_state_dir, to_environment
+from stepstream.common.settings import data_dir, state_dir, to_environment
 from stepstream.common.web.credentials import token_of
 from stepstream.local.child_environment import inherited
 from stepstream.local.embedded.disk import require_folder
@@ -105,9 +105,8 @@ class Pipeline:
     def __init__(
         self, settings: Settings, *, report: Report | None = None, usual_ports: bool = False
     ) -> None:
-        state_dir = settings.state_dir or str(default_state_dir())
         self._settings = settings.model_copy(
-            update={"state_dir": state_dir, "data_dir": str(data_dir(settings))}
+            update={"state_dir": str(state_dir(settings)), "data_dir": str(data_dir(settings))}
         )
         self._report = report or (lambda _who, _line: None)
         self._engines = Engines(self._settings, self._report, usual_ports=usual_ports)
