@@ -549,6 +549,8 @@ def test_commands_reach_agents_without_a_route_to_kafka(
             assert command("shop", action="stop").status == 403
             assert command("billing", action="stop").status == 404
             assert command("operator", action="explode").status == 400
+            # Half a surrogate pair, which cannot be written as UTF-8.
+            assert command("operator", action="stop", reason="\ud83d").status == 400
             assert command("operator", action="stop", budget_usd="5").status == 400
             assert command("operator", action="resume", budget_usd="x").status == 400
             wait_until(lambda: gateway.hub.follows, 30, "the topic is followed")

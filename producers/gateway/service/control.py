@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -302,12 +301,7 @@ def _event(command: Command) -> bytes:
 
 def _checked(sent: bytes) -> dict[str, str]:
     """What was asked for, checked. Raises ``WebError`` 400."""
-    try:
-        fields = json.loads(sent)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise WebError(400, 'send a JSON object: {"action": "stop", "reason": "..."}')
+    fields = bodies.json_object(sent)
     for name, value in _known(fields):
         if not isinstance(value, str) or len(value) > 1_000:
             raise WebError(400, f"{name} is a text of at most 1000 characters")
