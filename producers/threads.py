@@ -26,22 +26,21 @@ _POOL: Final = "concurrent.futures.thread"
 _OWN_THREADS: Final = "stepstream-"
 
 _submitting: Final = threading.local()
-_wrapped: Final[list[tuple[type, str, Any]]] = []
+_ORIGINAL: Final = "_stepstream_original"
+"""Attribute of our functions: the one that each calls. Wrappers of others copy it, so a function
+has it as long as ours is called."""
 
 
 def keep_steps_in_threads() -> None:
     """Wrap ``Thread.start``, and ``ThreadPoolExecutor.submit`` if it is imported. Idempotent."""
-    if not _is_wrapped(threading.Thread):
-        _wrap(threading.Thread, "start", _start)
-    pool = sys.modules.get(_POOL)
-    kind = getattr(pool, "ThreadPoolExecutor", None)
-    if kind is not None and not _is_wrapped(kind):
-        _wrap(kind, "submit", _submit)
+    _wrap(threading.Thread, "start", _start)
+    if (pool := _pool()) is not None:
+        _wrap(pool, "submit", _submit)
 
 
 def keep_steps_in_pools() -> None:
     """Import the pools and wrap them. Called in the sender's thread, because it takes a while."""
-    if not _is_wrapped(threading.Thread):
+    if not hasattr(threading.Thread.start, _ORIGINAL):
         return
     try:
         with gate.importing():
@@ -55,20 +54,25 @@ def keep_steps_in_pools() -> None:
 
 def restore() -> None:
     """Put the original functions back, where no other program has wrapped them since."""
-    while _wrapped:
-        kind, name, original = _wrapped.pop()
-        if getattr(getattr(kind, name), "__wrapped__", None) is original:
+    for kind, name in ((threading.Thread, "start"), (_pool(), "submit")):
+        found = getattr(kind, name, None)
+        original = getattr(found, _ORIGINAL, None)
+        if original is not None and getattr(found, "__wrapped__", None) is original:
             setattr(kind, name, original)
 
 
-def _is_wrapped(kind: type) -> bool:
-    return any(known is kind for known, _, _ in _wrapped)
+def _pool() -> Any:
+    """The class of thread pools; None while it is not imported."""
+    return getattr(sys.modules.get(_POOL), "ThreadPoolExecutor", None)
 
 
 def _wrap(kind: type, name: str, make: Callable[[Any], Any]) -> None:
     original = getattr(kind, name)
-    _wrapped.append((kind, name, original))
-    setattr(kind, name, functools.wraps(original)(make(original)))
+    if hasattr(original, _ORIGINAL):
+        return
+    wrapper = functools.wraps(original)(make(original))
+    setattr(wrapper, _ORIGINAL, original)
+    setattr(kind, name, wrapper)
 
 
 def _carried() -> Step | None:

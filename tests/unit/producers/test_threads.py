@@ -125,6 +125,22 @@ def test_errors_and_results_are_those_of_the_function(made: Traced) -> None:
         pool.submit(fail)
 
 
+def test_a_function_that_others_put_back_is_wrapped_again(
+    made: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a test that replaced ``Thread.start`` while recording began."""
+    threads.restore()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda _self: None)
+        threads.keep_steps_in_threads()
+    threads.keep_steps_in_threads()
+    with made.tracer.run("agent"):
+        thread = threading.Thread(target=lambda: made.tracer.tool("inside").start().end())
+        thread.start()
+        thread.join()
+    assert made.parents() == {"agent": "", "inside": "agent"}
+
+
 def test_the_original_functions_can_be_put_back(made: Traced) -> None:
     """They are wrapped once, whatever the number of tracers."""
     with made.tracer.run("agent"):
