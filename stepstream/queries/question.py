@@ -79,8 +79,10 @@ def time_limit(client: Client, timeout_s: float | None) -> dict[str, float]:
     Empty as well for a user that may not change settings, as the reader of the embedded store: the
     client refuses such a query before it is sent. The server's own limit stays.
     """
+    if timeout_s is None:
+        return {}
     known = client.server_settings.get("max_execution_time")
-    if timeout_s is None or (known is not None and known.readonly):
+    if known is not None and known.readonly:
         return {}
     return {"max_execution_time": timeout_s}
 

@@ -172,12 +172,16 @@ def alert_record(text: str) -> dict[str, Any]:
 
 class _Answer:
     def __init__(self, text: str) -> None:
+        self._text = text
         self.column_names = ("a", text)
         self.result_rows = [
             (text, [text]),
             (1.5, {text: text}),
             (None, text.encode("utf-8", "replace")),
         ]
+
+    def named_results(self) -> list[dict[str, Any]]:
+        return [run_record(self._text)]
 
 
 class _Client:
