@@ -51,8 +51,12 @@ def send_batch(
             "queue.buffering.max.kbytes": 2_000_000,
         }
     )
+    destination = topic(settings.topic_prefix, name)
+    # With the partitions known before, every record waits in the partition's queue. Else they wait
+    # outside and are moved during the flush, which sends the first one in a batch of its own.
+    assert client.list_topics(destination, timeout=60).topics[destination].partitions
     for _ in range(count):
-        client.produce(topic(settings.topic_prefix, name), value, b"key", partition=0)
+        client.produce(destination, value, b"key", partition=0)
     assert client.flush(60) == 0
 
 

@@ -141,13 +141,17 @@ def test_a_function_that_others_put_back_is_wrapped_again(
     assert made.parents() == {"agent": "", "inside": "agent"}
 
 
-def test_the_original_functions_can_be_put_back(made: Traced) -> None:
-    """They are wrapped once, whatever the number of tracers."""
-    with made.tracer.run("agent"):
-        pass
+def test_the_original_functions_can_be_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are wrapped once, whatever the number of calls."""
+
+    def plain(_self: threading.Thread) -> None:
+        """Stand for the original: instrumentation of other tests may have wrapped the real one."""
+
+    monkeypatch.setattr(threading.Thread, "start", plain)
+    threads.keep_steps_in_threads()
     wrapped = threading.Thread.start
+    assert wrapped is not plain
     threads.keep_steps_in_threads()
     assert threading.Thread.start is wrapped
     threads.restore()
-    assert threading.Thread.start is not wrapped
-    threads.keep_steps_in_threads()
+    assert threading.Thread.start is plain
