@@ -16,7 +16,7 @@ from stepstream.producers.control.commands import Commands
 from stepstream.producers.control.http_listener import HttpCommandListener
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exit_summary import Totals
-from stepstream.producers.forks import gate
+from stepstream.producers.forks import fork_lock
 from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.transport.background_sender import BackgroundSender
 from stepstream.producers.transport.base import Record, Transport
@@ -51,8 +51,8 @@ class Engine:
 
     Modules that the program's threads use are imported with this package, before the first step.
     Modules that only the sender's thread uses are imported in that thread, so that no step waits
-    for them, and under ``forks.gate``: a fork during an import would leave the child with a locked
-    import.
+    for them, and under ``forks.fork_lock``: a fork during an import would leave the child with a
+    locked import.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Engine:
         return self._encoder(record)
 
     def _new_encoder(self) -> Encoder:
-        with gate.importing():
+        with fork_lock.importing():
             from stepstream.producers.transport.encoder import MOST_OPEN_INPUT_BYTES, Encoder
             from stepstream.producers.transport.redactor import Redactor
         return Encoder(
@@ -181,8 +181,8 @@ class Engine:
         return new_transport(self.settings) if self._transport is None else self._transport
 
     def _loaded_prices(self) -> PriceBook:
-        # The gate is also the lock between the sender's thread and the thread of ``load_prices``.
-        with gate.importing():
+        # The sender's thread and the thread of ``load_prices`` both come here: the lock admits one.
+        with fork_lock.importing():
             if self._price_book is None:
                 from stepstream.schemas.prices import PriceBook
 
@@ -211,7 +211,7 @@ def new_listener(settings: Settings, commands: Commands) -> CommandListener:
 
 def new_transport(settings: Settings) -> Transport:
     """The transport to the endpoint of these settings. Nothing is connected yet."""
-    with gate.importing():
+    with fork_lock.importing():
         if is_http(settings.endpoint):
             from stepstream.producers.transport.http import HttpTransport
 

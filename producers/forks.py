@@ -28,7 +28,7 @@ CONNECT_WAIT_S: Final = 1.0
 CONNECT_PAUSE_S: Final = 0.001
 
 
-class Gate:
+class ForkLock:
     """A lock around imports in the SDK's threads, and what is connecting; a fork waits for both.
 
     ``to_close`` are closed before a fork.
@@ -94,22 +94,22 @@ class ClosesBeforeFork(Protocol):
     """An object with a file that must not be open in two processes."""
 
     def disconnect(self) -> None:
-        """Called before a fork, while no other thread is inside ``gate.importing()``."""
+        """Called before a fork, while no other thread is inside ``fork_lock.importing()``."""
 
 
-gate: Final = Gate()
+fork_lock: Final = ForkLock()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=gate.before_fork,
-        after_in_parent=gate.after_fork_in_parent,
-        after_in_child=gate.after_fork_in_child,
+        before=fork_lock.before_fork,
+        after_in_parent=fork_lock.after_fork_in_parent,
+        after_in_child=fork_lock.after_fork_in_child,
     )
 
 
 def close_before_fork(target: ClosesBeforeFork) -> None:
     """Call ``target.disconnect()`` before each fork, as long as the object is alive."""
-    gate.to_close.add(target)
+    fork_lock.to_close.add(target)
 
 
 class ResetsAfterFork(Protocol):

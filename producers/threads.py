@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from stepstream.producers.forks import gate
+from stepstream.producers.forks import fork_lock
 from stepstream.producers.steps import Step, current, inherited
 
 _POOL: Final = "concurrent.futures.thread"
@@ -43,7 +43,7 @@ def keep_steps_in_pools() -> None:
     if not hasattr(threading.Thread.start, _ORIGINAL):
         return
     try:
-        with gate.importing():
+        with fork_lock.importing():
             importlib.import_module(_POOL)
     except RuntimeError:
         # The program is ending: pools register for its end when they are imported, and it is too

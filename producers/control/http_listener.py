@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from stepstream.producers.control.listener import CommandListener
-from stepstream.producers.forks import gate
+from stepstream.producers.forks import fork_lock
 from stepstream.schemas.endpoint import split_http_endpoint
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class HttpCommandListener(CommandListener):
 
     def _follow(self, stopping: threading.Event) -> None:
         try:
-            with gate.importing():
+            with fork_lock.importing():
                 from stepstream.producers.transport.http import new_pool
             url, _, base = split_http_endpoint(self._settings.endpoint)
             pool = new_pool(url, answer_s=SILENCE_S)
             response = self._opened(pool, base)
         finally:
-            gate.connected(self)
+            fork_lock.connected(self)
         try:
             self.ready.set()
             for name, value in _fields(response, stopping):

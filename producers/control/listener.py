@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stepstream.producers.forks import call_after_fork, gate
+from stepstream.producers.forks import call_after_fork, fork_lock
 from stepstream.producers.sdk_log import sdk_log, suppressed
 from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.control import dated_by
@@ -63,11 +63,11 @@ class CommandListener:
                 target=self._work, args=(self._stopping,), name="stepstream-control", daemon=True
             )
             self._thread = thread
-        gate.connecting(self)
+        fork_lock.connecting(self)
         try:
             thread.start()
         except RuntimeError:  # the interpreter shuts down
-            gate.connected(self)
+            fork_lock.connected(self)
 
     def close(self, wait_s: float = JOIN_S) -> None:
         """Stop listening; a later ``ensure`` starts again. ``wait_s`` 0 does not wait for the
@@ -102,7 +102,7 @@ class CommandListener:
         try:
             consumer = self._consumer = self._open()
         finally:
-            gate.connected(self)
+            fork_lock.connected(self)
         try:
             self.ready.set()
             while not stopping.is_set():
@@ -121,7 +121,7 @@ class CommandListener:
             consumer.close()
 
     def _open(self) -> Consumer:
-        with gate.importing():
+        with fork_lock.importing():
             from confluent_kafka import TopicPartition
 
             from stepstream.common import kafka

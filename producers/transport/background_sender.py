@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from stepstream.producers.forks import call_after_fork, gate
+from stepstream.producers.forks import call_after_fork, fork_lock
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.producers.transport.delivery import Delivery, SpoolPlace
@@ -191,7 +191,7 @@ class BackgroundSender:
         thread = threading.Thread(target=self._work, name="stepstream-sender", daemon=True)
         self._thread = thread
         self._connecting = True
-        gate.connecting(self)
+        fork_lock.connecting(self)
         try:
             thread.start()
         except RuntimeError:
@@ -315,7 +315,7 @@ class BackgroundSender:
     def _connected_or_stopped(self) -> None:
         """A fork needs not wait for the transport's first connection any more."""
         self._connecting = False
-        gate.connected(self)
+        fork_lock.connected(self)
 
     def _log_dropped(self) -> None:
         fresh = self._dropped - self._dropped_logged

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from stepstream.producers.forks import gate
+from stepstream.producers.forks import fork_lock
 from stepstream.producers.sdk_log import internal_error, sdk_log
 from stepstream.producers.transport.base import Record, Transport, Undelivered
 
@@ -81,7 +81,7 @@ class SpoolPlace:
     def open(self) -> Spool:
         """Open or create it. Raises ``SpoolError``."""
         # Not at the top: only programs that need a spool load sqlite3.
-        with gate.importing():
+        with fork_lock.importing():
             from stepstream.producers.transport.spool import Spool
         return Spool(self.path, self.destination, max_bytes=self.max_bytes)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from stepstream.common.retry_after import retry_after_s
-from stepstream.producers.forks import gate
+from stepstream.producers.forks import fork_lock
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Done, Record, Undelivered
 from stepstream.schemas.endpoint import is_loopback_host, split_http_endpoint
@@ -251,7 +251,7 @@ class HttpTransport:
 
 def new_pool(url: str, *, answer_s: float) -> Any:
     """A urllib3 pool for the host of a URL, without retries and redirects of its own."""
-    with gate.importing():
+    with fork_lock.importing():
         import urllib3
 
     return urllib3.connection_from_url(

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from stepstream.common.process import Identity, identity_of
-from stepstream.producers.forks import close_before_fork, gate
+from stepstream.producers.forks import close_before_fork, fork_lock
 from stepstream.producers.transport.base import Record
 
 MAX_BYTES: Final = 268_435_456
@@ -391,9 +391,9 @@ class Spool:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        # The gate keeps other threads from forking: the child would have a copy of SQLite's locks
+        # The lock keeps other threads from forking: the child would have a copy of SQLite's locks
         # as they were in the middle of a call.
-        with gate.importing(), self._lock:
+        with fork_lock.importing(), self._lock:
             try:
                 if self._pid != os.getpid():
                     self._refuse_fork()

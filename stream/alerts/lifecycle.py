@@ -18,7 +18,7 @@ from stepstream.schemas.findings import new_finding
 from stepstream.schemas.ids import STEP_ID, derived_id
 from stepstream.schemas.rules import RULES
 from stepstream.schemas.settings import Settings
-from stepstream.stream.core.contained_failures import ENDED_BY_SILENCE
+from stepstream.stream.core.contained_failures import RESOLVED_WHEN_QUIET
 
 MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20
@@ -42,20 +42,19 @@ class AlertLifecycle:
         return cls(settings.flap_window, settings.incident_runs, settings.incident_window)
 
 
-def group_of(item: FindingStruct | AlertStruct) -> GroupKey:
+def group_key(item: FindingStruct | AlertStruct) -> GroupKey:
     """The labels by which findings are one alert. An incident has no trace id."""
     return (item.project, item.environment, item.agent, item.alert, item.trace_id, item.subject)
 
 
-def incident_of(item: FindingStruct | AlertStruct) -> GroupKey:
+def incident_key(item: FindingStruct | AlertStruct) -> GroupKey:
     """The group of the incident that a run's alert may be part of."""
     return (item.project, item.environment, item.agent, item.alert, "", item.subject)
 
 
-def is_shared(item: FindingStruct | AlertStruct) -> bool:
-    """Whether the same may happen in other runs.
-
-    Its subject is a tool or a model, not a step of this run.
+def may_affect_other_runs(item: FindingStruct | AlertStruct) -> bool:
+    """Whether other runs may have the same problem: its subject is a tool or a model, not a step
+    of this run.
     """
     if not item.trace_id or not item.subject or STEP_ID.fullmatch(item.subject) is not None:
         return False
@@ -71,7 +70,7 @@ def opened(
     The finding ids of the alert ``before`` it are kept, so that a finding read twice is recognised.
     """
     alert = AlertStruct(
-        alert_id=derived_id("alert", *group_of(finding), finding.time),
+        alert_id=derived_id("alert", *group_key(finding), finding.time),
         seq=1,
         change="opened",
         state="firing",
@@ -173,14 +172,16 @@ def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
         case "silenced":
             return _with(alert, silenced_until=finding.until)
         case _:
-            over = _with(
+            resolved = _with(
                 alert,
                 state="resolved",
                 resolved_at=at,
                 running=False,
             )
             return (
-                _with(over, withdrawn=True, detail=finding.message) if finding.withdrawn else over
+                _with(resolved, withdrawn=True, detail=finding.message)
+                if finding.withdrawn
+                else resolved
             )
 
 
@@ -196,27 +197,28 @@ def incident_opened(
 
 
 def incident_grown(
-    incident: AlertStruct, finding: FindingStruct, *, back: bool = False
+    incident: AlertStruct, finding: FindingStruct, *, was_resolved: bool = False
 ) -> AlertStruct:
-    """The incident with one more run; ``back``: it had been resolved."""
+    """The incident with one more run; ``was_resolved``: it is reopened."""
     runs = incident.runs + 1
     whole = _of_many_runs(finding, runs)
     first, newest = incident.trace_ids[:SAMPLES], incident.trace_ids[SAMPLES:]
     samples = [*first, *[*newest, finding.trace_id][-SAMPLES:]]
-    return _with((reopened if back else grown)(incident, whole), runs=runs, trace_ids=samples)
-
-
-def ends_by_silence(alert: AlertStruct) -> bool:
-    """Whether an alert is resolved by a time without findings.
-
-    Incidents, and failures of the pipeline itself.
-    """
-    return bool(alert.runs) or (
-        alert.project == "stepstream" and alert.alert in ENDED_BY_SILENCE and not alert.trace_id
+    return _with(
+        (reopened if was_resolved else grown)(incident, whole), runs=runs, trace_ids=samples
     )
 
 
-def quiet(incident: AlertStruct, at_us: int) -> FindingStruct:
+def resolves_when_quiet(alert: AlertStruct) -> bool:
+    """Whether an alert is resolved by a time without findings: an incident, or a failure of the
+    pipeline itself.
+    """
+    return bool(alert.runs) or (
+        alert.project == "stepstream" and alert.alert in RESOLVED_WHEN_QUIET and not alert.trace_id
+    )
+
+
+def quiet_period_over(incident: AlertStruct, at_us: int) -> FindingStruct:
     """The finding that resolves an alert after a time without findings.
 
     Void if the alert has changed since.

@@ -24,19 +24,19 @@ from stepstream.stream.alerts.lifecycle import (
     AlertLifecycle,
     GroupKey,
     changed,
-    ends_by_silence,
-    group_of,
+    group_key,
     grown,
     incident_grown,
-    incident_of,
+    incident_key,
     incident_opened,
     is_outdated,
-    is_shared,
+    may_affect_other_runs,
     opened,
-    quiet,
+    quiet_period_over,
     reopened,
+    resolves_when_quiet,
 )
-from stepstream.stream.core.contained_failures import SILENCE_US
+from stepstream.stream.core.contained_failures import QUIET_PERIOD_US
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.deadletter import dead_letter
 from stepstream.stream.core.offsets import OffsetTracker
@@ -69,35 +69,35 @@ class AlertPartition:
         self.counters = counters or Counters()
         self.offsets = OffsetTracker()
         self._alerts: dict[GroupKey, AlertStruct] = {}
-        self._recent: dict[GroupKey, deque[tuple[int, str]]] = {}
+        self._recent_runs: dict[GroupKey, deque[tuple[int, str]]] = {}
         """Time and trace id of the runs that may become an incident, within the incident window."""
-        self._incidents: set[GroupKey] = set()
-        """Firing alerts that a time without findings resolves: incidents, and alerts about the
-        pipeline."""
+        self._resolve_when_quiet: set[GroupKey] = set()
+        """Firing alerts that are resolved by a time without findings: incidents, and alerts about
+        the pipeline."""
         self._next_check_us = 0
         self._bound_at = 2 * KEEP_RESOLVED
-        self._closing_sent: dict[str, int] = {}
+        self._resolving_sent: dict[str, int] = {}
         self._outbox: list[Output] = []
 
     def restore(self, alerts: Iterable[AlertStruct], resume_at: int) -> None:
         """Take over the newest record of each group's alert."""
         self.offsets.position = resume_at
         for alert in alerts:
-            known = self._alerts.get(group_of(alert))
+            known = self._alerts.get(group_key(alert))
             # The topic is keyed by alert, so a group may have several: the newest one goes on.
             if known is None or (alert.opened_at, alert.seq) > (known.opened_at, known.seq):
-                self._alerts[group_of(alert)] = alert
+                self._alerts[group_key(alert)] = alert
         for alert in sorted(
             self._alerts.values(), key=lambda alert: (alert.opened_at, alert.source_offset)
         ):
-            if is_shared(alert):
-                self._recent.setdefault(incident_of(alert), deque(maxlen=_RECENT)).append(
+            if may_affect_other_runs(alert):
+                self._recent_runs.setdefault(incident_key(alert), deque(maxlen=_RECENT)).append(
                     (alert.opened_at, alert.trace_id)
                 )
-        self._incidents = {
+        self._resolve_when_quiet = {
             key
             for key, alert in self._alerts.items()
-            if ends_by_silence(alert) and alert.state == "firing"
+            if resolves_when_quiet(alert) and alert.state == "firing"
         }
 
     def process(self, record: Record) -> None:
@@ -114,15 +114,17 @@ class AlertPartition:
             self._reject(record, "malformed_json", why)
             return
         alert = self._merge(finding, record.offset)
-        known = alert or self._alerts.get(group_of(finding))
-        is_hit = known is not None and known.opened_offset == record.offset
+        known = alert or self._alerts.get(group_key(finding))
+        is_new = known is not None and known.opened_offset == record.offset
         incident = (
-            self._merge_incident(finding, record.offset) if is_hit and is_shared(finding) else None
+            self._merge_incident(finding, record.offset)
+            if is_new and may_affect_other_runs(finding)
+            else None
         )
         if alert is not None:
             if (
-                is_shared(alert)
-                and (whole := incident or self._open_incident(incident_of(alert))) is not None
+                may_affect_other_runs(alert)
+                and (whole := incident or self._open_incident(incident_key(alert))) is not None
             ):
                 alert.incident_id = whole.alert_id
             self._publish(alert, record)
@@ -133,10 +135,14 @@ class AlertPartition:
 
     def _publish(self, alert: AlertStruct, record: Record) -> None:
         self.counters.alerts += 1
-        key = group_of(alert)
+        key = group_key(alert)
         self._alerts[key] = alert
-        if ends_by_silence(alert):
-            (self._incidents.add if alert.state == "firing" else self._incidents.discard)(key)
+        if resolves_when_quiet(alert):
+            (
+                self._resolve_when_quiet.add
+                if alert.state == "firing"
+                else self._resolve_when_quiet.discard
+            )(key)
         output = Output("alerts", alert.alert_id.encode(), _encode(alert), partition=self.partition)
         output.appended_us = record.timestamp * 1000
         self._send(record.offset, output)
@@ -151,7 +157,7 @@ class AlertPartition:
         self._send(record.offset, dead_letter(record, "findings", self.partition, reason, detail))
 
     def tick(self, time_us: int) -> None:
-        """Send a closing finding for each alert without findings for its time.
+        """Send a resolving finding for each alert whose quiet period is over.
 
         The alert is resolved when that finding is read back, unless another finding came before it.
         """
@@ -159,15 +165,19 @@ class AlertPartition:
             return
         # Once a second of log time is early enough for windows of minutes.
         self._next_check_us = time_us + CHECK_EVERY_US
-        for key in self._incidents:
-            incident = self._alerts[key]
-            due_us = incident.updated_at + (
-                self.lifecycle.incident_window_us if incident.runs else SILENCE_US
+        for key in self._resolve_when_quiet:
+            alert = self._alerts[key]
+            due_us = alert.updated_at + (
+                self.lifecycle.incident_window_us if alert.runs else QUIET_PERIOD_US
             )
-            if time_us >= due_us and self._closing_sent.get(incident.alert_id) != incident.seq:
-                self._closing_sent[incident.alert_id] = incident.seq
+            if time_us >= due_us and self._resolving_sent.get(alert.alert_id) != alert.seq:
+                self._resolving_sent[alert.alert_id] = alert.seq
                 self._outbox.append(
-                    Output("findings", incident.project.encode(), _encode(quiet(incident, due_us)))
+                    Output(
+                        "findings",
+                        alert.project.encode(),
+                        _encode(quiet_period_over(alert, due_us)),
+                    )
                 )
 
     def delay_timers(self) -> None:
@@ -201,7 +211,7 @@ class AlertPartition:
         # A note opens no alert, and changes none that is firing about the same subject.
         if finding.severity == "note":
             return None
-        current = self._alerts.get(group_of(finding))
+        current = self._alerts.get(group_key(finding))
         if current is not None and (
             finding.finding_id in current.finding_ids
             or (current.source_partition == self.partition and offset <= current.source_offset)
@@ -231,12 +241,12 @@ class AlertPartition:
         return opened(finding, current, offset=offset)
 
     def _open_incident(self, key: GroupKey) -> AlertStruct | None:
-        return self._alerts[key] if key in self._incidents else None
+        return self._alerts[key] if key in self._resolve_when_quiet else None
 
     def _merge_incident(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
         """The incident's next record with one more run; None while too few runs are affected."""
-        key, lifecycle = incident_of(finding), self.lifecycle
-        recent = self._recent.setdefault(key, deque(maxlen=_RECENT))
+        key, lifecycle = incident_key(finding), self.lifecycle
+        recent = self._recent_runs.setdefault(key, deque(maxlen=_RECENT))
         if (finding.time, finding.trace_id) not in recent:
             recent.append((finding.time, finding.trace_id))
         while recent and recent[0][0] < finding.time - lifecycle.incident_window_us:
@@ -248,15 +258,15 @@ class AlertPartition:
             and offset <= current.source_offset
         ):
             return None
-        hit = list(dict.fromkeys(trace_id for _, trace_id in recent))
+        affected = list(dict.fromkeys(trace_id for _, trace_id in recent))
         if current is not None and current.state == "firing":
             merged = incident_grown(current, finding)
-        elif not lifecycle.incident_runs or len(hit) < lifecycle.incident_runs:
+        elif not lifecycle.incident_runs or len(affected) < lifecycle.incident_runs:
             return None
         elif current is not None and finding.time - current.resolved_at <= lifecycle.flap_window_us:
-            merged = incident_grown(current, finding, back=True)
+            merged = incident_grown(current, finding, was_resolved=True)
         else:
-            merged = incident_opened(finding, current, hit)
+            merged = incident_opened(finding, current, affected)
         merged.source_partition, merged.source_offset = self.partition, offset
         return merged
 
@@ -276,11 +286,13 @@ class AlertPartition:
                 if is_firing and len(self._alerts) <= 3 * KEEP_RESOLVED:
                     break
                 del self._alerts[key]
-                self._incidents.discard(key)
+                self._resolve_when_quiet.discard(key)
             self._bound_at = max(2 * KEEP_RESOLVED, len(self._alerts) + KEEP_RESOLVED)
             kept = {alert.alert_id for alert in self._alerts.values()}
-            self._closing_sent = {
-                alert_id: seq for alert_id, seq in self._closing_sent.items() if alert_id in kept
+            self._resolving_sent = {
+                alert_id: seq for alert_id, seq in self._resolving_sent.items() if alert_id in kept
             }
-            groups = {incident_of(alert) for alert in self._alerts.values()}
-            self._recent = {key: runs for key, runs in self._recent.items() if key in groups}
+            groups = {incident_key(alert) for alert in self._alerts.values()}
+            self._recent_runs = {
+                key: runs for key, runs in self._recent_runs.items() if key in groups
+            }

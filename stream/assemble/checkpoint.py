@@ -12,15 +12,17 @@ method here keeps them:
    not show again) is sent only once a state record that names it is acknowledged. Otherwise a crash
    after it would leave an alert that the next worker does not know and never resolves.
 
-    state           event                         next state
-    CLEAN           merged()                      DIRTY, the record's offset is needed
-    CLEAN, DIRTY    request()                     WAITING
-    WAITING         start(), nothing pending      WRITING
-    WRITING         request()                     WRITING_AGAIN
-    WRITING         written(), none merged since  CLEAN, no offset is needed
-    WRITING         written(), some merged since  DIRTY, offsets after the state record's are needed
-    WRITING_AGAIN   written()                     WAITING, needed offsets as for WRITING
-    any             fail()                        FAILED, no offset is needed
+    state          event                              next state
+    CLEAN          record_merged()                    DIRTY, the record's offset is needed
+    CLEAN, DIRTY   request_state()                    WAITING
+    WAITING        start_writing(), nothing pending   WRITING
+    WRITING        request_state()                    WRITING_AGAIN
+    WRITING        state_acknowledged(), nothing      CLEAN, no offset is needed
+                   merged since start_writing()
+    WRITING        state_acknowledged(), records      DIRTY, offsets after the state record's
+                   merged since start_writing()       last one are needed
+    WRITING_AGAIN  state_acknowledged()               WAITING, needed offsets as for WRITING
+    any            fail()                             FAILED, no offset is needed
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class RunCheckpoint:
         self._in_state = 0  # how many of ``deferred`` the unacknowledged state record names
         self._writing_through = -1
 
-    def merged(self, offset: int, offsets: OffsetTracker) -> bool:
+    def record_merged(self, offset: int, offsets: OffsetTracker) -> bool:
         """The run's record at ``offset`` was merged. Returns whether it is the first one that no
         state record contains.
         """
@@ -89,20 +91,20 @@ class RunCheckpoint:
             self.state = CheckpointState.DIRTY
         return True
 
-    def sent(self) -> None:
+    def output_sent(self) -> None:
         """An output of the run was sent."""
         self.pending += 1
 
-    def acknowledged(self) -> None:
+    def output_acknowledged(self) -> None:
         """One of the outputs was acknowledged."""
         self.pending -= 1
 
-    def defer(self, output: Output) -> None:
+    def defer_output(self, output: Output) -> None:
         """Send the output once a state record that names it is acknowledged; request it."""
         self.deferred += (output,)
-        self.request()
+        self.request_state()
 
-    def request(self) -> None:
+    def request_state(self) -> None:
         """Have a state record written as soon as every output is acknowledged."""
         if self.state is CheckpointState.WRITING:
             self.state = CheckpointState.WRITING_AGAIN
@@ -110,18 +112,18 @@ class RunCheckpoint:
             self.state = CheckpointState.WAITING
 
     @property
-    def may_start(self) -> bool:
+    def may_write(self) -> bool:
         """Whether the state record that was requested may be sent now."""
         return self.state is CheckpointState.WAITING and not self.pending
 
-    def start(self) -> int:
+    def start_writing(self) -> int:
         """The state record is about to be sent. Returns the last offset that it contains."""
         self.state = CheckpointState.WRITING
         self._in_state = len(self.deferred)
         self._writing_through = self.merged_through
         return self.merged_through
 
-    def written(self, offsets: OffsetTracker) -> tuple[Output, ...]:
+    def state_acknowledged(self, offsets: OffsetTracker) -> tuple[Output, ...]:
         """The state record is acknowledged. Returns the deferred outputs that it names: they may be
         sent now.
         """

@@ -46,21 +46,21 @@ class CheckpointWriter:
         # for those.
         self._needed: deque[tuple[int, int, str]] = deque()
 
-    def merged(self, active: ActiveRun, offset: int, append_us: int) -> None:
+    def record_merged(self, active: ActiveRun, offset: int, append_us: int) -> None:
         """The run's record at this offset was merged."""
         checkpoint = active.checkpoint
-        if checkpoint.merged(offset, self._offsets):
+        if checkpoint.record_merged(offset, self._offsets):
             self._needed.append((offset, append_us, active.run.trace_id))
         if active.run.closed:
             # A closed run leaves memory, and a later record is merged into its stored state, which
             # must therefore contain this one.
-            checkpoint.request()
+            checkpoint.request_state()
 
     def write_if_ready(self, active: ActiveRun) -> None:
         """Send the run's state record if one is requested and everything that it contains is
         published.
         """
-        if not active.checkpoint.may_start:
+        if not active.checkpoint.may_write:
             return
         # An open run is published again after a restart, a closed one is not. So the state of a
         # closed run may be written only after its newest revision was published, which ``flush``
@@ -72,7 +72,7 @@ class CheckpointWriter:
     def _write(self, active: ActiveRun) -> None:
         run, checkpoint = active.run, active.checkpoint
         self._counters.states += 1
-        through = checkpoint.start()
+        through = checkpoint.start_writing()
         deferred = [(out.topic, out.key or b"", out.value or b"") for out in checkpoint.deferred]
         try:
             value = encode_state(run, through, deferred)
@@ -92,14 +92,14 @@ class CheckpointWriter:
             )
         )
 
-    def written(self, active: ActiveRun) -> tuple[Output, ...]:
+    def state_acknowledged(self, active: ActiveRun) -> tuple[Output, ...]:
         """The run's state record is acknowledged. Returns the outputs that may be sent now."""
         checkpoint = active.checkpoint
-        ready = checkpoint.written(self._offsets)
+        ready = checkpoint.state_acknowledged(self._offsets)
         if checkpoint.needed_from >= 0:
             self._needed.append((checkpoint.needed_from, self._clock.now_us, active.run.trace_id))
             if active.run.closed:
-                checkpoint.request()
+                checkpoint.request_state()
         return ready
 
     def is_finished(self, active: ActiveRun) -> bool:
@@ -108,7 +108,7 @@ class CheckpointWriter:
         if not active.run.closed or checkpoint.state is not CheckpointState.CLEAN:
             return False
         if checkpoint.pending or active.is_unpublished:
-            checkpoint.request()  # again, after the outputs that are still to be acknowledged
+            checkpoint.request_state()  # again, after the outputs that are still to be acknowledged
             return False
         return True
 
@@ -127,7 +127,7 @@ class CheckpointWriter:
                 return
             needed.popleft()
             if active is not None:
-                active.checkpoint.request()
+                active.checkpoint.request_state()
                 yield active
 
     @property

@@ -190,7 +190,7 @@ class Detection:
     def _send_or_defer(self, active: ActiveRun, output: Output, deferred: bool) -> None:
         checkpoint = active.checkpoint
         if deferred or checkpoint.deferred:  # outputs keep the order in which they were found
-            checkpoint.defer(output)
+            checkpoint.defer_output(output)
         else:
             self._send(active, output)
 

@@ -217,7 +217,7 @@ class AssemblePartition:
         beyond ``max_steps_per_run``).
         """
         run = active.run
-        self._writer.merged(active, offset, append_us)
+        self._writer.record_merged(active, offset, append_us)
         self._touched[run.trace_id] = active
         root_before = run.root
         cost = NOTHING_USED if step.phase == "start" else self.prices.cost(step, given_nanos)
@@ -377,14 +377,14 @@ class AssemblePartition:
             if output.topic == "state":
                 self._state_written(active, output)
             else:
-                active.checkpoint.acknowledged()
+                active.checkpoint.output_acknowledged()
                 self._writer.write_if_ready(active)
         except Exception as error:
             self._fail_run(active, error)
 
     def _state_written(self, active: ActiveRun, output: Output) -> None:
         run = active.run
-        for deferred in self._writer.written(active):
+        for deferred in self._writer.state_acknowledged(active):
             self._send(active, deferred)
         if not self._writer.is_finished(active):
             self._writer.write_if_ready(active)
@@ -399,13 +399,13 @@ class AssemblePartition:
         acknowledged.
         """
         for active in self.runs.values():
-            active.checkpoint.request()
+            active.checkpoint.request_state()
             self._attempt(active, self._writer.write_if_ready)
 
     def _send(self, active: ActiveRun, output: Output) -> None:
         output.appended_us = self.clock.now_us
         output.owner = active
-        active.checkpoint.sent()
+        active.checkpoint.output_sent()
         self._outbox.append(output)
 
     def _send_pipeline_finding(self, finding: FindingStruct | None) -> None:

@@ -51,7 +51,7 @@ class RunCloser:
         self.mark_closed(active, now_us)
         # Requested although no record may need it: after a restart the run must be known to be
         # closed.
-        checkpoint.request()
+        checkpoint.request_state()
         counters.runs_closed += 1
         counters.orphans += sum(
             1 for info in run.steps.values() if info.parent and info.parent not in run.steps

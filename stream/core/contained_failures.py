@@ -32,11 +32,11 @@ again.
 
 DETECTOR_FAILED: Final = "detector-failed"
 RUN_GIVEN_UP: Final = "run-given-up"
-ENDED_BY_SILENCE: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH})
-"""Alerts about the pipeline itself that no finding resolves: they end when none came for
-``SILENCE_US``.
+RESOLVED_WHEN_QUIET: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH})
+"""Alerts about the pipeline itself that no detector resolves: they are resolved when no finding
+came for ``QUIET_PERIOD_US``.
 """
-SILENCE_US: Final = HOUR_US
+QUIET_PERIOD_US: Final = HOUR_US
 
 LogText = Callable[[str], None]
 

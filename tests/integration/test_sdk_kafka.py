@@ -213,7 +213,7 @@ def test_a_topic_that_is_not_there(kafka_bootstrap: str, topic_prefix: str) -> N
     assert len(arrived(settings)) == 2
 
 
-class Gate:
+class LatePort:
     """A port of its own that leads to another once it is opened; before, connecting is refused."""
 
     def __init__(self, target: int) -> None:
@@ -257,15 +257,15 @@ def test_brokers_that_come_later(settings: Settings) -> None:
     is lost or doubled.
     """
     port = int(settings.kafka_brokers.rpartition(":")[2])
-    with Gate(port) as gate:
-        tracer = Tracer(settings.model_copy(update={"kafka_brokers": f"127.0.0.1:{gate.port}"}))
+    with LatePort(port) as late:
+        tracer = Tracer(settings.model_copy(update={"kafka_brokers": f"127.0.0.1:{late.port}"}))
         with logged():
             for number in range(50):
                 with tracer.tool(f"tool{number}"):
                     pass
             assert not tracer.flush(1)
             assert tracer.counts.pending == 100
-            gate.open()
+            late.open()
             assert tracer.flush(30)
             assert tracer.close(30)
     assert tracer.counts.delivered == 100

@@ -12,26 +12,26 @@ from types import SimpleNamespace
 import pytest
 
 from stepstream.producers import forks
-from stepstream.producers.forks import CONNECT_WAIT_S, Gate
+from stepstream.producers.forks import CONNECT_WAIT_S, ForkLock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def test_a_fork_waits_for_an_import_under_way() -> None:
     """The fork goes on when the import is done, and imports go on after it."""
-    gate, importing, go_on = Gate(), threading.Event(), threading.Event()
+    fork_lock, importing, go_on = ForkLock(), threading.Event(), threading.Event()
     order: list[str] = []
 
     def load() -> None:
-        with gate.importing():
+        with fork_lock.importing():
             importing.set()
             go_on.wait(30)
             order.append("imported")
 
     def fork() -> None:
-        gate.before_fork()
+        fork_lock.before_fork()
         order.append("forked")
-        gate.after_fork_in_parent()
+        fork_lock.after_fork_in_parent()
 
     threads = [threading.Thread(target=load), threading.Thread(target=fork)]
     threads[0].start()
@@ -42,30 +42,30 @@ def test_a_fork_waits_for_an_import_under_way() -> None:
     for thread in threads:
         thread.join(30)
     assert order == ["imported", "forked"]
-    with gate.importing():
+    with fork_lock.importing():
         order.append("again")
-    gate.after_fork_in_child()
-    with gate.importing():
+    fork_lock.after_fork_in_child()
+    with fork_lock.importing():
         order.append("in a child")
 
 
 def test_a_fork_waits_for_first_connections() -> None:
     """The fork goes on when each client has reached a broker or stopped trying."""
-    gate, listener, sender = Gate(), object(), object()
+    fork_lock, listener, sender = ForkLock(), object(), object()
     order: list[str] = []
-    gate.connecting(listener)
-    gate.connecting(sender)
+    fork_lock.connecting(listener)
+    fork_lock.connecting(sender)
 
     def connect() -> None:
         for client in (listener, sender):
             order.append("connected")
-            gate.connected(client)
+            fork_lock.connected(client)
 
     thread = threading.Timer(0.05, connect)
     thread.start()
-    gate.before_fork()
+    fork_lock.before_fork()
     order.append("forked")
-    gate.after_fork_in_parent()
+    fork_lock.after_fork_in_parent()
     thread.join(30)
     assert order == ["connected", "connected", "forked"]
 
@@ -77,26 +77,26 @@ def test_a_fork_waits_once_for_brokers_that_are_away(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         forks, "time", SimpleNamespace(monotonic=times.__next__, sleep=pauses.append)
     )
-    gate = Gate()
+    fork_lock = ForkLock()
     for client in (object(), object()):
-        gate.connecting(client)
-        gate.before_fork()
+        fork_lock.connecting(client)
+        fork_lock.before_fork()
         assert len(pauses) == 7
-        gate.before_fork()
+        fork_lock.before_fork()
         assert len(pauses) == 7
         pauses.clear()
-    gate.connecting(object())
-    gate.after_fork_in_child()
-    gate.before_fork()
+    fork_lock.connecting(object())
+    fork_lock.after_fork_in_child()
+    fork_lock.before_fork()
     assert not pauses
 
 
 def test_a_thread_that_imports_may_fork() -> None:
-    """The gate does not make a thread wait for itself."""
-    gate = Gate()
-    with gate.importing():
-        gate.before_fork()
-        gate.after_fork_in_parent()
+    """The lock does not make a thread wait for itself."""
+    fork_lock = ForkLock()
+    with fork_lock.importing():
+        fork_lock.before_fork()
+        fork_lock.after_fork_in_parent()
 
 
 PROGRAM = """

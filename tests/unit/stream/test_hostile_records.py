@@ -20,7 +20,7 @@ from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.run_records import MAX_OTHERS, usage_records
 from stepstream.stream.baselines import learner as learning
 from stepstream.stream.baselines.learner import Learner
-from stepstream.stream.core.contained_failures import SILENCE_US
+from stepstream.stream.core.contained_failures import QUIET_PERIOD_US
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.records import decode_summary
@@ -199,11 +199,11 @@ def test_an_alert_of_the_pipeline_itself_ends_after_a_quiet_hour() -> None:
     )
     logic = AlertPartition(0)
     logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(opened), ()))
-    logic.tick(NOW_US + SILENCE_US - 1)
+    logic.tick(NOW_US + QUIET_PERIOD_US - 1)
     assert [output.topic for output in logic.drain()] == ["alerts"]
-    logic.tick(NOW_US + SILENCE_US + 2_000_000)
+    logic.tick(NOW_US + QUIET_PERIOD_US + 2_000_000)
     (quiet,) = logic.drain()
-    logic.process(Rec(1, (NOW_US + SILENCE_US) // 1000, b"", quiet.value, ()))
+    logic.process(Rec(1, (NOW_US + QUIET_PERIOD_US) // 1000, b"", quiet.value, ()))
     (alert,) = logic.drain()
     assert msgspec.json.decode(alert.value or b"")["state"] == "resolved"
 

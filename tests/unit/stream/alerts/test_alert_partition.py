@@ -1,4 +1,4 @@
-"""The fleet stage: one problem is one alert despite replays; its own topic is all its state."""
+"""The alert stage: one problem is one alert despite replays; its own topic is all its state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from stepstream.schemas.alert import AlertStruct, Finding
 from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.ids import derived_id
-from stepstream.stream.alerts import partition as fleet
+from stepstream.stream.alerts import partition as alert_stage
 from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLifecycle
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.core.outputs import Output
@@ -404,7 +404,7 @@ def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
 
 def test_resolved_alerts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest resolved ones are forgotten; what fires is kept however old."""
-    monkeypatch.setattr(fleet, "KEEP_RESOLVED", 50)
+    monkeypatch.setattr(alert_stage, "KEEP_RESOLVED", 50)
     logic = AlertPartition(0)
     items = [finding(0, trace_id="f" * 32)]
     for number in range(1, 400):

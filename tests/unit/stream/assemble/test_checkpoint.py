@@ -70,7 +70,7 @@ class Worker:
         return {f"trajectory {offset}" for offset in range(self.merged_through + 1)}
 
     def send(self, name: str) -> None:
-        self.checkpoint.sent()
+        self.checkpoint.output_sent()
         self.outputs_under_way.append(name)
 
     def read(self) -> None:
@@ -79,11 +79,11 @@ class Worker:
         self.offsets.position += 1
         if offset <= self.checkpoint.checkpointed_through:
             return
-        self.checkpoint.merged(offset, self.offsets)
+        self.checkpoint.record_merged(offset, self.offsets)
         self.merged_through = max(self.merged_through, offset)
         self.unpublished.add(f"trajectory {offset}")
         if self.is_closed:
-            self.checkpoint.request()
+            self.checkpoint.request_state()
         if self.kafka.log[offset]:
             self.find(f"finding {offset}")
 
@@ -91,7 +91,7 @@ class Worker:
         """Outputs keep their order: a finding follows those that wait for a state record."""
         if self.checkpoint.deferred:
             self.found_by_time.add(name)
-            self.checkpoint.defer(Output("findings", name.encode(), b""))
+            self.checkpoint.defer_output(Output("findings", name.encode(), b""))
         else:
             self.send(name)
 
@@ -99,7 +99,7 @@ class Worker:
         """Time shows something that a replay of the log would not."""
         name = f"by time {len(self.found_by_time)}"
         self.found_by_time.add(name)
-        self.checkpoint.defer(Output("findings", name.encode(), b""))
+        self.checkpoint.defer_output(Output("findings", name.encode(), b""))
 
     def publish(self) -> None:
         for name in sorted(self.unpublished):
@@ -109,29 +109,29 @@ class Worker:
     def close(self) -> None:
         self.is_closed = True
         self.unpublished.add("end")
-        self.checkpoint.request()
+        self.checkpoint.request_state()
 
     def write(self) -> None:
         """Send the state record, where the protocol allows it."""
         checkpoint = self.checkpoint
-        if not checkpoint.may_start or (self.is_closed and self.unpublished):
+        if not checkpoint.may_write or (self.is_closed and self.unpublished):
             return
         deferred = tuple((output.key or b"").decode() for output in checkpoint.deferred)
-        through = checkpoint.start()
+        through = checkpoint.start_writing()
         self.states_under_way.append(
             State(through, self.is_closed, frozenset(self.found_by_time), deferred)
         )
 
     def acknowledge_output(self) -> None:
         self.kafka.delivered.add(self.outputs_under_way.pop(0))
-        self.checkpoint.acknowledged()
+        self.checkpoint.output_acknowledged()
 
     def acknowledge_state(self) -> None:
         self.kafka.states.append(self.states_under_way.pop(0))
-        for output in self.checkpoint.written(self.offsets):
+        for output in self.checkpoint.state_acknowledged(self.offsets):
             self.send((output.key or b"").decode())
         if self.is_closed and self.checkpoint.state is CheckpointState.DIRTY:
-            self.checkpoint.request()
+            self.checkpoint.request_state()
 
     def commit(self) -> None:
         self.kafka.committed = self.offsets.safe
@@ -166,7 +166,7 @@ class CheckpointMachine(RuleBasedStateMachine):
     @rule()
     def request(self) -> None:
         """The run has needed its records for long."""
-        self.worker.checkpoint.request()
+        self.worker.checkpoint.request_state()
 
     @precondition(lambda self: not self.worker.is_closed and not self.worker.checkpoint.deferred)
     @rule()
@@ -267,7 +267,7 @@ class WritesTooEarly(RunCheckpoint):
     """Rule 1 broken: the state record is sent while outputs are under way."""
 
     @property
-    def may_start(self) -> bool:
+    def may_write(self) -> bool:
         return self.state is CheckpointState.WAITING
 
 
@@ -276,12 +276,12 @@ class ReleasesTooEarly(RunCheckpoint):
 
     offsets: OffsetTracker | None = None
 
-    def merged(self, offset: int, offsets: OffsetTracker) -> bool:
+    def record_merged(self, offset: int, offsets: OffsetTracker) -> bool:
         self.offsets = offsets
-        return super().merged(offset, offsets)
+        return super().record_merged(offset, offsets)
 
-    def start(self) -> int:
-        through = super().start()
+    def start_writing(self) -> int:
+        through = super().start_writing()
         if self.offsets is not None:
             self.offsets.release(self)
         return through
@@ -290,25 +290,25 @@ class ReleasesTooEarly(RunCheckpoint):
 class ForgetsGrowth(RunCheckpoint):
     """Rule 2 broken: what was merged while the state record was under way passes for contained."""
 
-    def written(self, offsets: OffsetTracker) -> tuple[Output, ...]:
+    def state_acknowledged(self, offsets: OffsetTracker) -> tuple[Output, ...]:
         self._writing_through = self.merged_through
-        return super().written(offsets)
+        return super().state_acknowledged(offsets)
 
 
 class SendsUnnamed(RunCheckpoint):
     """Rule 3 broken: findings made while the state record was in flight are sent with it."""
 
-    def written(self, offsets: OffsetTracker) -> tuple[Output, ...]:
+    def state_acknowledged(self, offsets: OffsetTracker) -> tuple[Output, ...]:
         self._in_state = len(self.deferred)
-        return super().written(offsets)
+        return super().state_acknowledged(offsets)
 
 
 class ForgetsRequests(RunCheckpoint):
     """What is requested while a state record is under way is never written."""
 
-    def request(self) -> None:
+    def request_state(self) -> None:
         if self.state is not CheckpointState.WRITING:
-            super().request()
+            super().request_state()
 
 
 @pytest.mark.parametrize(
@@ -326,9 +326,9 @@ def test_the_property_finds_each_way_to_break_the_protocol(broken: type[RunCheck
 def test_a_failed_run_needs_no_offset_and_takes_no_request() -> None:
     offsets = OffsetTracker(1)
     checkpoint = RunCheckpoint()
-    checkpoint.merged(0, offsets)
+    checkpoint.record_merged(0, offsets)
     checkpoint.fail(offsets)
-    checkpoint.request()
+    checkpoint.request_state()
     assert checkpoint.has_failed
-    assert not checkpoint.may_start
+    assert not checkpoint.may_write
     assert offsets.safe == 1
