@@ -1,6 +1,6 @@
 """The contracts: everything that is sent between processes or written by users.
 
-Events, trajectories, alerts, documents, topics, prices. Pure: no I/O. The other rooms share only
+Events, trajectories, alerts, documents, topics, prices. Pure: no I/O. The other packages share only
 this one and Kafka. Each contract is built on first use, because the SDK needs only the step event
 and its import time is paid by every agent.
 """

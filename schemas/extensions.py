@@ -6,8 +6,8 @@ A registry is filled from two sources, both read on first use:
 - installed packages: every entry point of the group ``group`` is loaded.
 
 A module registers what it defines with the decorator ``Registry.register``. The registry itself
-stands in a room that every other may import, the modules that fill it in a room above: the package
-is named by its text, so that nothing below imports something above.
+stands in a package that every other may import, the modules that fill it in a package above: that
+package is named by its text, so that nothing below imports something above.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``stepstream gateway``: the gateway's process with what it does outside its room."""
+"""``stepstream gateway``: runs the gateway, and writes its commands to Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all rooms share of Kafka: clients, sending and waiting, reading a topic to its end.
+"""What all packages share of Kafka: clients, sending and waiting, reading a topic to its end.
 
 Imports only schemas and confluent-kafka.
 """

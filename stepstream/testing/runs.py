@@ -109,7 +109,7 @@ def recording(**settings: Any) -> Iterator[Recorded]:
     ``settings`` are those of ``stepstream.configure``. Afterwards the settings are read anew, as at
     the start of a program. Tracers of the program's own need a ``MemoryTransport`` of their own.
     """
-    # Here and not at the top: the package's face is above this room.
+    # Here and not at the top: packages below `stepstream` do not import it (docs/architecture.md).
     module = importlib.import_module("stepstream")
     transport = MemoryTransport()
     module.configure(transport=transport, quiet=True, **settings)

@@ -42,16 +42,16 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """README, CONTRIBUTING, the pages of docs, and the pages of rooms."""
+    """README, CONTRIBUTING, the pages of docs, and the pages of packages."""
     folders = ("producers", "schemas", "stream", "sinks", "stepstream", "benchmarks", "tests")
-    rooms = [
+    packages = [
         page
         for folder in (*folders, "examples", "evals")
         for page in sorted((ROOT / folder).rglob("README.md"))
         if not any(part.is_symlink() for part in page.parents)
     ]
     top = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    return [*top, *sorted((ROOT / "docs").glob("*.md")), *rooms]
+    return [*top, *sorted((ROOT / "docs").glob("*.md")), *packages]
 
 
 def blocks() -> list[Block]:

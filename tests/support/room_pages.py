@@ -1,6 +1,6 @@
-"""The module maps in each room's README.md: ``python -m tests.support.room_pages`` writes them.
+"""The module maps in each package's README.md: ``python -m tests.support.room_pages`` writes them.
 
-A map has one row per module: its name and the first sentence of its description. A room without
+A map has one row per module: its name and the first sentence of its description. A package without
 the markers ``<!-- begin modules -->`` and ``<!-- end modules -->`` has a map of its own.
 """
 

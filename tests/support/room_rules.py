@@ -1,4 +1,4 @@
-"""What each room may import of ours: docs/architecture.md has the same table."""
+"""What each package may import of ours: docs/architecture.md has the same table."""
 
 from __future__ import annotations
 

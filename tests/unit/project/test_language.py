@@ -126,7 +126,7 @@ _WORD: Final = re.compile(
 _PARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _NESTED: Final = ("stream", "sinks", "tests", "stepstream")
 _LINKED: Final = ("schemas", "producers", "stream", "sinks", "evals")
-_LINKS: Final = tuple(f"stepstream/{room}/" for room in _LINKED)
+_LINKS: Final = tuple(f"stepstream/{package}/" for package in _LINKED)
 
 
 class Hit(NamedTuple):
@@ -154,8 +154,8 @@ def files() -> Iterator[Path]:
             yield path
 
 
-def room_of(name: str) -> str:
-    """The room of a file."""
+def package_of(name: str) -> str:
+    """The package of a file."""
     parts = name.split("/")[:-1]
     if name == "sinks/README.md":  # its map has the descriptions of sinks/batching
         return "sinks/batching"
@@ -226,7 +226,7 @@ def long_lines(path: Path) -> tuple[int, int]:
     return sum(len(line) > 100 for line in lines), len(lines)
 
 
-def test_no_room_uses_a_listed_word() -> None:
+def test_no_package_uses_a_listed_word() -> None:
     """Plain technical English in code, docs, settings and tests."""
     hits = [hit for path in files() for hit in hits_of(path)]
     assert [str(hit) for hit in hits] == []
@@ -240,27 +240,29 @@ def test_listed_words_are_found_wherever_they_stand() -> None:
 
 
 def main(folders: list[str]) -> None:
-    """Print every hit below the folders, and the figures of each room."""
+    """Print every hit below the folders, and the figures of each package."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     comments: dict[str, Counter[str]] = defaultdict(Counter)
     for path in files():
         name = path.relative_to(ROOT).as_posix()
-        room = room_of(name)
+        package = package_of(name)
         for hit in hits_of(path):
-            counts[room][hit.word] += 1
+            counts[package][hit.word] += 1
             if folders and name.startswith(tuple(folders)):
                 print(hit)
         if path.suffix == ".py":
             made, code = comments_per_100_lines(path)
             long, lines = long_lines(path)
-            comments[room].update(comments=made, code=code, long=long, lines=lines)
-    for room in sorted(comments.keys() | counts.keys()):
-        figures = comments[room]
+            comments[package].update(comments=made, code=code, long=long, lines=lines)
+    for package in sorted(comments.keys() | counts.keys()):
+        figures = comments[package]
         share = 100 * figures["comments"] / max(1, figures["code"])
         over = 100 * figures["long"] / max(1, figures["lines"])
-        words = ", ".join(f"{word} {n}" for word, n in counts[room].most_common(6))
-        total = sum(counts[room].values())
-        print(f"{room:20} {total:5} words, {share:4.1f} comments/100, {over:4.1f} % long: {words}")
+        words = ", ".join(f"{word} {n}" for word, n in counts[package].most_common(6))
+        total = sum(counts[package].values())
+        print(
+            f"{package:20} {total:5} words, {share:4.1f} comments/100, {over:4.1f} % long: {words}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is published: one top-level name, every room with its data, few dependencies."""
+"""What is published: one top-level name, every package with its data, few dependencies."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import pytest
 
 from tests.support.paths import ROOT
 
-ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
+PACKAGES: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
 EXTRAS: Final = {"worker": "faust-streaming", "sink": "clickhouse-connect", "embedded": "chdb"}
 
 
 def _source_files() -> dict[str, Path]:
     """Every file of the product, by the path that it has once installed."""
     found: dict[str, Path] = {}
-    for folder in ("stepstream", *ROOMS):
+    for folder in ("stepstream", *PACKAGES):
         for path in sorted((ROOT / folder).rglob("*")):
             inside = path.relative_to(ROOT)
             linked = (
                 inside.parts[0] == "stepstream"
                 and len(inside.parts) > 1
-                and inside.parts[1] in ROOMS
+                and inside.parts[1] in PACKAGES
             )
             is_web = inside.parts[:2] == ("console", "web")
             if path.is_file() and not linked and not is_web and "__pycache__" not in inside.parts:
@@ -103,12 +103,12 @@ def test_the_wheel_holds_what_is_easily_lost(wheel: Path) -> None:
         name.startswith("stepstream/local/embedded/") and name.endswith(".sha256") for name in names
     )
     assert any(name.startswith("stepstream/sinks/") and name.endswith(".sql") for name in names)
-    assert all(f"stepstream/{room}/__init__.py" in names for room in ROOMS)
+    assert all(f"stepstream/{package}/__init__.py" in names for package in PACKAGES)
     assert not [name for name in names if name.endswith(".pyc") or "/tests/" in name]
 
 
 def test_the_source_distribution_holds_every_file(built: Path) -> None:
-    """The rooms are real folders at the top, with licence and build settings, and no links."""
+    """The packages are real folders at the top, with licence and build settings, and no links."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         members = archive.getmembers()
     names = {member.name.partition("/")[2] for member in members if member.isfile()}
@@ -118,7 +118,7 @@ def test_the_source_distribution_holds_every_file(built: Path) -> None:
     assert [member.name for member in members if member.issym() or member.islnk()] == []
     assert {name.partition("/")[0] for name in names} <= {
         "stepstream",
-        *ROOMS,
+        *PACKAGES,
         "web_build",
         "pyproject.toml",
         "README.md",
@@ -170,7 +170,7 @@ def test_the_wheel_has_its_metadata(wheel: Path) -> None:
 
 
 def test_the_installed_wheel_is_imported_from_where_it_lies(installed: Path) -> None:
-    """The rooms are ordinary packages there; their data files are found."""
+    """The packages are ordinary packages there; their data files are found."""
     code = f"""
 import sys
 sys.path.insert(0, {str(installed)!r})

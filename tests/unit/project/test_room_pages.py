@@ -1,4 +1,4 @@
-"""Each room has a page, and the maps in the pages are those of the modules."""
+"""Each package has a page, and the maps in the pages are those of the modules."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ PAGE_LINES = 80
 """About a page. The wire format, which programs in other languages are written by, is longer."""
 
 
-def test_each_room_has_a_page() -> None:
+def test_each_package_has_a_page() -> None:
     """A README.md of about a page."""
-    found = {room: ROOT / room / "README.md" for room in MAY_IMPORT}
+    found = {package: ROOT / package / "README.md" for package in MAY_IMPORT}
     # The page of producers comes with the rewritten documents of the SDK.
-    assert {room for room, page in found.items() if not page.exists()} <= {"producers"}
+    assert {package for package, page in found.items() if not page.exists()} <= {"producers"}
     long = {
-        room
-        for room, page in found.items()
-        if page.exists() and len(page.read_text().splitlines()) > PAGE_LINES and room != "schemas"
+        package
+        for package, page in found.items()
+        if page.exists()
+        and len(page.read_text().splitlines()) > PAGE_LINES
+        and package != "schemas"
     }
     assert long == set()
 

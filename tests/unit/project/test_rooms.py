@@ -1,4 +1,4 @@
-"""The architecture's rules: which room may import which, pure logic, readable modules."""
+"""The architecture's rules: which package may import which, pure logic, readable modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from tests.support.paths import ROOT
 from tests.support.room_rules import MAY_IMPORT
 
-ROOMS: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
+PACKAGES: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
 FACE: Final = "stepstream"
 SERVERS: Final = (
     "http.server",
@@ -26,8 +26,8 @@ WHOLE: Final = (FACE, *(name.partition(".")[0] for name in SERVERS))
 # Entry points read the environment when they are called, not when they are imported.
 LAZILY: Final = ("stepstream.common.settings",)
 
-# The engines of one room, which another has no business with; the SDK runs within agents and stays
-# small.
+# Engines that only one package may import: the SDK runs within agents and must stay small, and a
+# store must be replaceable without the worker.
 ENGINES: Final = {
     "faust": {"stream"},
     "aiokafka": {"stream"},
@@ -35,7 +35,7 @@ ENGINES: Final = {
     "clickhouse_connect": {"sinks"},
     "chdb": {"sinks"},
 }
-# The shell around the worker's logic: the rest of the room knows neither framework nor clock.
+# The shell around the worker's logic: the rest of the package knows neither framework nor clock.
 STREAM_SHELL: Final = "stream/shell/"
 IMPURE: Final = {"faust", "aiokafka", "mode", "asyncio", "threading", "time", "datetime", "random"}
 INPUT_OUTPUT: Final = {
@@ -79,7 +79,7 @@ class Module:
         return self.path.relative_to(ROOT).as_posix()
 
     @property
-    def room(self) -> str:
+    def package(self) -> str:
         return self.name.partition("/")[0]
 
 
@@ -134,10 +134,10 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
 
 
 def _modules() -> list[Module]:
-    links = {ROOT / FACE / room for room in ROOMS}
+    links = {ROOT / FACE / package for package in PACKAGES}
     files = [
         path
-        for folder in (*ROOMS, FACE)
+        for folder in (*PACKAGES, FACE)
         for path in sorted((ROOT / folder).rglob("*.py"))
         if not links & {path, *path.parents}
     ]
@@ -149,16 +149,16 @@ def _modules() -> list[Module]:
 
 MODULES: Final = _modules()
 BY_NAME: Final = {
-    (f"{FACE}." if module.room != FACE else "")
+    (f"{FACE}." if module.package != FACE else "")
     + module.name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module
     for module in MODULES
 }
 PROGRAMS: Final = ("tests", "benchmarks")
-ROOM_MODULES: Final = [module for module in MODULES if module.room in ROOMS]
+PACKAGE_MODULES: Final = [module for module in MODULES if module.package in PACKAGES]
 
 
-def room_of(path: str) -> str:
-    """The room of a file of the product."""
+def package_of(path: str) -> str:
+    """The package of a file of the product."""
     parts = path.split("/")[:-1]
     nested = "/".join(parts[:2])
     return nested if nested in MAY_IMPORT else parts[0]
@@ -204,20 +204,20 @@ def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def test_rooms_import_only_what_they_may() -> None:
+def test_packages_import_only_what_they_may() -> None:
     """The rules of docs/architecture.md, for imports in functions and TYPE_CHECKING as well."""
     wrong = set()
     for module in MODULES:
-        room = room_of(module.name)
+        package = package_of(module.name)
         for _, other in _ours(module):
-            target = room_of(other.name)
-            if target not in {room, *MAY_IMPORT[room]}:
+            target = package_of(other.name)
+            if target not in {package, *MAY_IMPORT[package]}:
                 wrong.add(f"{module.name} imports {other.name}")
     assert sorted(wrong) == []
 
 
 def test_the_rules_themselves_have_no_circle() -> None:
-    """Rooms are layered: each imports rooms below it."""
+    """Packages are layered: each imports packages below it."""
     assert _circles(MAY_IMPORT) == []
 
 
@@ -241,21 +241,21 @@ def test_settings_are_read_when_a_program_runs() -> None:
     """Entry points read the environment when they are called, not when they are imported."""
     early = [
         f"{module.name}: {i.name}"
-        for module in ROOM_MODULES
+        for module in PACKAGE_MODULES
         for i in module.imports
         if i.at_once and within(i.name, LAZILY)
     ]
     assert early == []
 
 
-def test_engines_stay_in_their_rooms() -> None:
+def test_engines_stay_in_their_packages() -> None:
     """Only the worker imports the stream framework, only the sink the ClickHouse clients."""
     at_once = [
         (module, i) for module in MODULES for i in module.imports if i.at_once and i.top in ENGINES
     ]
     assert {i.top for _, i in at_once} >= {"faust", "clickhouse_connect"}
     assert [
-        f"{module.name}: {i.name}" for module, i in at_once if module.room not in ENGINES[i.top]
+        f"{module.name}: {i.name}" for module, i in at_once if module.package not in ENGINES[i.top]
     ] == []
 
 
@@ -289,7 +289,7 @@ def test_there_is_one_web_server() -> None:
 def test_imports_are_absolute_and_by_the_package_s_name() -> None:
     """``from stepstream.schemas import ...``: neither relative nor by the folder's name."""
     assert [
-        f"{m.name}: {i.name}" for m in MODULES for i in m.imports if i.relative or i.top in ROOMS
+        f"{m.name}: {i.name}" for m in MODULES for i in m.imports if i.relative or i.top in PACKAGES
     ] == []
 
 
@@ -309,7 +309,7 @@ def test_only_programs_print() -> None:
 
 def test_schemas_are_pure() -> None:
     """What crosses a wire is described without touching files, networks, threads or clocks."""
-    schemas = [m for m in MODULES if m.room == "schemas" and m.name != LOADER]
+    schemas = [m for m in MODULES if m.package == "schemas" and m.name != LOADER]
     assert [
         f"{module.name}: {i.name}"
         for module in schemas
@@ -326,7 +326,7 @@ def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
     logic = [
         module
         for module in MODULES
-        if module.room == "stream" and not module.name.startswith(STREAM_SHELL)
+        if module.package == "stream" and not module.name.startswith(STREAM_SHELL)
     ]
     assert [
         f"{module.name}: {i.name}" for module in logic for i in module.imports if i.top in IMPURE
@@ -341,10 +341,10 @@ def test_every_folder_of_code_is_a_package() -> None:
     )
 
 
-def test_the_links_lead_to_the_rooms() -> None:
-    """``stepstream/<room>`` is a link to the real folder at the top: one source, no copy."""
-    for room in ROOMS:
-        link = ROOT / FACE / room
+def test_the_links_lead_to_the_packages() -> None:
+    """``stepstream/<package>`` is a link to the real folder at the top: one source, no copy."""
+    for package in PACKAGES:
+        link = ROOT / FACE / package
         assert link.is_symlink()
-        assert link.resolve() == ROOT / room
-        assert not (ROOT / room).is_symlink()
+        assert link.resolve() == ROOT / package
+        assert not (ROOT / package).is_symlink()

@@ -93,7 +93,7 @@ def test_notifications_are_cleared_of_all_that_the_sdk_takes_out(
 
 
 def test_there_is_one_list() -> None:
-    """Every key has a kind, and all rooms use the same function and the same table."""
+    """Every key has a kind, and all packages use the same function and the same table."""
     assert KINDS.keys() == KEYS.keys()
     assert vars(sensitive_forms)["KEYS"] is KEYS
     assert vars(quoting)["without_secrets"] is without_secrets is of_the_sdk
