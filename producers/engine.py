@@ -161,11 +161,17 @@ class Engine:
         with fork_lock.importing():
             from stepstream.producers.transport.encoder import MOST_OPEN_INPUT_BYTES, Encoder
             from stepstream.producers.transport.redactor import Redactor
+            from stepstream.schemas.clamps import Limits
+            from stepstream.schemas.content_limits import record_bytes
         return Encoder(
             Redactor(self._redact),
             self._loaded_prices,
             self.settings.max_content_bytes,
             self._totals,
+            Limits(
+                max_record_bytes=record_bytes(self.settings.content_bytes_by_kind),
+                content_bytes_by_kind=self.settings.content_bytes_by_kind,
+            ),
             max_cached_bytes=min(MOST_OPEN_INPUT_BYTES, self.settings.queue_bytes // 4),
         )
 

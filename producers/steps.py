@@ -478,7 +478,7 @@ class Step(StepOpener["Step", "Run"]):
     @property
     def _max_bytes(self) -> int:
         assert self._engine is not None
-        return self._engine.settings.max_content_bytes
+        return self._engine.settings.content_bytes(self._kind)
 
     def _now_us(self) -> int:
         # By the steady clock since the start, so that a step never ends before it began.

@@ -213,8 +213,8 @@ def _needs_no_repair(step: Step, timestamp_us: int, limits: Limits) -> bool:
         limits.usual
         and not step.retry_of
         and not step.fallback_of
-        # A character has at most four bytes: no need to encode the texts to know their size.
-        and len(step.input) + len(step.output) <= limits.max_content_bytes // 4
+        # No need to encode the texts to know that they are within the limit.
+        and len(step.input) + len(step.output) <= limits.unmeasured_chars
     )
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from stepstream.schemas.content_limits import (
+    USUAL_BYTES,
+    USUAL_RECORD_BYTES,
+)
 from stepstream.schemas.ids import STEP_ID, STEP_ID_DIGITS, TRACE_ID_DIGITS
 from stepstream.schemas.normalise import (
     CONVERTED,
@@ -60,8 +65,10 @@ CLAMPS: Final[dict[str, str]] = {
 class Limits:
     """Limits of a record. Worker and sink must use the same."""
 
-    max_record_bytes: int = 1_048_576
-    max_content_bytes: int = 65_536
+    max_record_bytes: int = USUAL_RECORD_BYTES
+    max_content_bytes: int = USUAL_BYTES
+    content_bytes_by_kind: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Limits of an input or output for some kinds of step, instead of ``max_content_bytes``."""
     max_text_chars: int = USUAL_TEXT_CHARS
     max_message_chars: int = USUAL_MESSAGE_CHARS
     max_attributes: int = USUAL_ATTRIBUTES
@@ -73,6 +80,8 @@ class Limits:
     max_future_us: int = DAY_US
     usual: bool = field(init=False, repr=False)
     """Whether every record that decodes as ``Step`` is within these limits."""
+    unmeasured_chars: int = field(init=False, repr=False)
+    """A text of so many characters is within the limit of every kind, whatever its characters."""
 
     def __post_init__(self) -> None:
         usual = (
@@ -82,6 +91,13 @@ class Limits:
             and self.max_documents >= USUAL_DOCUMENTS
         )
         object.__setattr__(self, "usual", usual)
+        # A character has at most 4 bytes of UTF-8.
+        least = min([self.max_content_bytes, *self.content_bytes_by_kind.values()])
+        object.__setattr__(self, "unmeasured_chars", least // 4)
+
+    def content_bytes(self, kind: str) -> int:
+        """The limit of an input or output of a step of this kind."""
+        return self.content_bytes_by_kind.get(kind, self.max_content_bytes)
 
     def age_us(self, project: str) -> int:
         """Maximum age of a step of the project."""
@@ -267,11 +283,10 @@ def clamp_texts(step: Step, limits: Limits, clamped: Repairs) -> None:
 def clamp_contents(step: Step, limits: Limits, clamped: Repairs) -> None:
     """Truncate input and output; drop attributes and documents beyond the limits."""
     if (
-        # A character has at most 4 bytes of UTF-8: shorter texts need not be encoded.
-        len(step.input) > limits.max_content_bytes // 4
-        or len(step.output) > limits.max_content_bytes // 4
+        # Shorter texts need not be encoded.
+        len(step.input) > limits.unmeasured_chars or len(step.output) > limits.unmeasured_chars
     ):
-        _clamp_content(step, limits.max_content_bytes, clamped)
+        _clamp_content(step, limits.content_bytes(step.kind), clamped)
     count = len(step.attributes)
     if count > limits.max_attributes:
         # The first ones stay: JSON objects keep the order in which producers wrote them.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stepstream.schemas.accept import Limits
+from stepstream.schemas.content_limits import record_bytes
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US
 
@@ -61,4 +62,9 @@ def record_limits(settings: Settings) -> Limits:
     ages_us = tuple((project, days * DAY_US) for project, days in kept.projects)
     # Without projects of their own every project has the same age, which max_age_us already is.
     others = (("", kept.days * DAY_US),) if ages_us else ()
-    return Limits(max_age_us=kept.shortest * DAY_US, project_ages_us=ages_us + others)
+    return Limits(
+        max_record_bytes=record_bytes(settings.content_bytes_by_kind),
+        content_bytes_by_kind=settings.content_bytes_by_kind,
+        max_age_us=kept.shortest * DAY_US,
+        project_ages_us=ages_us + others,
+    )

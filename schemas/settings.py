@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Literal
 
 from pydantic import (
@@ -19,10 +19,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
+from stepstream.schemas.content_limits import parse_content_limits
 from stepstream.schemas.durations import DurationUs, parse_duration_us
+from stepstream.schemas.step import KINDS as STEP_KINDS
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 ENV_PREFIX: Final = "STEPSTREAM_"
@@ -136,6 +139,14 @@ class Settings(BaseModel):
         processes=_SENDERS,
         metavar="BYTES",
         ge=0,
+    )
+    content_limits: str = _sdk(
+        "",
+        "Maximum size of an input or output by kind of step, up to 1MB, where it is another than "
+        "max_content_bytes: llm_call=1MB,tool_call=256KB; * is every other kind. Worker, sink and "
+        "gateway need the same value as the agents.",
+        processes=("sdk", "gateway", "worker", "sink", "up"),
+        metavar="KIND=BYTES,...",
     )
     queue_events: int = _sdk(
         10_000,
@@ -739,6 +750,21 @@ class Settings(BaseModel):
         wanted = user and values.get("clickhouse_user", user) == user
         login = {"clickhouse_user": user, "clickhouse_password": password} if wanted else {}
         return {**login, **values, "clickhouse_url": url}
+
+    @field_validator("content_limits")
+    @classmethod
+    def _check_content_limits(cls, text: str) -> str:
+        parse_content_limits(text, STEP_KINDS)
+        return text
+
+    @cached_property
+    def content_bytes_by_kind(self) -> dict[str, int]:
+        """The setting ``content_limits``: bytes by kind of step."""
+        return parse_content_limits(self.content_limits, STEP_KINDS)
+
+    def content_bytes(self, kind: str) -> int:
+        """The limit at which an agent or a gateway truncates an input or output."""
+        return self.content_bytes_by_kind.get(kind, self.max_content_bytes)
 
     @property
     def kafka(self) -> dict[str, Any]:

@@ -7,6 +7,12 @@ from typing import Final
 
 from stepstream.schemas.times import DAY_MS, HOUR_MS
 
+STEP_RECORD_BYTES: Final = 5 * 1_048_576
+"""The largest record of ``steps``: an input and an output of 1 MB each, with JSON's escapes."""
+
+LETTER_BYTES: Final = 2 * STEP_RECORD_BYTES
+"""The largest dead letter: the rejected record as it came, with the reason in its headers."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -35,7 +41,7 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             {
                 **keep,
                 "message.timestamp.type": "LogAppendTime",
-                "max.message.bytes": str(2 * 1_048_576),
+                "max.message.bytes": str(STEP_RECORD_BYTES),
             },
         ),
         TopicSpec(
@@ -94,7 +100,7 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             "deadletter",
             "the original key",
             "the record as it came, with topic, partition, offset and reason",
-            {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(4 * 1_048_576)},
+            {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(LETTER_BYTES)},
             "one",
         ),
     )

@@ -199,6 +199,7 @@ class SpanPublisher:
             self._mapper = Mapper(
                 Options(
                     max_content_bytes=settings.max_content_bytes,
+                    content_bytes_by_kind=settings.content_bytes_by_kind,
                     capture_content=settings.capture_content,
                     other_spans=self._other_spans,
                     environment=settings.environment,

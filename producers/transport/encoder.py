@@ -52,6 +52,7 @@ class Encoder:
         self._prices: PriceBook | None = None
         self._limits = limits
         self._max_content_bytes = min(max_content_bytes, limits.max_content_bytes)
+        self._by_kind = limits.content_bytes_by_kind
         self._inputs: dict[str, tuple[str, str, int | None]] = {}
         self._max_cached_bytes = max_cached_bytes
         self.cached_bytes = 0
@@ -83,7 +84,9 @@ class Encoder:
         if record.input:
             self._set_input(record)
         if record.output:
-            record.output, record.output_bytes = self._content(record.output, record.output_bytes)
+            record.output, record.output_bytes = self._content(
+                record.output, record.output_bytes, self._limit(record.kind)
+            )
         if record.error_message:
             record.error_message = cut_middle(
                 self._redactor.text(record.error_message), self._limits.max_message_chars
@@ -96,13 +99,13 @@ class Encoder:
                 for key, value in record.attributes.items()
             }
         if record.documents:
-            record.documents = self._documents(record.documents)
+            record.documents = self._documents(record.documents, self._limit(record.kind))
 
     def _set_input(self, record: StepRecord) -> None:
         raw = record.input
         cached = self._pop_cached(record.step_id)
         if cached is None or cached[0] is not raw:
-            cached = (raw, *self._content(raw, record.input_bytes))
+            cached = (raw, *self._content(raw, record.input_bytes, self._limit(record.kind)))
         if record.phase == "start":
             self._inputs[record.step_id] = cached
             self.cached_bytes += _memory(cached)
@@ -118,14 +121,16 @@ class Encoder:
             self.cached_bytes -= _memory(cached)
         return cached
 
-    def _content(self, text: str, size: int | None) -> tuple[str, int | None]:
-        clean, clean_size = cut_to_bytes(self._redactor.text(text), self._max_content_bytes)
-        if size is None and clean_size > self._max_content_bytes:
+    def _limit(self, kind: str) -> int:
+        return self._by_kind.get(kind, self._max_content_bytes)
+
+    def _content(self, text: str, size: int | None, limit: int) -> tuple[str, int | None]:
+        clean, clean_size = cut_to_bytes(self._redactor.text(text), limit)
+        if size is None and clean_size > limit:
             size = clean_size
         return clean, size
 
-    def _documents(self, documents: list[Document]) -> list[Document]:
-        left = self._max_content_bytes
+    def _documents(self, documents: list[Document], left: int) -> list[Document]:
         out: list[Document] = []
         for document in documents:
             content = ""
@@ -163,9 +168,9 @@ class Encoder:
             _repair(record)
             value = self._encode(record)
         # A half, an eighth, a 32nd ... until the record fits: few rounds for any text.
-        share = 2
-        while len(value) > self._limits.max_record_bytes and share < self._max_content_bytes:
-            self._cut(record, self._max_content_bytes // share)
+        share, limit = 2, self._limit(record.kind)
+        while len(value) > self._limits.max_record_bytes and share < limit:
+            self._cut(record, limit // share)
             value = self._encode(record)
             share *= 4
         return value

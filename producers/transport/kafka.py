@@ -14,7 +14,7 @@ from stepstream.common import kafka
 from stepstream.producers.sdk_log import sdk_log
 from stepstream.producers.transport.base import Done, Record, Undelivered
 from stepstream.schemas.step import RECORD_HEADERS
-from stepstream.schemas.topics import topic
+from stepstream.schemas.topics import STEP_RECORD_BYTES, topic
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -133,7 +133,7 @@ def _producer(settings: Settings) -> Producer:
         "message.timeout.ms": 0,
         # A topic that is created after the agent started must not fail its records.
         "topic.metadata.propagation.max.ms": 300_000,
-        "message.max.bytes": 2 * 1_048_576,
+        "message.max.bytes": STEP_RECORD_BYTES,
         "queue.buffering.max.messages": settings.queue_events,
         "queue.buffering.max.kbytes": max(settings.queue_bytes // 1024, 4_096),
         "reconnect.backoff.max.ms": 2_000,

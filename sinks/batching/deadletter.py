@@ -16,7 +16,7 @@ from stepstream.common.kafka import KafkaUnreachable, Outgoing, producer, send_a
 from stepstream.common.letters import letters_since
 from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.topics import topic
+from stepstream.schemas.topics import LETTER_BYTES, topic
 from stepstream.sinks.batching.records import STORE_REFUSED, Refused
 
 MAX_REFUSED: Final = 100
@@ -90,7 +90,7 @@ class DeadLetters:
                     f"the last one of {source} because of: {refused[-1].detail}"
                 )
             if self._producer is None:
-                self._producer = producer(self._settings, **{"message.max.bytes": 4 * 1_048_576})
+                self._producer = producer(self._settings, **{"message.max.bytes": LETTER_BYTES})
             letters = [
                 Outgoing(
                     self._name,

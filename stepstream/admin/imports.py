@@ -63,6 +63,7 @@ class Import:
         self._origin = Origin(project, now_us)
         options = Options(
             max_content_bytes=settings.max_content_bytes,
+            content_bytes_by_kind=settings.content_bytes_by_kind,
             capture_content=settings.capture_content,
             environment=settings.environment,
             limits=record_limits(settings),

@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
     app.command("import", rich_help_panel="Data")(import_files)
 
 
-@takes("kafka", settings=("project", "environment", "max_content_bytes", "capture_content",
+@takes("kafka", settings=("project", "environment", "max_content_bytes", "content_limits",
+                          "capture_content",
                           "steps_retention_days", "retention_by_project"))  # fmt: skip
 def import_files(
     settings: Settings,

@@ -253,8 +253,10 @@ def read_trace(
     """Read a run as it is now.
 
     Without ``whole`` only what a picture needs; with ``contents`` also the beginnings of inputs,
-    outputs and documents.
+    outputs and documents. Raises ``Failure`` where the whole contents do not fit in memory.
     """
+    if whole:
+        _require_readable(client, trace_id, "", {})
     columns = "*" if whole else DRAWN + (PREVIEWS if contents else SCORES)
     step_records = records(
         client, f"SELECT {columns} FROM trace(id = {{id:String}})", {"id": trace_id}
@@ -282,6 +284,31 @@ def read_trace(
         step_records,
         _notes(client, trace_id),
     )
+
+
+def _require_readable(
+    client: Client, trace_id: str, where: str, parameters: dict[str, Any]
+) -> None:
+    sql = f"""
+        SELECT sum(length(input) + length(output) + arraySum(d -> length(d.3), documents)) AS size
+        FROM trace(id = {{id:String}}) {where}"""
+    size = int(records(client, sql, {"id": trace_id, **parameters})[0]["size"])
+    if size > MAX_WHOLE_BYTES:
+        raise Failure(
+            f"the contents of run {trace_id[:8]} have {size // 2**20:,} MB, and at most "
+            f"{MAX_WHOLE_BYTES // 2**20} MB are read at once: --step ID reads those of one step"
+        )
+
+
+def read_step(client: Client, trace_id: str, wanted: str) -> Trace:
+    """The steps of a run with this name, or the step whose id begins so, in full."""
+    found = only_step(read_trace(client, trace_id), wanted)
+    where = "WHERE step_id IN {steps:Array(String)}"
+    parameters = {"steps": [step.step_id for step in found.steps]}
+    _require_readable(client, trace_id, where, parameters)
+    sql = f"SELECT * FROM trace(id = {{id:String}}) {where}"
+    whole = records(client, sql, {"id": trace_id, **parameters})
+    return replace(found, step_records=whole)
 
 
 def only_step(trace: Trace, wanted: str) -> Trace:
@@ -312,6 +339,9 @@ def _notes(client: Client, trace_id: str) -> list[Note]:
     found = records(client, sql, {"id": trace_id, "most": MAX_NOTES})
     return [Note(us_of(row["at"]), row["name"], row["text"]) for row in found]
 
+
+MAX_WHOLE_BYTES: Final = 512 << 20
+"""Maximum size of the contents that are read at once."""
 
 MAX_NOTES: Final = 50
 """Maximum number of notes that are printed below a run."""

@@ -223,7 +223,6 @@ def _read(settings: Settings, options: TraceOptions, *, whole: bool) -> Trace:
     """The run that is asked for; with ``--step`` only that step, in full."""
     from stepstream.cli import queries
 
-    whole = whole or options.step is not None
     with queries.store(settings) as client:
         if options.run is None:
             scope = queries.Scope(
@@ -235,8 +234,9 @@ def _read(settings: Settings, options: TraceOptions, *, whole: bool) -> Trace:
             trace_id = queries.last_run(client, scope)
         else:
             trace_id = queries.find_run(client, options.run)
-        found = queries.read_trace(client, trace_id, contents=options.contents, whole=whole)
-    return found if options.step is None else queries.only_step(found, options.step)
+        if options.step is not None:
+            return queries.read_step(client, trace_id, options.step)
+        return queries.read_trace(client, trace_id, contents=options.contents, whole=whole)
 
 
 def _write_page(found: Trace, options: TraceOptions, file: Path) -> None:

@@ -25,7 +25,7 @@ from stepstream.schemas.batches import UNREADABLE, batch_finding, describe
 from stepstream.schemas.deadletter import OURS, Source, letter_headers, source_of
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_MS
-from stepstream.schemas.topics import topic
+from stepstream.schemas.topics import LETTER_BYTES, topic
 
 SEND_S: Final = 30.0
 EARLIER_MS: Final = 60_000
@@ -107,7 +107,7 @@ def write_letters(settings: Settings, unreadable: Sequence[Unreadable], by: str)
         for item in unreadable
         if item.source not in known
     ]
-    send_and_wait(producer(settings, **{"message.max.bytes": 8 * 1_048_576}), records, SEND_S)
+    send_and_wait(producer(settings, **{"message.max.bytes": LETTER_BYTES}), records, SEND_S)
 
 
 def refuse_batch(settings: Settings, batch: BadBatch, name: str, by: str) -> None:

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, Producer
 
 from stepstream.common.kafka import producer
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.topics import TOPIC_NAMES, topic
+from stepstream.schemas.topics import LETTER_BYTES, TOPIC_NAMES, topic
 from stepstream.stream.core.outputs import Output
 
 MAX_IN_FLIGHT: Final = 20_000
@@ -52,7 +52,7 @@ class Sender:
             **{
                 "linger.ms": 2,
                 "message.timeout.ms": DELIVERY_TIMEOUT_MS,
-                "message.max.bytes": 8 * 1_048_576,
+                "message.max.bytes": LETTER_BYTES,
                 "queue.buffering.max.messages": 2 * MAX_IN_FLIGHT,
                 "queue.buffering.max.kbytes": 524_288,
             },

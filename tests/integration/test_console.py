@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from stepstream.cli.printing import trace_text
+from stepstream.cli.queries import read_trace
 from stepstream.common import kafka
 from stepstream.console.live.tail import Tail
+from stepstream.console.reads import MAX_CONTENT_BYTES
+from stepstream.producers.tracer import Tracer
+from stepstream.schemas.content_limits import MAX_BYTES
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.sinks.clickhouse import migrate
+from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.console import Client, Page, running
 from tests.support.processes import wait_until
 from tests.support.sink import create_topics, encoded, send, small_batches
@@ -178,6 +183,32 @@ def test_a_page_outlives_the_console(settings: Settings, tmp_path: Path) -> None
             page.open()
             wait_until(lambda: page.ended == agent.sent, 60, "ten steps")
             page.close()
+
+
+def test_contents_of_a_megabyte_are_read_in_full(settings: Settings, tmp_path: Path) -> None:
+    """From the SDK through Kafka and the sink: in the page's API and in the terminal."""
+    settings = settings.model_copy(update={"content_limits": "llm_call=1MB"})
+    lines = [f'line {number} of "a long prompt"' for number in range(MAX_BYTES // 35)]
+    text = "\n".join(lines)
+    tracer = Tracer(settings)
+    with tracer.run("shop") as run, tracer.llm("m", input=text) as step:
+        step.set_output(text)
+    assert tracer.flush(60)
+    tracer.close()
+    path = f"/api/v1/runs/{run.trace_id}/steps/{step.step_id}/content"
+    with console_of(settings, tmp_path) as client, sink(settings):
+        wait_until(lambda: client.get(path).status == 200, 60, "the stored step")
+        first = client.get(path).json
+        whole = client.get(f"{path}?bytes={MAX_CONTENT_BYTES}").json
+    assert (len(first["input"]), first["input_cut"]) == (65_536, True)
+    assert (whole["input"], whole["output"]) == (text, text)
+    assert (whole["input_bytes"], whole["output_cut"]) == (len(text), False)
+    store = connect(settings, readonly=True)
+    found = read_trace(store, run.trace_id, whole=True)
+    now_us = time.time_ns() // 1_000
+    text_of = trace_text(found, width=120, contents=True, full=True, limit=100, now_us=now_us)
+    shown = text_of.plain
+    assert all(shown.count(line) >= 2 for line in (lines[0], lines[-1], lines[len(lines) // 2]))
 
 
 def test_hostile_text_stays_text(settings: Settings, tmp_path: Path) -> None:

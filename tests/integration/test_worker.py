@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from stepstream.common.kafka import producer
+from stepstream.schemas.content_limits import MAX_BYTES
 from stepstream.schemas.metrics import METRICS
 from stepstream.schemas.times import DAY_US
 from stepstream.schemas.topics import topic
@@ -25,7 +26,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def world(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(kafka_bootstrap, tmp_path_factory.mktemp("worker"))
+    folder = tmp_path_factory.mktemp("worker")
+    made = World(kafka_bootstrap, folder, content_limits="tool_call=1MB")
     made.start()
     yield made
     made.collected.close()
@@ -63,6 +65,26 @@ def test_a_run_is_put_together(world: World) -> None:
         "usage", lambda value: value.get("trace_id") == run and value["revision"] == 11
     )
     assert (usage["steps"], usage["cost_usd"], usage["agent"]) == (3, "0.250000007", "tester")
+
+
+def test_contents_of_a_megabyte_are_evaluated(world: World) -> None:
+    """A failure at the end of an output that is kept whole is found."""
+    run, text = trace(), '"\n' * (MAX_BYTES // 2 - 50)
+    failed: dict[str, Any] = {
+        "kind": "tool_call",
+        "tool": "search",
+        "input": text,
+        "agent": "whole",
+    }
+    world.send(
+        step(run, 1, "start"),
+        step(run, 2, **failed, output=text + "\nError: connection refused"),
+        step(run, 1),
+    )
+    got = world.final(run)
+    assert (got["steps"], got["status"]) == (2, "ok")
+    found = world.wait_for("findings", lambda value: value["trace_id"] == run)
+    assert found["step_id"] == f"{2:016x}", found
 
 
 def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) -> None:

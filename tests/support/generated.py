@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from stepstream.schemas.accept import CLAMPS, DEFAULT_LIMITS, MAX_NESTING, REASONS
+from stepstream.schemas.content_limits import MAX_BYTES
 from stepstream.schemas.partitioner import PARTITION_VECTORS
 from stepstream.schemas.step import StepEvent
 from tests.support.paths import ROOT
@@ -112,10 +113,15 @@ def _limits() -> str:
     days = 1 / 86_400_000_000
     too_far = "rejected: `time_out_of_range`"
     rows = [
-        ("a record's value", f"{d.max_record_bytes:,} bytes", "rejected: `too_large`"),
+        (
+            "a record's value",
+            f"{d.max_record_bytes:,} bytes; more with `content_limits`",
+            "rejected: `too_large`",
+        ),
         (
             "`input`, `output`",
-            f"{d.max_content_bytes:,} bytes of UTF-8 each",
+            f"{d.max_content_bytes:,} bytes of UTF-8 each; the setting `content_limits` allows "
+            f"kinds of step up to {MAX_BYTES:,}",
             "cut; the size before is kept",
         ),
         ("`error_message`", f"{d.max_message_chars:,} characters", "cut"),

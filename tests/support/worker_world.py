@@ -20,7 +20,7 @@ from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
-from stepstream.schemas.topics import topic
+from stepstream.schemas.topics import STEP_RECORD_BYTES, topic
 from tests.support.collector import CollectedRecord, Collector
 from tests.support.processes import Process, wait_until, worker
 
@@ -55,7 +55,9 @@ class World:
         self.collected = Collector(self.settings)
         self.folder = folder
         self.starts = 0
-        self._producer = producer(self.settings, **{"linger.ms": 0, "message.max.bytes": 2_000_000})
+        self._producer = producer(
+            self.settings, **{"linger.ms": 0, "message.max.bytes": STEP_RECORD_BYTES}
+        )
 
     def start(self) -> Process:
         """Start a worker and wait until it has its partitions."""

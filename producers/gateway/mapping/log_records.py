@@ -97,20 +97,21 @@ class LogMapper:
         else:
             message = contents.event_message(name, record.attributes, body)
             given, taken = (None, message) if name in _OUTPUTS else (message, None)
-        step.input, step.input_bytes = self._content(given)
-        step.output, step.output_bytes = self._content(taken)
+        step.input, step.input_bytes = self._content(given, step.kind)
+        step.output, step.output_bytes = self._content(taken, step.kind)
         for key in ("gen_ai.request.model", "gen_ai.response.id", "gen_ai.system"):
             if record.attributes.get(key):
                 step.attributes[key] = text_of(record.attributes[key])[:MAX_NAME_CHARS]
 
-    def _content(self, value: Any) -> tuple[str, int | None]:
+    def _content(self, value: Any, kind: str) -> tuple[str, int | None]:
         text = without_media(text_of(value))
         if not text:
             return "", None
-        cut, size = truncated(text, self.options.max_content_bytes)
+        limit = self.options.content_bytes_by_kind.get(kind, self.options.max_content_bytes)
+        cut, size = truncated(text, limit)
         if not self.options.capture_content:
             return "", size
-        return cut, size if size > self.options.max_content_bytes else None
+        return cut, size if size > limit else None
 
 
 _EVALUATION_FIELDS: Final = {

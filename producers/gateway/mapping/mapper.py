@@ -82,6 +82,8 @@ class Options(msgspec.Struct, frozen=True):
     """How spans are mapped."""
 
     max_content_bytes: int = 16_384
+    content_bytes_by_kind: dict[str, int] = {}
+    """Limits for some kinds of step, instead of ``max_content_bytes``."""
     capture_content: bool = True
     other_spans: str = BARE
     environment: str = ""
@@ -281,8 +283,8 @@ class Mapper:
             step.model = _short(values[F.MODEL] or values[F.REQUEST_MODEL] or "")
             step.tool = _short(values[F.TOOL] or "")
         given, taken = _contents_of(step.kind, span, read)
-        step.input, step.input_bytes = self._content(given)
-        step.output, step.output_bytes = self._content(taken)
+        step.input, step.input_bytes = self._content(given, step.kind)
+        step.output, step.output_bytes = self._content(taken, step.kind)
         if step.kind == kinds.TOOL and span.status == STATUS_UNSET and step.status == "ok":
             _set_status_from_result(step, taken)
         step.first_token_time = _first_token_us(step, span, read)
@@ -326,7 +328,7 @@ class Mapper:
             for item in items[: self.options.limits.max_documents]
         ]
 
-    def _content(self, value: Any) -> tuple[str, int | None]:
+    def _content(self, value: Any, kind: str) -> tuple[str, int | None]:
         """A content as it is sent, and its size where it was cut."""
         text = value if value.__class__ is str else text_of(value)
         if not text:
@@ -335,10 +337,11 @@ class Mapper:
         if not self.options.capture_content:
             return "", len(text.encode("utf-8", "replace"))
         # A character has at most 4 bytes, so short texts need no encoding to measure them.
-        if len(text) * 4 <= self.options.max_content_bytes:
+        limit = self.options.content_bytes_by_kind.get(kind, self.options.max_content_bytes)
+        if len(text) * 4 <= limit:
             return text, None
-        cut, size = truncated(text, self.options.max_content_bytes)
-        return cut, size if size > self.options.max_content_bytes else None
+        cut, size = truncated(text, limit)
+        return cut, size if size > limit else None
 
     def _attributes(self, step: AnyStep, read: Read) -> dict[str, str]:
         """Attributes that fill no field of a step, as texts."""
@@ -373,7 +376,7 @@ class Mapper:
         """Steps for the tools that a model's answer chose, because no span records that choice."""
         made: list[AnyStep] = []
         for number, call in enumerate(contents.tool_calls_of(step.output)):
-            text, size = self._content(call.arguments)
+            text, size = self._content(call.arguments, "tool_selection")
             made.append(
                 AnyStep(
                     trace_id=step.trace_id,

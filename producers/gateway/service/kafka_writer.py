@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.topics import topic
+from stepstream.schemas.topics import STEP_RECORD_BYTES, topic
 
 WAIT_S: Final = 4.0
 """Exporters give up after 5 to 10 s: an answer must come before. What is acknowledged later is
@@ -105,7 +105,7 @@ class KafkaWriter:
                 "queue.buffering.max.messages": QUEUE_RECORDS,
                 "queue.buffering.max.kbytes": QUEUE_KB,
                 "message.timeout.ms": DELIVER_MS,
-                "message.max.bytes": 2 * 1_048_576,
+                "message.max.bytes": STEP_RECORD_BYTES,
             },
         )
         self._waiting: set[_Request] = set()

@@ -43,6 +43,7 @@ def options_of(settings: Settings) -> Options:
     """How spans are mapped, by the settings."""
     return Options(
         max_content_bytes=settings.max_content_bytes,
+        content_bytes_by_kind=settings.content_bytes_by_kind,
         capture_content=settings.capture_content,
         other_spans=settings.gateway_other_spans,
         environment=settings.environment,

@@ -14,9 +14,12 @@ from stepstream.producers.exit_summary import Totals
 from stepstream.producers.transport.encoder import Encoder
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.producers.transport.redactor import Redactor
-from stepstream.schemas.accept import Accepted, accept
+from stepstream.schemas.accept import DEFAULT_LIMITS, Accepted, Limits, accept
+from stepstream.schemas.content_limits import MAX_BYTES
 from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.retention import record_limits
+from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import KINDS, RECORD_HEADERS
 from stepstream.schemas.step import Step as StepRecord
 from tests.support.sdk import traced
@@ -91,7 +94,7 @@ def write(step: Any, what: str, value: Any) -> None:
         getattr(step, what)(value)
 
 
-def accepted(transport: MemoryTransport) -> list[Accepted]:
+def accepted(transport: MemoryTransport, limits: Limits = DEFAULT_LIMITS) -> list[Accepted]:
     """What the worker makes of each record, on the partition that its key has."""
     out = []
     for record in transport.records:
@@ -102,6 +105,7 @@ def accepted(transport: MemoryTransport) -> list[Accepted]:
             partitions=12,
             timestamp_us=time.time_ns() // 1_000,
             headers=RECORD_HEADERS,
+            limits=limits,
         )
         assert isinstance(accepted, Accepted), accepted
         out.append(accepted)
@@ -145,6 +149,25 @@ def test_the_largest_record_is_small_enough(fill: str) -> None:
         assert made.tracer.flush(20)
         for each in accepted(made.transport):
             assert each.clamped == ()
+
+
+@pytest.mark.parametrize("fill", ["x", '"', "é", "\n"])
+def test_contents_are_kept_whole_up_to_the_limit_of_their_kind(fill: str) -> None:
+    """An input and an output of a megabyte each arrive as they are, and are accepted so."""
+    wanted = Settings(content_limits="tool_call=1MB")
+    text = fill * (MAX_BYTES // len(fill.encode()))
+    with traced(content_limits=wanted.content_limits) as made:
+        for kind in ("tool_call", "retrieval"):
+            with made.tracer.step(kind, name="read", input=text) as step:
+                step.set_output(text)
+        assert made.tracer.flush(20)
+        for each in accepted(made.transport, record_limits(wanted)):
+            assert each.clamped == ()
+            whole = each.step.kind == "tool_call"
+            assert (each.step.input == text) == whole
+            if each.step.phase == "end":
+                assert (each.step.output == text) == whole
+                assert (each.step.output_bytes is None) == whole
 
 
 def encoder(price_book: Callable[[], PriceBook] = PriceBook) -> Encoder:

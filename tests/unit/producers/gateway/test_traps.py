@@ -573,3 +573,14 @@ def test_a_hung_call_is_exported_only_with_its_start() -> None:
     finally:
         provider.shutdown()
         sdk.close(5)
+
+
+def test_contents_are_kept_whole_up_to_the_limit_of_their_kind() -> None:
+    text = "a long prompt\n" * 5_000
+    options = Options(content_bytes_by_kind={"llm_call": 1_048_576})
+    (call, tool) = (
+        mapped(span(attributes={**named, "input.value": text}), options)[0]
+        for named in (CHAT, {"gen_ai.operation.name": "execute_tool"})
+    )
+    assert (call.kind, call.input, call.input_bytes) == ("llm_call", text, None)
+    assert (tool.kind, len(tool.input), tool.input_bytes) == ("tool_call", 16_384, len(text))
