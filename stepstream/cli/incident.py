@@ -13,7 +13,7 @@ from stepstream.cli.options import takes
 from stepstream.common.terminal import echo
 
 if TYPE_CHECKING:
-    from stepstream.backtest.incident import Incident
+    from stepstream.backtest.saved_run import SavedRun
     from stepstream.schemas.settings import Settings
 
 HELP = "Save runs as tests of policies."
@@ -45,7 +45,7 @@ def save(
     Secrets in inputs, outputs and errors are replaced; everything else is in the file as it was
     recorded. Edit `expect` in the file where other alerts should be raised.
     """
-    from stepstream.backtest.incident import IncidentError, incident_of
+    from stepstream.backtest.saved_run import SavedRunError, saved_run_of
     from stepstream.cli import queries
 
     with queries.store(settings) as client:
@@ -58,12 +58,12 @@ def save(
         )
     agent = next((step["agent"] for step in steps if step["agent"]), "run")
     try:
-        incident = incident_of(steps, raised, name or _file_name(f"{agent}-{trace_id[:8]}"))
-    except IncidentError as error:
+        saved = saved_run_of(steps, raised, name or _file_name(f"{agent}-{trace_id[:8]}"))
+    except SavedRunError as error:
         raise errors.Failure(str(error)) from None
-    file = output or Path(f"{incident.name}.json")
-    _write(file, incident, force)
-    alerts = ", ".join(one.alert for one in incident.expect) or "no alert"
+    file = output or Path(f"{saved.name}.json")
+    _write(file, saved, force)
+    alerts = ", ".join(one.alert for one in saved.expect) or "no alert"
     echo(f"{file}: {len(steps)} steps; expected: {alerts}")
 
 
@@ -72,10 +72,10 @@ def _file_name(text: str) -> str:
     return kept.lstrip("_.-") or "run"
 
 
-def _write(file: Path, incident: Incident, force: bool) -> None:
+def _write(file: Path, saved: SavedRun, force: bool) -> None:
     try:
         with file.open("w" if force else "x", encoding="utf-8") as out:
-            out.write(incident.model_dump_json(indent=1, exclude_none=True) + "\n")
+            out.write(saved.model_dump_json(indent=1, exclude_none=True) + "\n")
     except FileExistsError:
         raise errors.Failure(f"{file} exists: choose another --output, or use --force") from None
     except OSError as error:

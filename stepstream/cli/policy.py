@@ -19,7 +19,7 @@ from stepstream.cli.options import (
 from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
-    from stepstream.backtest.incident import Incident, Tested
+    from stepstream.backtest.saved_run import SavedRun, Tested
     from stepstream.schemas.policy import Policy
     from stepstream.schemas.prices import PriceBook
     from stepstream.schemas.settings import Settings
@@ -121,25 +121,25 @@ def run_tests(
     policy: PolicyOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Test policies against incident files: the alerts of each run are compared with the expected.
+    """Test policies against saved runs: the alerts of each run are compared with the expected.
 
-    PATH... are incident files (`stepstream incident save` writes them), policies and prices, or
+    PATH... are saved runs (`stepstream incident save` writes them), policies and prices, or
     directories of them. Needs no Kafka. The exit code is 1 where an expected alert is missing or
     late, or another one was raised.
     """
-    from stepstream.backtest.incident import IncidentError, evaluate_incident
+    from stepstream.backtest.saved_run import SavedRunError, evaluate_saved_run
 
-    incidents, others = _incidents(files)
-    if not incidents:
+    saved_runs, others = _saved_runs(files)
+    if not saved_runs:
         raise errors.Failure(
-            f"no incidents in {', '.join(map(str, files))}: `stepstream incident save` writes them"
+            f"no saved runs in {', '.join(map(str, files))}: `stepstream incident save` writes them"
         )
     policies, prices = _split(read_all([*others, *(policy or ())], _NOT_TESTED))
     results = []
-    for file, incident in incidents:
+    for file, saved in saved_runs:
         try:
-            results.append((file, evaluate_incident(incident, policies, prices)))
-        except IncidentError as error:
+            results.append((file, evaluate_saved_run(saved, policies, prices)))
+        except SavedRunError as error:
             raise errors.Failure(f"{file}: {error}") from None
     if format is Format.JSON:
         print_json([_result(file, result) for file, result in results])
@@ -147,24 +147,24 @@ def run_tests(
         for file, result in results:
             _print_result(file, result)
     failed = sum(bool(result.problems) for _, result in results)
-    remark(f"{len(results) - failed} of {len(results)} incidents passed")
+    remark(f"{len(results) - failed} of {len(results)} saved runs passed")
     if failed:
         raise typer.Exit(errors.FAILED)
 
 
-def _incidents(paths: Sequence[Path]) -> tuple[list[tuple[Path, Incident]], list[Path]]:
-    """The incidents of the paths, and the files that have other documents."""
+def _saved_runs(paths: Sequence[Path]) -> tuple[list[tuple[Path, SavedRun]], list[Path]]:
+    """The saved runs of the paths, and the files that have other documents."""
     from stepstream.admin.documents import DocumentsError
-    from stepstream.admin.incident_files import read_incidents
+    from stepstream.admin.saved_run_files import read_saved_runs
 
     try:
-        return read_incidents(paths)
+        return read_saved_runs(paths)
     except DocumentsError as error:
         raise errors.Failure(f"{_NOT_TESTED}\n{error}") from None
 
 
 def _print_result(file: Path, result: Tested) -> None:
-    echo(f"{'FAILED' if result.problems else 'passed'}  {result.incident.name}  ({file})")
+    echo(f"{'FAILED' if result.problems else 'passed'}  {result.saved.name}  ({file})")
     for found in result.found:
         share = "" if found.cost_share is None else f", {found.cost_share:.0%} of its cost"
         echo(f"    {found.severity} {found.alert} at step {found.steps}{share}: {found.message}")
@@ -177,7 +177,7 @@ def _result(file: Path, result: Tested) -> dict[str, Any]:
 
     return {
         "file": str(file),
-        "incident": result.incident.name,
+        "incident": result.saved.name,
         "passed": not result.problems,
         "problems": list(result.problems),
         "alerts": [asdict(found) for found in result.found],

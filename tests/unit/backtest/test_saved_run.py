@@ -1,4 +1,4 @@
-"""Incident files: made of a run, without secrets, and evaluated with policies."""
+"""SavedRun files: made of a run, without secrets, and evaluated with policies."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from stepstream.backtest.incident import (
+from stepstream.backtest.saved_run import (
     ExpectedAlert,
-    Incident,
-    IncidentError,
-    evaluate_incident,
-    incident_of,
+    SavedRun,
+    SavedRunError,
+    evaluate_saved_run,
+    saved_run_of,
 )
 from stepstream.schemas.times import time_of
 from tests.support.step_events import NOW_US, TRACE_ID
@@ -51,32 +51,32 @@ def rows() -> list[dict[str, Any]]:
     return [root, *calls]
 
 
-def saved(**changes: Any) -> Incident:
-    made = incident_of(rows(), [{"alert": "run-cost", "subject": ""}], "costly")
+def saved(**changes: Any) -> SavedRun:
+    made = saved_run_of(rows(), [{"alert": "run-cost", "subject": ""}], "costly")
     return made.model_copy(update=changes)
 
 
 def test_a_saved_run_has_what_was_raised_and_no_secret() -> None:
     """The file is read back as it was written."""
     named = [{**row, "attributes": {"db_password": "correct horse"}} for row in rows()]
-    incident = incident_of(named, [{"alert": "run-cost", "subject": ""}], "costly")
-    assert "correct horse" not in incident.model_dump_json()
-    incident = saved()
-    assert incident.expect == (ExpectedAlert(alert="run-cost"),)
-    assert incident.trace_id == TRACE_ID
-    text = incident.model_dump_json()
+    secret = saved_run_of(named, [{"alert": "run-cost", "subject": ""}], "costly")
+    assert "correct horse" not in secret.model_dump_json()
+    run = saved()
+    assert run.expect == (ExpectedAlert(alert="run-cost"),)
+    assert run.trace_id == TRACE_ID
+    text = run.model_dump_json()
     assert KEY not in text
     assert text.count("agent") > 1
-    assert Incident.model_validate_json(text) == incident
+    assert SavedRun.model_validate_json(text) == run
 
 
 def test_it_passes_with_the_policy_and_fails_without() -> None:
     """What was found, at which step and at what share of the cost."""
-    result = evaluate_incident(saved(), [LIMIT])
+    result = evaluate_saved_run(saved(), [LIMIT])
     assert result.problems == ()
     (found,) = result.found
     assert (found.alert, found.steps, round(found.cost_share or 0, 2)) == ("run-cost", 4, 0.6)
-    assert evaluate_incident(saved(), []).problems == ("run-cost was not raised",)
+    assert evaluate_saved_run(saved(), []).problems == ("run-cost was not raised",)
 
 
 @pytest.mark.parametrize(
@@ -93,24 +93,24 @@ def test_it_passes_with_the_policy_and_fails_without() -> None:
 )
 def test_each_expectation_is_checked(expect: dict[str, Any], problem: str) -> None:
     """One sentence for each one that does not hold."""
-    incident = saved(expect=(ExpectedAlert.model_validate(expect),), allow_others=True)
-    assert evaluate_incident(incident, [LIMIT]).problems == ((problem,) if problem else ())
+    run = saved(expect=(ExpectedAlert.model_validate(expect),), allow_others=True)
+    assert evaluate_saved_run(run, [LIMIT]).problems == ((problem,) if problem else ())
 
 
 def test_an_alert_that_is_not_expected_fails() -> None:
     """Unless the file allows others."""
-    (problem,) = evaluate_incident(saved(expect=()), [LIMIT]).problems
+    (problem,) = evaluate_saved_run(saved(expect=()), [LIMIT]).problems
     assert problem.startswith("run-cost was raised and is not expected: ")
     allowed = saved(expect=(), allow_others=True)
-    assert not evaluate_incident(allowed, [LIMIT]).problems
+    assert not evaluate_saved_run(allowed, [LIMIT]).problems
 
 
 def test_an_event_that_is_none_is_named() -> None:
     """With its number in the file."""
-    with pytest.raises(IncidentError, match="event 2 is not a step event: "):
-        evaluate_incident(saved(events=(saved().events[0], {"a": 1})), [LIMIT])
+    with pytest.raises(SavedRunError, match="event 2 is not a step event: "):
+        evaluate_saved_run(saved(events=(saved().events[0], {"a": 1})), [LIMIT])
     late = {**saved().events[0], "start_time": 2**60}
-    with pytest.raises(IncidentError, match="event 1 is not a step event: times are before "):
-        evaluate_incident(saved(events=(late,)), [LIMIT])
-    with pytest.raises(IncidentError, match="no steps"):
-        incident_of([], [], "empty")
+    with pytest.raises(SavedRunError, match="event 1 is not a step event: times are before "):
+        evaluate_saved_run(saved(events=(late,)), [LIMIT])
+    with pytest.raises(SavedRunError, match="no steps"):
+        saved_run_of([], [], "empty")

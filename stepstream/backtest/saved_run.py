@@ -1,4 +1,4 @@
-"""Incident files: a recorded run, and the alerts that policies should raise about it.
+"""Saved runs: one recorded run in a file, and the alerts that policies should raise about it.
 
 ``policy test`` evaluates them with the worker's own code. Pure.
 """
@@ -42,7 +42,7 @@ class ExpectedAlert(BaseModel):
     )
 
 
-class Incident(BaseModel):
+class SavedRun(BaseModel):
     """One run as its step events, and the alerts that it should raise; no others may come."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +62,7 @@ class Incident(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """An alert that was raised about an incident's run."""
+    """An alert that was raised about a saved run."""
 
     alert: str
     subject: str
@@ -76,28 +76,28 @@ class Found:
 
 @dataclass(frozen=True)
 class Tested:
-    """An incident's result: what was found, and what is wrong with that."""
+    """A saved run's result: what was found, and what is wrong with that."""
 
-    incident: Incident
+    saved: SavedRun
     found: tuple[Found, ...]
     problems: tuple[str, ...]
 
 
-class IncidentError(ValueError):
-    """An incident that cannot be evaluated; the message states why."""
+class SavedRunError(ValueError):
+    """A saved run that cannot be evaluated; the message states why."""
 
 
-def incident_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name: str) -> Incident:
-    """The incident of a run: ``rows`` are its steps, ``alerts`` what was raised about it.
+def saved_run_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name: str) -> SavedRun:
+    """The saved run of a run: ``rows`` are its steps, ``alerts`` what was raised about it.
 
     Secrets in contents, errors and attributes are replaced.
     """
     ordered = sorted(rows, key=lambda row: row["start_time"])
     events = [msgspec.json.decode(event.value) for event in in_order(ordered)]
     if not events:
-        raise IncidentError("the run has no steps in the store")
+        raise SavedRunError("the run has no steps in the store")
     expected = sorted({(row["alert"], row["subject"] or None) for row in alerts}, key=str)
-    return Incident(
+    return SavedRun(
         name=name,
         trace_id=events[0]["trace_id"],
         expect=tuple(ExpectedAlert(alert=alert, subject=subject) for alert, subject in expected),
@@ -105,31 +105,31 @@ def incident_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name: 
     )
 
 
-def evaluate_incident(
-    incident: Incident, policies: Iterable[Policy], prices: PriceBook | None = None
+def evaluate_saved_run(
+    saved: SavedRun, policies: Iterable[Policy], prices: PriceBook | None = None
 ) -> Tested:
-    """Evaluate the incident's run with these policies.
+    """Evaluate the run with these policies.
 
-    Raises ``IncidentError`` for an event that no worker would accept.
+    Raises ``SavedRunError`` for an event that no worker would accept.
     """
     pipeline = OfflinePipeline(policies, prices=prices)
-    for event in _events(incident):
+    for event in _events(saved):
         pipeline.event(event.trace_id, event.value, event.at_us)
     pipeline.finish(DAY_US)
     found = _found(pipeline)
-    return Tested(incident, found, tuple(_problems(incident, found)))
+    return Tested(saved, found, tuple(_problems(saved, found)))
 
 
-def _events(incident: Incident) -> list[Event]:
+def _events(saved: SavedRun) -> list[Event]:
     events = []
-    for number, fields in enumerate(incident.events, 1):
+    for number, fields in enumerate(saved.events, 1):
         value = _encode(fields)
         verdict = accept_value(value, timestamp_us=0, limits=ANY_TIME)
         if not isinstance(verdict, Accepted):
-            raise IncidentError(f"event {number} is not a step event: {verdict.detail}")
+            raise SavedRunError(f"event {number} is not a step event: {verdict.detail}")
         step = verdict.step
         if max(step.start_time, step.end_time or 0) >= MAX_TIME_US:
-            raise IncidentError(
+            raise SavedRunError(
                 f"event {number} is not a step event: times are before {MAX_TIME_US} us (year 2096)"
             )
         events.append(Event(happened_us(step), step.trace_id, value))
@@ -157,9 +157,9 @@ def _one_found(alert: AlertStruct, steps: int, share: float | None) -> Found:
     return Found(alert.alert, alert.subject, alert.severity, sentence(alert), steps, share)
 
 
-def _problems(incident: Incident, found: Iterable[Found]) -> Iterable[str]:
+def _problems(saved: SavedRun, found: Iterable[Found]) -> Iterable[str]:
     rest = list(found)
-    for expected in incident.expect:
+    for expected in saved.expect:
         matching = [one for one in rest if _is_expected(expected, one)]
         if not matching:
             yield f"{_named(expected)} was not raised"
@@ -167,7 +167,7 @@ def _problems(incident: Incident, found: Iterable[Found]) -> Iterable[str]:
         rest = [one for one in rest if one not in matching]
         if late := _too_late(expected, matching[0]):
             yield late
-    if not incident.allow_others:
+    if not saved.allow_others:
         yield from (f"{one.alert} was raised and is not expected: {one.message}" for one in rest)
 
 
