@@ -37,7 +37,9 @@ class MemoryWriter:
         self.records: list[Record] = []
         self.letters: list[Letter] = []
 
-    async def write(self, records: Sequence[Record], letters: Sequence[Letter] = ()) -> None:
+    async def write(
+        self, records: Sequence[Record], letters: Sequence[Letter] = (), *, waited_s: float = 0.0
+    ) -> None:
         """Take the records. Raises ``NotAcknowledged`` where the test asks for it."""
         if self.fails:
             raise NotAcknowledged(self.fails)

@@ -1,7 +1,50 @@
-"""The exception that decoders raise for a body that is not a request."""
+"""The exceptions that decoders raise for a body that is not taken at all."""
 
 from __future__ import annotations
+
+from typing import Final
+
+MAX_ITEMS: Final = 100_000
+"""Items of one request. A body of 64 MiB could hold two million, each of which becomes a record."""
+MAX_CONTAINERS: Final = 2_000_000
+"""Objects and arrays in one JSON body: each takes up to 230 bytes of memory, also an empty one."""
+SMALL_BYTES: Final = 1 << 20
+"""A body of at most this size needs no check: decoded, it has at most a hundred times its size."""
 
 
 class Malformed(ValueError):
     """The body is not a valid request; the message has the reason where it is known."""
+
+
+class TooMany(Exception):
+    """A request has more items than one may have; ``str`` is the reason."""
+
+    def __init__(self, what: str = "") -> None:
+        super().__init__(
+            f"the request has more than {what or f'{MAX_ITEMS:,} items'}: send smaller ones"
+        )
+
+
+class Groups:
+    """Counts the groups of a request's items, resources and scopes, of which each takes time even
+    where it is empty.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_ITEMS
+
+    def add(self) -> None:
+        """Count one. Raises ``TooMany``."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooMany(f"{MAX_ITEMS:,} resources and scopes")
+
+
+def check_json(body: bytes) -> None:
+    """Raise ``TooMany`` for a body whose decoded form would take gigabytes."""
+    if len(body) <= SMALL_BYTES:
+        return
+    if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
+        raise TooMany(f"{MAX_CONTAINERS:,} objects and arrays")

@@ -20,7 +20,12 @@ from stepstream.producers.gateway.mapping.spans import (
     SpanEvent,
     Unreadable,
 )
-from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.otlp.malformed import (
+    SMALL_BYTES,
+    Groups,
+    Malformed,
+    check_json,
+)
 from stepstream.producers.gateway.otlp.wire import MAX_DEPTH
 
 Number = int | float | str
@@ -114,8 +119,65 @@ class _Logs(msgspec.Struct, gc=False):
     resourceLogs: list[_ResourceLogs] = []
 
 
+class _Object(msgspec.Struct, gc=False):
+    """Any object; nothing of it is kept."""
+
+
+class _ObjectSpans(msgspec.Struct, gc=False):
+    spans: list[_Object] | None = None
+
+
+class _ObjectLogs(msgspec.Struct, gc=False):
+    logRecords: list[_Object] | None = None
+
+
+class _ObjectResourceSpans(msgspec.Struct, gc=False):
+    scopeSpans: list[_ObjectSpans] | None = None
+
+
+class _ObjectResourceLogs(msgspec.Struct, gc=False):
+    scopeLogs: list[_ObjectLogs] | None = None
+
+
+class _TracesOfObjects(msgspec.Struct, gc=False):
+    resourceSpans: list[_ObjectResourceSpans] | None = None
+
+
+class _LogsOfObjects(msgspec.Struct, gc=False):
+    resourceLogs: list[_ObjectResourceLogs] | None = None
+
+
+class _RawScopeSpans(msgspec.Struct, gc=False):
+    scope: msgspec.Raw = msgspec.Raw()
+    spans: list[msgspec.Raw] | None = None
+
+
+class _RawScopeLogs(msgspec.Struct, gc=False):
+    scope: msgspec.Raw = msgspec.Raw()
+    logRecords: list[msgspec.Raw] | None = None
+
+
+class _RawResourceSpans(msgspec.Struct, gc=False):
+    resource: msgspec.Raw = msgspec.Raw()
+    scopeSpans: list[_RawScopeSpans] | None = None
+
+
+class _RawResourceLogs(msgspec.Struct, gc=False):
+    resource: msgspec.Raw = msgspec.Raw()
+    scopeLogs: list[_RawScopeLogs] | None = None
+
+
+class _RawTraces(msgspec.Struct, gc=False):
+    resourceSpans: list[_RawResourceSpans] | None = None
+
+
+class _RawLogs(msgspec.Struct, gc=False):
+    resourceLogs: list[_RawResourceLogs] | None = None
+
+
 # Typed decoding of the whole request is the fast path. One malformed item fails it as a whole, so
-# such a request is decoded without types and converted item by item (``_slowly``).
+# the frame of such a request is decoded with its items as bytes of the body, which copies nothing,
+# and each item on its own (``_slowly``).
 _decode_traces = msgspec.json.Decoder(_Traces).decode
 _decode_logs = msgspec.json.Decoder(_Logs).decode
 _KINDS: Final = {
@@ -127,6 +189,10 @@ _KINDS: Final = {
 }
 _STATUSES: Final = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _MOST_DIGITS: Final = 24
+MAX_ODD_BYTES: Final = 4 << 20
+"""The longest item that is read although it does not fit the declaration: reading it takes several
+times its size in memory. A step has at most 1 MiB.
+"""
 MAX_NESTED_VALUES: Final = 200_000
 """Values within arrays and maps of one item, its events included, or of a request's resources: each
 is read in Python and takes a microsecond.
@@ -135,17 +201,28 @@ is read in Python and takes a microsecond.
 
 def spans(body: bytes) -> Iterator[Span | Unreadable]:
     """The spans of a request, with ``Unreadable`` in place of a span that cannot be read. Raises
-    ``Malformed`` at the first item.
+    ``Malformed`` and ``TooMany`` at the first item.
     """
+    check_json(body)
     try:
         request = _decode_traces(body)
     except (ValueError, RecursionError):
-        yield from _slowly(body, "resourceSpans", "scopeSpans", "spans", _Span, _span)
+        slow_budget, slow_groups = _Budget(), Groups()
+        for group in _frame(_TracesOfObjects, _RawTraces, body).resourceSpans or ():
+            slow_groups.add()
+            attributes = _attributes_or_nothing(group.resource, slow_budget)
+            for scoped in group.scopeSpans or ():
+                slow_groups.add()
+                resource = _resource(attributes, _scope_or_nothing(scoped.scope))
+                for raw in scoped.spans or ():
+                    yield _read_slowly(raw, resource, _Span, _span)
         return
-    budget = _Budget()
+    budget, groups = _Budget(), Groups()
     for group in request.resourceSpans:
+        groups.add()
         attributes = _resource_attributes(group.resource, budget)
         for scoped in group.scopeSpans:
+            groups.add()
             resource = _resource(attributes, scoped.scope)
             for item in scoped.spans:
                 yield _read(item, resource, _span)
@@ -153,15 +230,26 @@ def spans(body: bytes) -> Iterator[Span | Unreadable]:
 
 def log_records(body: bytes) -> Iterator[LogRecord | Unreadable]:
     """The log records of a request, as ``spans``."""
+    check_json(body)
     try:
         request = _decode_logs(body)
     except (ValueError, RecursionError):
-        yield from _slowly(body, "resourceLogs", "scopeLogs", "logRecords", _LogRecord, _log_record)
+        slow_budget, slow_groups = _Budget(), Groups()
+        for group in _frame(_LogsOfObjects, _RawLogs, body).resourceLogs or ():
+            slow_groups.add()
+            attributes = _attributes_or_nothing(group.resource, slow_budget)
+            for scoped in group.scopeLogs or ():
+                slow_groups.add()
+                resource = _resource(attributes, _scope_or_nothing(scoped.scope))
+                for raw in scoped.logRecords or ():
+                    yield _read_slowly(raw, resource, _LogRecord, _log_record)
         return
-    budget = _Budget()
+    budget, groups = _Budget(), Groups()
     for group in request.resourceLogs:
+        groups.add()
         attributes = _resource_attributes(group.resource, budget)
         for scoped in group.scopeLogs:
+            groups.add()
             resource = _resource(attributes, scoped.scope)
             for item in scoped.logRecords:
                 yield _read(item, resource, _log_record)
@@ -175,36 +263,38 @@ def _read(item: Any, resource: Resource, make: Any) -> Any:
         return Unreadable(str(name)[:200], f"a value cannot be read: {error}"[:300])
 
 
-def _slowly(
-    body: bytes, groups: str, scopes: str, items: str, kind: Any, make: Any
-) -> Iterator[Any]:
-    """The items of a request that does not fit its declaration, one by one."""
+def _frame(objects: Any, raw: Any, body: bytes) -> Any:
+    """A request with its items undecoded. Raises ``Malformed``."""
     try:
-        request = msgspec.json.decode(body)
+        if len(body) > SMALL_BYTES:
+            # An undecoded item takes 70 bytes, also if it is a single digit. ``check_json`` has
+            # bounded the objects, so what is left to exclude is everything else.
+            msgspec.json.decode(body, type=objects)
+        return msgspec.json.decode(body, type=raw)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"the body does not have the form of OTLP/JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body is not valid JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise Malformed("the body is not a JSON object")
-    budget = _Budget()
-    for group in _list(request.get(groups), groups):
-        if not isinstance(group, dict):
-            raise Malformed(f"an item of {groups} is not an object")
-        attributes = _attributes_or_nothing(group.get("resource"), budget)
-        for scoped in _list(group.get(scopes), scopes):
-            if not isinstance(scoped, dict):
-                raise Malformed(f"an item of {scopes} is not an object")
-            resource = _resource(attributes, _scope_or_nothing(scoped.get("scope")))
-            for raw in _list(scoped.get(items), items):
-                yield _read_slowly(raw, resource, kind, make)
 
 
-def _read_slowly(raw: Any, resource: Resource, kind: Any, make: Any) -> Any:
+def _read_slowly(data: msgspec.Raw, resource: Resource, kind: Any, make: Any) -> Any:
+    """An item of a request that does not fit its declaration."""
+    raw: Any = None
     try:
+        raw = _loose(data)
         item = msgspec.convert(_without_nulls(raw, 0), kind, strict=False)
     except (ValueError, RecursionError, OverflowError) as error:
         name = raw.get("name", "") if isinstance(raw, dict) else ""
         return Unreadable(str(name)[:200], _explained(raw, error))
     return _read(item, resource, make)
+
+
+def _loose(data: msgspec.Raw) -> Any:
+    """The JSON of a part, of any form. Raises ``ValueError``."""
+    size = len(memoryview(data))
+    if size > MAX_ODD_BYTES:
+        raise ValueError(f"it has {size:,} bytes, and such an item may have {MAX_ODD_BYTES:,}")
+    return msgspec.json.decode(data) if size else None
 
 
 def _explained(raw: Any, error: Exception) -> str:
@@ -215,14 +305,6 @@ def _explained(raw: Any, error: Exception) -> str:
             '{"key": ..., "value": {"stringValue": ...}}'
         )
     return f"it does not have the form of OTLP/JSON: {error}"[:300]
-
-
-def _list(value: Any, name: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise Malformed(f"{name} is not a list")
-    return value
 
 
 def _without_nulls(value: Any, depth: int) -> Any:
@@ -238,18 +320,18 @@ def _without_nulls(value: Any, depth: int) -> Any:
     return value
 
 
-def _attributes_or_nothing(raw: Any, budget: _Budget) -> dict[str, Any]:
+def _attributes_or_nothing(data: msgspec.Raw, budget: _Budget) -> dict[str, Any]:
     try:
-        return _resource_attributes(
-            msgspec.convert(_without_nulls(raw or {}, 0), _Resource, strict=False), budget
-        )
+        raw = _without_nulls(_loose(data) or {}, 0)
+        return _resource_attributes(msgspec.convert(raw, _Resource, strict=False), budget)
     except (ValueError, RecursionError, OverflowError):
         return {}
 
 
-def _scope_or_nothing(raw: Any) -> _Scope | None:
+def _scope_or_nothing(data: msgspec.Raw) -> _Scope | None:
     try:
-        return msgspec.convert(_without_nulls(raw or {}, 0), _Scope, strict=False)
+        raw = _without_nulls(_loose(data) or {}, 0)
+        return msgspec.convert(raw, _Scope, strict=False)
     except (ValueError, RecursionError):
         return None
 

@@ -10,7 +10,7 @@ request.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -21,11 +21,15 @@ from stepstream.producers.gateway.mapping.spans import Attributes
 __all__ = [
     "LOGS",
     "LOGS_SLOWLY",
+    "QUICK",
     "TRACES",
     "TRACES_SLOWLY",
     "DecodeError",
     "attributes_of",
+    "fields",
+    "has_more_fields",
     "pairs_of",
+    "parts",
     "text",
     "value_of",
 ]
@@ -140,6 +144,7 @@ def _classes(package: str, shape: _Shape) -> dict[str, Any]:
 
 _quick = _classes("stepstream_otlp", _MESSAGES)
 _slow = _classes("stepstream_otlp_slowly", _SLOWLY)
+QUICK: Final[dict[str, Any]] = _quick
 TRACES: Final[Any] = _quick["Traces"]
 LOGS: Final[Any] = _quick["Logs"]
 TRACES_SLOWLY: Final[dict[str, Any]] = _slow
@@ -216,7 +221,7 @@ def value_of(data: bytes, budget: Budget) -> Any:
     return _value_slowly(data, 0) if budget.takes(size) else f"[nested values of {size:,} bytes]"
 
 
-def _fields(data: bytes) -> Iterable[tuple[int, int, Any]]:
+def fields(data: bytes) -> Iterable[tuple[int, int, Any]]:
     """Field numbers, wire types and contents of a message. Raises ``ValueError``."""
     at = 0
     while at < len(data):
@@ -244,11 +249,24 @@ def _fields(data: bytes) -> Iterable[tuple[int, int, Any]]:
         yield number, kind, value
 
 
+def parts(data: bytes, number: int) -> Iterator[bytes]:
+    """The messages in a repeated field of a message. Raises ``ValueError``."""
+    return (raw for found, kind, raw in fields(data) if found == number and kind == 2)
+
+
+def has_more_fields(data: bytes, most: int) -> bool:
+    """Whether a message has more than so many fields; true for what is no message."""
+    try:
+        return any(place >= most for place, _ in enumerate(fields(data)))
+    except ValueError:
+        return True
+
+
 def _value_slowly(data: bytes, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"values lie in each other more than {MAX_DEPTH} deep")
     found: Any = None
-    for number, kind, raw in _fields(data):
+    for number, kind, raw in fields(data):
         match number, kind:
             case 1, 2:
                 found = text(raw)
@@ -261,7 +279,7 @@ def _value_slowly(data: bytes, depth: int) -> Any:
             case 5, 2:
                 found = [
                     _value_slowly(item, depth + 1)
-                    for inner, form, item in _fields(raw)
+                    for inner, form, item in fields(raw)
                     if (inner, form) == (1, 2)
                 ]
             case 6, 2:
@@ -273,11 +291,11 @@ def _value_slowly(data: bytes, depth: int) -> Any:
 
 def _map(data: bytes, depth: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for number, kind, entry in _fields(data):
+    for number, kind, entry in fields(data):
         if (number, kind) != (1, 2):
             continue
         name, value = "", b""
-        for inner, form, item in _fields(entry):
+        for inner, form, item in fields(entry):
             if form == 2 and inner == 1:
                 name = text(item)
             elif form == 2 and inner == 2:

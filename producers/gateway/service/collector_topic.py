@@ -17,8 +17,8 @@ from confluent_kafka import KafkaException, Message
 from stepstream.common import kafka
 from stepstream.producers.gateway.mapping.mapper import Options, Origin, Refused
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF
-from stepstream.producers.gateway.otlp.malformed import Malformed
-from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany
+from stepstream.producers.gateway.otlp.malformed import Malformed, TooMany
+from stepstream.producers.gateway.service.ingest import Batch, Ingest
 from stepstream.producers.gateway.service.kafka_writer import (
     KafkaWriter,
     Letter,

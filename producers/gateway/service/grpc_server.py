@@ -21,12 +21,12 @@ from stepstream.common.web.front import CALLER
 from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.otlp.answers import PROTOBUF, Signal
-from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.otlp.malformed import Malformed, TooMany
 from stepstream.producers.gateway.service import callers
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
-from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany, mapped
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, mapped
 from stepstream.producers.gateway.service.kafka_writer import (
     KafkaWriter,
     NoRoom,
@@ -150,7 +150,8 @@ class GrpcServer:
             read = self._ingest.traces if signal == "traces" else self._ingest.logs
             batch = await mapped(read(data, PROTOBUF, origin))
             self._admission.spent(project, batch.items, time.monotonic())
-            await self._writer.write(batch.records, batch.letters)
+            waited_s = time.monotonic() - began
+            await self._writer.write(batch.records, batch.letters, waited_s=waited_s)
             self._seen.add(batch.projects.items())
             counts = True
             return batch

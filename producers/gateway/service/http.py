@@ -17,12 +17,12 @@ from stepstream.common.web.errors import WebError, json_body
 from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF, Signal
-from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.otlp.malformed import Malformed, TooMany
 from stepstream.producers.gateway.service import callers, openapi
 from stepstream.producers.gateway.service.admission import UNKNOWN_BYTES, Admission
 from stepstream.producers.gateway.service.control import SeenTraces
 from stepstream.producers.gateway.service.counts import Counts
-from stepstream.producers.gateway.service.ingest import Batch, Ingest, TooMany, mapped
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, mapped
 from stepstream.producers.gateway.service.kafka_writer import (
     KafkaWriter,
     NoRoom,
@@ -161,7 +161,8 @@ class Endpoints:
         counts, waited_s = False, 0.0
         try:
             parts = [piece async for piece in self._pieces(request)]
-            waited_s = time.monotonic() - began
+            arrived = time.monotonic()
+            waited_s = arrived - began
             async with self._mapping:
                 data = bodies.decompressed(scope, parts, INFLATED_BYTES)
                 origin = Origin(project, time.time_ns() // 1_000, callers.projects_of(scope))
@@ -169,7 +170,7 @@ class Endpoints:
             # The number of spans is known only now, so a project that sent too many is refused next
             # time.
             self._admission.spent(project, batch.items, time.monotonic())
-            await self._written(batch)
+            await self._written(batch, arrived)
             self._seen.add(batch.projects.items())
             counts = True
             return batch
@@ -190,9 +191,10 @@ class Endpoints:
             total_s=BODY_S,
         )
 
-    async def _written(self, batch: Batch) -> None:
+    async def _written(self, batch: Batch, arrived: float) -> None:
+        waited_s = time.monotonic() - arrived
         try:
-            await self._writer.write(batch.records, batch.letters)
+            await self._writer.write(batch.records, batch.letters, waited_s=waited_s)
         except NoRoom as error:
             raise WebError(503, str(error), {"Retry-After": "1"}) from None
         except NotAcknowledged as error:

@@ -19,7 +19,12 @@ from stepstream.producers.gateway.mapping.log_records import LogMapper
 from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
 from stepstream.producers.gateway.mapping.spans import LogRecord, Span, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf
-from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.otlp.malformed import (
+    MAX_ITEMS,
+    Malformed,
+    TooMany,
+    check_json,
+)
 from stepstream.producers.gateway.service.kafka_writer import Letter, Record
 from stepstream.schemas.accept import Accepted, Limits, accept_value
 from stepstream.schemas.deadletter import letter_headers
@@ -28,8 +33,6 @@ from stepstream.schemas.step import AnyStep
 MAX_LETTERS: Final = 100
 """Refused items of one request that the dead letter keeps; the others are counted."""
 MAX_LETTER_BYTES: Final = 262_144
-MAX_ITEMS: Final = 100_000
-"""Items of one request. A body of 64 MiB could hold two million, each of which becomes a record."""
 SLICE: Final = 256
 SLICE_S: Final = 0.02
 """Items that are decoded and mapped before other requests get their turn, and the longest time."""
@@ -37,13 +40,6 @@ LETTER_TOPIC: Final = "otlp"
 BY: Final = "gateway"
 
 _encode = msgspec.json.Encoder().encode
-
-
-class TooMany(Exception):
-    """A request has more items than one may have; ``str`` is the reason."""
-
-    def __init__(self) -> None:
-        super().__init__(f"the request has more than {MAX_ITEMS:,} items: send smaller ones")
 
 
 @dataclass
@@ -188,7 +184,7 @@ class Ingest:
 
     def steps(self, body: bytes, origin: Origin) -> Iterator[Batch]:
         """The batch of steps that were sent as JSON: one object, a list, or one object a line.
-        Raises ``Malformed``.
+        Raises ``Malformed`` and ``TooMany``.
         """
         batch = Batch()
         for number, raw in enumerate(_events(body), 1):
@@ -255,12 +251,13 @@ def _slice(items: Iterator[Span | LogRecord | Unreadable]) -> list[Span | LogRec
 
 
 def _events(body: bytes) -> Iterator[Any]:
-    """The events of a body. Raises ``Malformed`` for what is no JSON at all; a line that is none
-    is yielded as text.
+    """The events of a body. Raises ``TooMany``, and ``Malformed`` for what is no JSON at all; a
+    line that is none is yielded as text.
     """
     text = body.strip()
     if not text:
         return
+    check_json(text)
     try:
         whole = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:

@@ -17,10 +17,14 @@ from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import STEP_RECORD_BYTES, topic
 
-WAIT_S: Final = 4.0
-"""Exporters give up after 5 to 10 s: an answer must come before. What is acknowledged later is
-then a duplicate.
+WAIT_S: Final = 3.0
+"""Longest wait for an acknowledgement, from when a request's body has arrived.
+
+Exporters give up after 5 to 10 s, and clients are promised an answer within 4 s: an answer must
+come before. What is acknowledged later is then a duplicate.
 """
+LEAST_WAIT_S: Final = 0.5
+"""A request that was mapped late waits at least this long."""
 DELIVER_MS: Final = 10_000
 QUEUE_RECORDS: Final = 200_000
 QUEUE_KB: Final = 131_072
@@ -150,9 +154,12 @@ class KafkaWriter:
         """Records and events that the producer holds."""
         return len(self._producer)
 
-    async def write(self, records: Sequence[Record], letters: Sequence[Letter] = ()) -> None:
-        """Return when Kafka has everything. Raises ``NoRoom`` and ``NotAcknowledged``: the client
-        sends again then.
+    async def write(
+        self, records: Sequence[Record], letters: Sequence[Letter] = (), *, waited_s: float = 0.0
+    ) -> None:
+        """Return when Kafka has everything. ``waited_s``: how long the request has waited already.
+
+        Raises ``NoRoom`` and ``NotAcknowledged``: the client sends again then.
         """
         count = len(records) + len(letters)
         if not count:
@@ -166,7 +173,7 @@ class KafkaWriter:
             raise NoRoom("the queue to Kafka is full")
         self._waiting.add(request)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(max(LEAST_WAIT_S, self._wait_s - waited_s)):
                 await request.future
         except TimeoutError:
             if self._acknowledged_s < request.began_s and not self._away_since_s:

@@ -70,7 +70,7 @@ def test_a_slow_client_does_not_lower_the_limit() -> None:
 
 
 def test_six_attempts_of_an_exporter_outlast_an_outage_of_half_a_minute() -> None:
-    """Each is answered with the time to wait: the first after four seconds, later ones at once."""
+    """Each is answered with the time to wait: the first after three seconds, later ones at once."""
     at_s = WAIT_S
     for _ in range(5):
         at_s += retry_after_s(at_s)

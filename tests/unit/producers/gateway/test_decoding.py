@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from stepstream.producers.gateway.mapping.mapper import Mapper
 from stepstream.producers.gateway.mapping.spans import Resource, Span, SpanEvent, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf, wire
-from stepstream.producers.gateway.otlp.malformed import Malformed
+from stepstream.producers.gateway.otlp.malformed import Malformed, TooMany
 from tests.support.otlp import (
     NOW_NS,
     ORIGIN,
@@ -340,3 +340,89 @@ def test_long_names_of_attributes_are_not_kept_in_memory() -> None:
     finally:
         tracemalloc.stop()
     assert grown < 5_000_000
+
+
+def _message(number: int, contents: bytes) -> bytes:
+    """A protobuf field that holds a message."""
+    size, length = len(contents), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return bytes([number << 3 | 2]) + bytes(length) + contents
+
+
+def _frame(*fields: bytes) -> bytes:
+    """A request of one resource and one scope with these fields."""
+    return _message(1, _message(2, b"".join(fields)))
+
+
+EMPTY_ITEMS = 3 << 20
+_IN_SPANS = b'{"resourceSpans":[{"scopeSpans":[{"spans":[', b"]}]}]}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _IN_SPANS[0] + b"{}," * EMPTY_ITEMS + b"{}" + _IN_SPANS[1],
+        b'{"resourceSpans":[' + b"{}," * EMPTY_ITEMS + b"{}]}",
+        _IN_SPANS[0] + b'{"attributes":[' + b"[]," * EMPTY_ITEMS + b"{}]}" + _IN_SPANS[1],
+    ],
+)
+def test_a_small_body_of_json_cannot_take_gigabytes(body: bytes) -> None:
+    """An empty object takes three bytes in a body and up to 230 in memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooMany):
+            list(otlp_json.spans(body))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_items_of_a_large_json_body_must_be_objects() -> None:
+    """An undecoded number takes 70 bytes in memory and two in a body."""
+    with pytest.raises(Malformed, match="spans"):
+        list(otlp_json.spans(_IN_SPANS[0] + b"1," * (1 << 20) + b"{}" + _IN_SPANS[1]))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _frame(b"\x12\x00" * EMPTY_ITEMS),
+        _message(1, b"\x12\x00" * EMPTY_ITEMS),
+        b"\x0a\x00" * EMPTY_ITEMS,
+        b"\x0a\x00" * 200_000,
+    ],
+)
+def test_a_small_body_of_protobuf_cannot_take_gigabytes(body: bytes) -> None:
+    """Empty spans, scopes and resources, in a large request and in a small one."""
+    with pytest.raises(TooMany):
+        list(protobuf.spans(body))
+
+
+def test_a_large_item_of_many_events_is_refused_alone() -> None:
+    """The others of its request are taken."""
+    many = _message(2, b"\x5a\x00" * EMPTY_ITEMS)
+    good = _message(
+        2, request_of([WHOLE]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+    )
+    refused, taken = protobuf.spans(_frame(many, good))
+    assert isinstance(refused, Unreadable)
+    assert "events" in refused.why
+    assert isinstance(taken, Span)
+    assert taken.attributes == WHOLE.attributes
+
+
+def test_a_large_request_is_read_like_its_parts() -> None:
+    """Beyond 4 MiB protobuf is decoded item by item; what cannot be read costs itself."""
+    long = span(2, attributes={"long": "x" * (5 << 20)}, resource=WHOLE.resource)
+    request = request_of([WHOLE, long])
+    body = request.SerializeToString()
+    assert len(body) > protobuf.LARGE_BYTES
+    assert list(protobuf.spans(body)) == [WHOLE, long]
+    first, second, broken = protobuf.spans(body + _frame(b"\x12\x02\x0a\x09"))
+    assert (first, second) == (WHOLE, long)
+    assert isinstance(broken, Unreadable)
+    with pytest.raises(Malformed):
+        list(protobuf.spans(body + b"\xff\xff"))
