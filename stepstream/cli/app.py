@@ -1,7 +1,7 @@
 """The tree of commands: one table; only the module of the command that runs is imported.
 
 So ``stepstream --help`` is quick, and a command needs only its own extra. Each module has
-``register(app)``, which adds the commands that the table names.
+``register(app)``, which adds its commands; ``cli/table.py`` is generated from them.
 """
 
 from __future__ import annotations
@@ -10,121 +10,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from stepstream.cli import errors
+from stepstream.cli.table import COMMANDS
 from stepstream.common.quiet import silence_libraries
-
-RUN: Final = "Run"
-PREPARE: Final = "Check and prepare"
-INSPECT: Final = "Inspect"
-ACT: Final = "Act"
-DOCUMENTS: Final = "Policies, subscriptions, prices"
-DATA: Final = "Data"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A command: its module, its line in the overview, and its group there."""
-
-    module: str
-    help: str
-    panel: str
-
-
-# The help repeats the first sentence of each command: to read it from the commands the overview
-# would have to import all their modules. tests/unit/cli/test_tree.py keeps both equal.
-COMMANDS: Final[dict[str, Entry]] = {
-    "up": Entry(
-        "up", "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.", RUN
-    ),
-    "worker": Entry(
-        "processes", "Run a worker: it reads steps and writes trajectories and alerts.", RUN
-    ),
-    "sink": Entry("processes", "Run a sink: it writes the records of Kafka to ClickHouse.", RUN),
-    "notify": Entry("processes", "Run a notifier: it sends alerts to subscribers.", RUN),
-    "gateway": Entry(
-        "gateway", "Run a gateway: it writes OpenTelemetry and JSON from HTTP to Kafka.", RUN
-    ),
-    "console": Entry(
-        "console", "Run the console: pages that show runs, alerts and costs as they happen.", RUN
-    ),
-    "doctor": Entry(
-        "doctor",
-        "Check the installation, Kafka, ClickHouse and the processes; explain what to do.",
-        PREPARE,
-    ),
-    "ready": Entry(
-        "processes",
-        "Check whether the workers, sinks or notifiers have all partitions assigned.",
-        PREPARE,
-    ),
-    "topics": Entry("topics", "Create and list the Kafka topics.", PREPARE),
-    "store": Entry("store", "Prepare the ClickHouse database.", PREPARE),
-    "credentials": Entry(
-        "credentials",
-        "Add, list and remove users of the notifier's admin API and alert stream.",
-        PREPARE,
-    ),
-    "keys": Entry("keys", "Make, list, rotate and remove the keys of the gateway.", PREPARE),
-    "settings": Entry(
-        "settings", "Show every setting, its value and where it comes from.", PREPARE
-    ),
-    "version": Entry("version", "Show the versions of stepstream and its dependencies.", PREPARE),
-    "runs": Entry("runs", "List runs, the newest first.", INSPECT),
-    "trace": Entry("runs", "Show one run as a tree.", INSPECT),
-    "sql": Entry("runs", "Run an SQL query on the store (read-only).", INSPECT),
-    "ask": Entry("ask", "Ask a question about runs, costs, failures or tools.", INSPECT),
-    "open": Entry("console", "Open the console in a browser, signed in.", INSPECT),
-    "fleet": Entry(
-        "fleet", "Show the budgets, sealed hours and baselines that the workers maintain.", INSPECT
-    ),
-    "alerts": Entry(
-        "alerts",
-        "List alerts, the newest last, or follow them; acknowledge, silence, resolve.",
-        INSPECT,
-    ),
-    "subscriptions": Entry(
-        "subscriptions",
-        "Add, list, test and remove subscriptions; show their deliveries.",
-        DOCUMENTS,
-    ),
-    "stop": Entry("control", "Stop a run, or all runs of an agent or project.", ACT),
-    "pause": Entry("control", "Pause a run, or all runs of an agent or project.", ACT),
-    "resume": Entry("control", "Let paused runs continue.", ACT),
-    "approve": Entry("control", "Let a run continue with more budget.", ACT),
-    "apply": Entry("documents", "Check documents and apply them.", DOCUMENTS),
-    "get": Entry("documents", "Show the documents that are in effect.", DOCUMENTS),
-    "delete": Entry("documents", "Delete a document.", DOCUMENTS),
-    "policy": Entry(
-        "policy", "Check, explain and test policies before they are applied.", DOCUMENTS
-    ),
-    "incident": Entry("incident", "Save runs as tests of policies.", DOCUMENTS),
-    "backtest": Entry(
-        "backtest",
-        "Evaluate recorded runs with other policies: which alerts, which runs stopped, what saved.",
-        DOCUMENTS,
-    ),
-    "replay": Entry("replay", "Send recorded step events through the pipeline.", DATA),
-    "import": Entry(
-        "imports",
-        "Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI message lists.",
-        DATA,
-    ),
-    "validate": Entry("data", "Check a file of step events as a worker would check it.", DATA),
-    "schema": Entry("data", "Show the JSON Schema of a contract, or list the contracts.", DATA),
-    "spool": Entry(
-        "spool", "Show and send the events that agents of this machine could not deliver.", DATA
-    ),
-    "deadletter": Entry(
-        "deadletter", "List, show and replay refused records; resume a halted partition.", DATA
-    ),
-}
-"""Every command. Each module of this table is ``stepstream.cli.<module>``."""
 
 _HELP = """Event-streaming traces for AI agents: emit, reassemble, detect, store, subscribe.
 

@@ -31,8 +31,9 @@ from stepstream.admin.deadletter import Letter
 from stepstream.admin.documents import StoredDocument
 from stepstream.admin.topics import TopicReport
 from stepstream.cli import printing, queries
-from stepstream.cli.app import COMMANDS, run
+from stepstream.cli.app import run
 from stepstream.cli.options import Format
+from stepstream.cli.table import COMMANDS
 from stepstream.common import logs, terminal
 from stepstream.doctor.check import Check
 from stepstream.producers.sdk_log import RateLimitedLog

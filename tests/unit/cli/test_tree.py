@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stepstream.cli.app import COMMANDS, build
+from stepstream.cli import table_generator
+from stepstream.cli.app import build
+from stepstream.cli.table import COMMANDS
 
 
 def run(
@@ -42,13 +44,19 @@ def test_the_overview_names_every_command_and_loads_none_of_them() -> None:
         "from stepstream.cli.app import run\n"
         "run(['--help'])\n"
         "loaded = [name for name in sys.modules if name.startswith('stepstream.cli.')]\n"
-        "assert set(loaded) <= {'stepstream.cli.app', 'stepstream.cli.errors'}, loaded\n"
+        "own = {'stepstream.cli.' + name for name in ('app', 'errors', 'table')}\n"
+        "assert set(loaded) <= own, loaded\n"
         "assert not {'faust', 'clickhouse_connect', 'chdb', 'yaml'} & set(sys.modules)\n"
     )
     checked = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_the_table_is_current() -> None:
+    """After a change of a command: python -m stepstream.cli.table_generator."""
+    assert table_generator.TABLE.read_text(encoding="utf-8") == table_generator.source()
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
