@@ -37,7 +37,7 @@ def test_a_project_may_have_days_of_its_own_for_each_kind_of_data() -> None:
     assert (steps.shortest, str(steps)) == (7, "30 days (dev 7, shop.eu 90)")
     assert retention(settings, "runs").projects == ()
     assert retention(settings, "metrics").projects == (("x", 30),)
-    assert [retention(Settings(), kind).projects for kind in KINDS] == [()] * 4
+    assert not any(retention(Settings(), kind).projects for kind in KINDS)
 
 
 @pytest.mark.parametrize(
