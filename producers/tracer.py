@@ -27,7 +27,7 @@ from stepstream.producers.sdk_log import internal_error, suppressed
 from stepstream.producers.sigterm import FLUSH_S, Terminated, end_runs_on_sigterm
 from stepstream.producers.steps import OPEN, Run, Step, current
 from stepstream.producers.threads import keep_steps_in_pools, keep_steps_in_threads
-from stepstream.producers.transport.background_sender import EXIT_WAIT_S, Counts
+from stepstream.producers.transport.background_sender import EXIT_WAIT_S, BackgroundSender, Counts
 from stepstream.producers.transport.base import Transport
 from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.printable import printable
@@ -64,7 +64,9 @@ class Tracer(StepOpener[Step, Run]):
         self._totals = Totals()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
-        # The counts of senders that were replaced by ``configure``.
+        # The senders that were replaced by ``configure`` and have events in the spool, and the
+        # counts of the others.
+        self._replaced: list[BackgroundSender] = []
         self._before = Counts()
         self._clock = clock
         self._set(settings, transport, redact, prices)
@@ -102,7 +104,15 @@ class Tracer(StepOpener[Step, Run]):
         if engine is not None:
             engine.stop_listening()
             engine.sender.close(EXIT_WAIT_S)
-            self._before += engine.sender.counts
+            self._count_replaced(engine.sender)
+
+    def _count_replaced(self, sender: BackgroundSender) -> None:
+        with self._lock:
+            self._replaced.append(sender)
+            for one in list(self._replaced):
+                if not one.counts.spooled:
+                    self._replaced.remove(one)
+                    self._before += one.counts
 
     def _set(
         self,
@@ -195,8 +205,12 @@ class Tracer(StepOpener[Step, Run]):
     @property
     def counts(self) -> Counts:
         """The events of this tracer so far, by their outcome."""
-        engine = self._engine
-        return self._before if engine is None else self._before + engine.sender.counts
+        with self._lock:
+            counts = self._before
+            for sender in self._replaced:
+                counts += sender.counts
+            engine = self._engine
+            return counts if engine is None else counts + engine.sender.counts
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until every event so far is acknowledged. False after ``timeout`` seconds.
@@ -275,8 +289,11 @@ class Tracer(StepOpener[Step, Run]):
     def _watch_sigterm(self) -> bool:
         return end_runs_on_sigterm(self._at_sigterm)
 
-    def _at_sigterm(self) -> None:
-        """End the open steps of the main thread and all open runs as cancelled, and send them."""
+    def _at_sigterm(self, is_end: bool) -> None:
+        """End the open steps of the main thread and all open runs as cancelled, and send them.
+
+        ``is_end``: the process ends by the signal, without ``atexit``.
+        """
         engine = self._engine
         if engine is None:
             return
@@ -289,7 +306,10 @@ class Tracer(StepOpener[Step, Run]):
             step = outer
         for run in engine.open_runs():
             run.end(error)
-        self._at_exit(FLUSH_S)
+        if is_end:
+            self._at_exit(FLUSH_S)
+        else:
+            self.flush(FLUSH_S)
 
     def _at_exit(self, wait_s: float = EXIT_WAIT_S) -> None:
         try:

@@ -149,8 +149,9 @@ class Settings(BaseModel):
         metavar="KIND=BYTES,...",
     )
     queue_events: int = _sdk(
-        10_000,
-        "Maximum number of events in the SDK's queue. Further events are dropped and counted.",
+        50_000,
+        "Maximum number of events in the SDK's queue. Further events wait for up to 20 ms, then "
+        "they are dropped and counted.",
         metavar="INT",
         gt=0,
     )
@@ -180,8 +181,8 @@ class Settings(BaseModel):
     )
     handle_sigterm: bool = _sdk(
         True,
-        "On SIGTERM end open runs as cancelled and send their events before the process ends, "
-        "unless the program has a handler of its own.",
+        "On SIGTERM end open runs as cancelled and send their events before the process ends, or "
+        "before the handler is called that the program had set when its first run began.",
     )
     quiet: bool = _sdk(False, "Print no summary line when the agent's program exits.")
     control: bool = _sdk(

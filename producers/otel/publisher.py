@@ -20,6 +20,7 @@ from stepstream.producers.gateway.mapping.mapper import BARE, Mapper, Options, O
 from stepstream.producers.otel.spans import SpanReader
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.tracer import Tracer
+from stepstream.producers.transport.room import RoomWait
 from stepstream.schemas.step import AnyStep
 
 # Instrumentations set most attributes right after the start of a span, and most tool calls end
@@ -29,14 +30,17 @@ POLL_S: Final = 0.02
 JOIN_S: Final = 1.0
 # Queues shorter than this are not measured in bytes: the thread empties them every POLL_S.
 _UNMEASURED: Final = 64
+# A call that waits for room ends its wait when so much of the queue is used.
+_AMPLE_TENTHS: Final = 8
 _SPAN_BYTES: Final = 1_000
 
 
 class SpanPublisher:
     """Publishes the starts and ends of spans through a tracer.
 
-    Bounded like the SDK's queue: by the settings ``queue_events`` and ``queue_bytes``. What does
-    not fit is dropped, counted in ``dropped`` and logged; starts are dropped before ends.
+    Bounded like the SDK's queue: by the settings ``queue_events`` and ``queue_bytes``. A span that
+    does not fit waits for the thread, for a bounded time (``transport.room``). What does not fit
+    then is dropped, counted in ``dropped`` and logged; starts are dropped before ends.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class SpanPublisher:
         self._starts: deque[tuple[float, ReadableSpan]] = deque()
         self._ends: deque[tuple[ReadableSpan, int]] = deque()
         self._bytes = 0
+        self._room = RoomWait()
         self._dropped_logged = 0
         self._thread: threading.Thread | None = None
         self._work_waits = threading.Event()
@@ -76,7 +81,7 @@ class SpanPublisher:
 
     def started(self, span: ReadableSpan, engine: Engine) -> None:
         """Queue the start of a span."""
-        if len(self._starts) * 10 >= engine.settings.queue_events * 9:
+        if len(self._starts) * 10 >= engine.settings.queue_events * 9 and not self._forget_ended():
             self.dropped += 1
             return
         self._starts.append((time.monotonic() + self._start_delay_s, span))
@@ -84,12 +89,8 @@ class SpanPublisher:
 
     def ended(self, span: ReadableSpan, engine: Engine) -> None:
         """Queue an ended span."""
-        queued = len(self._ends)
-        size = 0 if queued < _UNMEASURED else _size(span)
-        if (
-            queued >= engine.settings.queue_events
-            or self._bytes + size > engine.settings.queue_bytes
-        ):
+        size = 0 if len(self._ends) < _UNMEASURED else _size(span)
+        if not self._has_room(size, engine) and not self._wait_for_room(size, engine):
             self.dropped += 1
             return
         if size:
@@ -97,6 +98,33 @@ class SpanPublisher:
                 self._bytes += size
         self._ends.append((span, size))
         self._notify()
+
+    def _forget_ended(self) -> bool:
+        """Remove the oldest start if its span has ended, because its end event is enough."""
+        with self._lock:
+            if not self._starts or self._starts[0][1].end_time is None:
+                return False
+            self._starts.popleft()
+        return True
+
+    def _has_room(self, size: int, engine: Engine, tenths: int = 10) -> bool:
+        settings = engine.settings
+        return (
+            len(self._ends) * 10 < settings.queue_events * tenths
+            and (self._bytes + size) * 10 <= settings.queue_bytes * tenths
+        )
+
+    def _wait_for_room(self, size: int, engine: Engine) -> bool:
+        self._room.wait(
+            lambda: self._has_room(size, engine),
+            lambda: self._has_room(size, engine, _AMPLE_TENTHS),
+            self._is_behind,
+        )
+        return self._has_room(size, engine)
+
+    def _is_behind(self) -> bool:
+        """True if the thread has spans to publish, and the caller is another thread."""
+        return bool(self._ends) and threading.current_thread() is not self._thread
 
     def publish_ended(self) -> None:
         """Publish every span that has ended so far, in the calling thread."""
@@ -172,10 +200,14 @@ class SpanPublisher:
 
     def _publish_starts(self, until: float) -> None:
         with self._mapping:
-            while self._starts and self._starts[0][0] <= until:
-                _, span = self._starts.popleft()
+            while (span := self._due_start(until)) is not None:
                 if span.end_time is None:
                     self._publish_start(span)
+
+    def _due_start(self, until: float) -> ReadableSpan | None:
+        with self._lock:
+            is_due = self._starts and self._starts[0][0] <= until
+            return self._starts.popleft()[1] if is_due else None
 
     def _publish_start(self, span: ReadableSpan) -> None:
         engine = self._tracer.engine()

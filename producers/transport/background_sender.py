@@ -1,9 +1,12 @@
 """The queue between the program and the transport, and the thread that sends.
 
-``enqueue`` never blocks and never raises into the program. Records in memory are bounded by number
-and bytes, from ``enqueue`` until they are delivered or failed. What does not fit is dropped and
-counted. A start event is dropped a little before an end event, because an end event alone is the
-complete record of its step.
+``enqueue`` never waits for the network and never raises into the program. Records in memory are
+bounded by number and bytes, from ``enqueue`` until they are delivered, in the spool or failed.
+
+A program that records faster than one thread can encode fills the queue. ``enqueue`` then waits
+for that thread, for a bounded time (``room``). What does not fit then is dropped and counted. A
+start event is dropped a little before an end event, because an end event alone is the complete
+record of its step.
 """
 
 from __future__ import annotations
@@ -20,15 +23,18 @@ from typing import Final
 from stepstream.producers.forks import call_after_fork, fork_lock
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.transport.base import Record, Transport
-from stepstream.producers.transport.delivery import Delivery, SpoolPlace
+from stepstream.producers.transport.delivery import Delivery, LeftEvents, SpoolPlace
+from stepstream.producers.transport.room import RoomWait
 from stepstream.schemas.step import Step as StepRecord
 
 BATCH: Final = 256
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.05
-JOIN_S: Final = 3.0
 # How long a stopping thread waits for records that came between the flush and the stop.
 GRACE_S: Final = 1.0
+# How long a stopping thread encodes at most what is still in the queue, to write it to the spool.
+SAVE_S: Final = 5.0
+JOIN_S: Final = SAVE_S + 3.0
 # How long the end of a process waits at most for unacknowledged records.
 EXIT_WAIT_S: Final = 5.0
 _ALL: Final = sys.maxsize
@@ -37,6 +43,11 @@ RECORD_BYTES: Final = 700
 # Shares of the limits, in tenths: start events leave the last tenth to end events.
 _START_SHARE: Final = 9
 _END_SHARE: Final = 10
+# A call that waits for room ends its wait at this share.
+_AMPLE_SHARE: Final = 8
+# While the transport has no room and there is no spool, events wait for the network, and
+# ``enqueue`` does not wait for them.
+_NO_ROOM_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +105,20 @@ class BackgroundSender:
         # Re-entrant: a step may end in a signal handler or a garbage collection inside the lock.
         self._lock = threading.RLock()
         self._settled = threading.Condition(self._lock)
+        self._room = RoomWait()
+        self._no_room_until_s = float("-inf")
         self._queue: queue.SimpleQueue[tuple[int, StepRecord] | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
+        # The newest record of the queue, and the newest that the thread has given to the transport
+        # or written to the spool.
+        self._last_number = self._last_handled = 0
         # The size of each pending event by its number, oldest first.
         self._pending: dict[int, int] = {}
         self._pending_bytes = 0
         self._delivered = self._failed = self._dropped = self._dropped_logged = 0
         # Events in the spool: of this thread of the sender, and of those before it.
-        self._spooled = self._left_in_spool = 0
+        self._spooled = 0
+        self._left: list[LeftEvents] = []
         self._waiting = 0
         self._exit_registered = False
         self._thread: threading.Thread | None = None
@@ -114,14 +131,41 @@ class BackgroundSender:
     def enqueue(self, record: StepRecord) -> bool:
         """Queue a record; the caller must not change it afterwards. False if it was dropped."""
         size = _size(record)
+        share = _END_SHARE if record.phase == "end" else _START_SHARE
+        if self._put(record, size, share):
+            return True
+        self._room.wait(
+            lambda: self._has_room(size, _END_SHARE),
+            lambda: self._has_room(size, _AMPLE_SHARE),
+            self._is_behind,
+        )
+        # A start has the whole queue then: the reserve for ends is for outages, in which no room
+        # comes back.
+        is_behind = self._is_behind()
+        if self._put(record, size, _END_SHARE if is_behind else share):
+            return True
         with self._lock:
-            share = _END_SHARE if record.phase == "end" else _START_SHARE
-            events = len(self._pending) + 1
-            in_memory = self._pending_bytes + self._other_bytes() + size
-            if events * 10 > self._max_events * share or in_memory * 10 > self._max_bytes * share:
-                self._dropped += 1
+            self._dropped += 1
+        return False
+
+    def _has_room(self, size: int, share: int) -> bool:
+        events = len(self._pending) + 1
+        in_memory = self._pending_bytes + self._other_bytes() + size
+        return events * 10 <= self._max_events * share and in_memory * 10 <= self._max_bytes * share
+
+    def _is_behind(self) -> bool:
+        """True if the thread has records to encode or write, and the caller is another one."""
+        return (
+            self._last_number > self._last_handled
+            and threading.current_thread() is not self._thread
+            and time.monotonic() > self._no_room_until_s
+        )
+
+    def _put(self, record: StepRecord, size: int, share: int) -> bool:
+        with self._lock:
+            if not self._has_room(size, share):
                 return False
-            number = next(self._numbers)
+            number = self._last_number = next(self._numbers)
             self._pending[number] = size
             self._pending_bytes += size
             self._queue.put((number, record))
@@ -133,10 +177,12 @@ class BackgroundSender:
     def counts(self) -> Counts:
         """The events so far, by their outcome."""
         with self._lock:
-            spooled = self._spooled + self._left_in_spool
+            spooled = self._spooled + sum(left.rows for left in self._left)
+            delivered = self._delivered + sum(left.delivered for left in self._left)
+            failed = self._failed + sum(left.failed for left in self._left)
             pending = len(self._pending) + spooled
-            enqueued = self._delivered + self._failed + pending
-            return Counts(enqueued, self._delivered, self._failed, self._dropped, pending, spooled)
+            enqueued = delivered + failed + pending
+            return Counts(enqueued, delivered, failed, self._dropped, pending, spooled)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every event enqueued so far is delivered or failed. False after a timeout."""
@@ -229,6 +275,8 @@ class BackgroundSender:
             is_draining = delivery.poll(0)
             idle = not batch and len(self._pending) == before and not is_draining
             wait_s = min(wait_s * 2, LONGEST_WAIT_S) if idle else SHORTEST_WAIT_S
+            if batch:
+                self._last_handled = batch[-1][0]
             self._log_dropped()
 
     def _wait_for_the_last(self, delivery: Delivery) -> None:
@@ -263,6 +311,7 @@ class BackgroundSender:
             self.settled(number, "it could not be encoded")
             return
         while not delivery.send(encoded, number):
+            self._no_room_until_s = time.monotonic() + _NO_ROOM_S
             if self._stopping or self._delivery is None:
                 self.settled(number, "the transport had no room until the end")
                 return
@@ -328,16 +377,18 @@ class BackgroundSender:
         """End what was pending at the stop; start a new thread for what was enqueued later."""
         self._connected_or_stopped()
         delivery, self._delivery = self._delivery, None
+        left: LeftEvents | None = None
         if delivery is not None:
             try:
                 self._spool_queued(delivery)
-                delivery.close()
+                left = delivery.close()
             except Exception as error:
                 internal_error("close", error)
         with self._lock:
             given_up = [number for number in self._pending if number <= self._give_up_to]
             self._keep_later_than(self._give_up_to)
-            self._left_in_spool += self._spooled
+            if left is not None:
+                self._left.append(left)
             self._spooled = 0
             self._thread = None
             if self._queue.qsize():
@@ -349,7 +400,7 @@ class BackgroundSender:
         """Encode what is still in the queue, so that it is written to the spool at the end."""
         if self._spool is None:
             return
-        until = time.monotonic() + GRACE_S
+        until = time.monotonic() + SAVE_S
         for _ in range(self._queue.qsize()):
             if time.monotonic() > until:
                 return

@@ -86,17 +86,52 @@ class SpoolPlace:
         return Spool(self.path, self.destination, max_bytes=self.max_bytes)
 
 
+class LeftEvents:
+    """Events that a closed sender of this process has left in the spool.
+
+    ``rows`` are still there. A later sender of this process sends them, as those of any writer.
+    """
+
+    __slots__ = ("delivered", "failed", "rows")
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.delivered = self.failed = 0
+
+    def settled(self, reason: str) -> None:
+        """One of them was delivered or, with a reason, failed."""
+        self.rows -= 1
+        if reason:
+            self.failed += 1
+        else:
+            self.delivered += 1
+
+    def are_gone(self) -> None:
+        """Another process has sent the rest."""
+        self.delivered += self.rows
+        self.rows = 0
+
+
+# By the spool and the id of the writer. A forked child has a copy, which nothing reads.
+_left_here: Final[dict[tuple[SpoolPlace, int], LeftEvents]] = {}
+
+
 class _Flight:
-    """A record until it is settled. ``row`` is its id in the spool, 0 if it is not there."""
+    """A record until it is settled. ``row`` is its id in the spool, 0 if it is not there.
 
-    __slots__ = ("is_own", "number", "record", "row", "since_s")
+    ``writer`` is who left it there, 0 if this sender wrote it.
+    """
 
-    def __init__(self, number: int, record: Record, since_s: float, row: int, is_own: bool) -> None:
+    __slots__ = ("number", "record", "row", "since_s", "writer")
+
+    def __init__(
+        self, number: int, record: Record, since_s: float, row: int = 0, writer: int = 0
+    ) -> None:
         self.number = number
         self.record: Record | None = record
         self.since_s = since_s
         self.row = row
-        self.is_own = is_own
+        self.writer = writer
 
 
 class Pace:
@@ -175,7 +210,7 @@ class Delivery:
         """Take the record. False if there is no room for it in memory and none on disk."""
         if self._unsent:
             return False
-        flight = _Flight(number, record, self._clock(), 0, True)
+        flight = _Flight(number, record, self._clock())
         usable = self._spool.is_usable(flight.since_s)
         if usable and (self._is_away or self._buffer or self._waits_behind(record)):
             self._buffer.append(flight)
@@ -240,18 +275,18 @@ class Delivery:
             return
         if isinstance(reason, Undelivered):
             # The row stays. What was sent after it is skipped when it is read again.
-            if flight.is_own:
+            if not flight.writer:
                 self._cursor = min(self._cursor, flight.row - 1)
                 self._last_row = max(self._last_row, flight.row)
             else:
                 self._left.again(flight.row)
             return
         self._acknowledged_rows.append(flight.row)
-        if flight.is_own:
+        if not flight.writer:
             self._own_rows -= 1
             self._outcomes.unspooled(reason)
             return
-        self._left.settled()
+        self._left.settled(flight.writer, reason)
         if reason:
             _log_failed(reason)
 
@@ -371,7 +406,7 @@ class Delivery:
             return False
         before = self._cursor
         for row, record in rows:
-            if row not in self._kept and not self._send_now(self._flight_of(row, record, True)):
+            if row not in self._kept and not self._send_now(self._flight_of(row, record)):
                 return self._cursor > before
             if self._is_blocked:  # the transport has given it back, which set the cursor back
                 return False
@@ -380,8 +415,8 @@ class Delivery:
             self._cursor = max(self._cursor, self._last_row)
         return bool(rows)
 
-    def _flight_of(self, row: int, record: Record, is_own: bool) -> _Flight:
-        return _Flight(0, record, self._now_s, row, is_own)
+    def _flight_of(self, row: int, record: Record, writer: int = 0) -> _Flight:
+        return _Flight(0, record, self._now_s, row, writer)
 
     def _count_lost(self) -> None:
         """Own rows that are in the spool no more: they were dropped to make room for others."""
@@ -390,10 +425,10 @@ class Delivery:
             self._outcomes.unspooled("the spool was full")
 
     def _send_left_rows(self, limit: int) -> bool:
-        rows = self._left.next_rows(self._now_s, limit, self._kept)
+        writer, rows = self._left.next_rows(self._now_s, limit, self._kept)
         for row, record in rows:
             self._left.sent()
-            if not self._send_now(self._flight_of(row, record, False)):
+            if not self._send_now(self._flight_of(row, record, writer)):
                 self._left.again(row)
                 return False
             if self._is_blocked:
@@ -402,8 +437,11 @@ class Delivery:
 
     # --- the end ---
 
-    def close(self) -> None:
-        """Write what is not acknowledged to the spool, and close transport and spool."""
+    def close(self) -> LeftEvents | None:
+        """Write what is not acknowledged to the spool, and close transport and spool.
+
+        Returns what is left in the spool.
+        """
         self._now_s = self._clock()
         if self._spool.is_usable(self._now_s):
             self._buffer += [*self._fresh.values(), *self._unsent]
@@ -415,7 +453,11 @@ class Delivery:
             internal_error("close", error)
         self._write()
         self._delete()
-        self._spool.close()
+        writer = self._spool.close()
+        if not self._own_rows or self._spool.place is None:
+            return None
+        left = _left_here[self._spool.place, writer] = LeftEvents(self._own_rows)
+        return left
 
     def abandon(self) -> None:
         """Leave everything to the parent process, in a forked child."""
@@ -451,14 +493,17 @@ class _SpoolAccess:
                 )
             return None
 
-    def close(self) -> None:
-        """Close the file, if it is open."""
+    def close(self) -> int:
+        """Close the file, if it is open. Returns the id of its writer, 0 if there was none."""
         spool, self._spool = self._spool, None
-        if spool is not None:
-            try:
-                spool.close()
-            except Exception as error:
-                sdk_log.log("spool", f"stepstream: {error}")
+        if spool is None:
+            return 0
+        writer = spool.writer
+        try:
+            spool.close()
+        except Exception as error:
+            sdk_log.log("spool", f"stepstream: {error}")
+        return writer
 
 
 class _LeftRows:
@@ -476,19 +521,23 @@ class _LeftRows:
         """True while this process sends such rows."""
         return bool(self._writers)
 
-    def next_rows(self, now_s: float, limit: int, kept: Container[int]) -> list[Spooled]:
-        """The next rows to send, without those in ``kept``, which the transport has."""
+    def next_rows(
+        self, now_s: float, limit: int, kept: Container[int]
+    ) -> tuple[int, list[Spooled]]:
+        """A writer and the next of its rows to send, without those in ``kept``, which the transport
+        has.
+        """
         if not self._may_send(now_s):
-            return []
+            return 0, []
         writer, after = self._writers[0], self._cursor
         rows = self._spool.call(lambda spool: spool.read(limit, after, writer=writer))
         if rows:
             self._cursor = max(self._cursor, rows[-1].id)
-            return [one for one in rows if one.id not in kept]
+            return writer, [one for one in rows if one.id not in kept]
         if rows is not None and not self._under_way:
-            self._writers = self._spool.call(_next_writers) or []
+            self._writers = self._next_writers()
             self._cursor = 0
-        return []
+        return 0, []
 
     def _may_send(self, now_s: float) -> bool:
         if self._writers:
@@ -501,28 +550,36 @@ class _LeftRows:
             self._renew_at_s = now_s + RENEW_LEASE_EVERY_S
             self._cursor = self._under_way = 0
             if self._spool.place is not None and self._spool.place.exists():
-                self._writers = self._spool.call(_first_writers) or []
+                is_owner = self._spool.call(lambda spool: spool.acquire())
+                self._writers = self._next_writers() if is_owner else []
         return bool(self._writers)
+
+    def _next_writers(self) -> list[int]:
+        found = self._spool.call(_left_writers)
+        if found is None:
+            return []
+        for key in [key for key in _left_here if key[0] == self._spool.place]:
+            if key[1] not in found:
+                _left_here.pop(key).are_gone()
+        return found
 
     def sent(self) -> None:
         """A row was given to the transport."""
         self._under_way += 1
 
-    def settled(self) -> None:
-        """A row was delivered or failed."""
+    def settled(self, writer: int, reason: str) -> None:
+        """A row was delivered or, with a reason, failed."""
         self._under_way = max(0, self._under_way - 1)
+        if self._spool.place is not None and (self._spool.place, writer) in _left_here:
+            _left_here[self._spool.place, writer].settled(reason)
 
     def again(self, row: int) -> None:
         """The transport did not take a row, or gave it back."""
-        self.settled()
+        self._under_way = max(0, self._under_way - 1)
         self._cursor = min(self._cursor, row - 1)
 
 
-def _first_writers(spool: Spool) -> list[int]:
-    return _next_writers(spool) if spool.acquire() else []
-
-
-def _next_writers(spool: Spool) -> list[int]:
+def _left_writers(spool: Spool) -> list[int]:
     found = spool.left_writers()
     if not found:
         spool.release()

@@ -150,6 +150,11 @@ class Spool:
         with self._connected():
             pass
 
+    @property
+    def writer(self) -> int:
+        """The id of this sender among the writers of the file; 0 if it has written nothing."""
+        return self._writer
+
     # --- writing ---
 
     def put(self, records: Sequence[Record]) -> list[int]:

@@ -170,6 +170,41 @@ def test_the_agent_is_not_kept_waiting() -> None:
     assert made.counts == Counts(enqueued=10_000, failed=10_000, dropped=10_000)
 
 
+def test_a_burst_waits_for_the_encoder() -> None:
+    """A program that records faster than one thread encodes loses nothing: it waits for room."""
+    transport = MemoryTransport()
+
+    def slowly(record: StepRecord) -> Record:
+        time.sleep(0.0001)
+        return encode(record)
+
+    made = BackgroundSender(slowly, lambda: transport, max_events=100)
+    for number in range(2_000):
+        assert made.enqueue(record(number, phase="start" if number % 2 else "end"))
+    assert made.flush(30)
+    assert numbers(transport) == list(range(2_000))
+    assert made.counts == Counts(enqueued=2_000, delivered=2_000)
+    made.close(5)
+
+
+def test_a_stuck_encoder_delays_the_program_once() -> None:
+    """After a wait without result, events that do not fit are dropped at once."""
+    go_on = threading.Event()
+
+    def stuck(record: StepRecord) -> Record:
+        go_on.wait()
+        return encode(record)
+
+    made = BackgroundSender(stuck, MemoryTransport, max_events=10)
+    # More than one wait in a second would make this last for minutes.
+    dropped = sum(not made.enqueue(record(number)) for number in range(5_000))
+    assert dropped == 4_990
+    go_on.set()
+    assert made.flush(10)
+    assert made.counts == Counts(enqueued=10, delivered=10, dropped=4_990)
+    made.close(5)
+
+
 def test_a_transport_without_room_is_waited_for() -> None:
     """What the transport cannot take yet is offered again, in order."""
     transport = MemoryTransport(room=1)

@@ -13,6 +13,7 @@ import pytest
 from stepstream.producers.transport.background_sender import BackgroundSender, Counts
 from stepstream.producers.transport.base import Done, Record
 from stepstream.producers.transport.delivery import LATE_S, Pace, SpoolPlace
+from stepstream.producers.transport.drain import drain
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.producers.transport.spool import Spool
 from stepstream.schemas.step import Step as StepRecord
@@ -95,7 +96,7 @@ def test_events_of_an_outage_are_on_disk_and_come_back_in_order(place: SpoolPlac
     wait_until(lambda: made.counts.spooled == 50, 10, "the events are late")
     assert in_file(place) == 50
     for number in range(50, 1_000):
-        wait_until(lambda: made.counts.pending - made.counts.spooled < 90, 10, "room")
+        # Also when the queue is full: the call waits until the spool has some of it.
         assert made.enqueue(record(number, number % 3))
     wait_until(lambda: made.counts.spooled == 1_000, 10, "all are in the spool")
     assert not made.flush(0.05), "the transport does not have them"
@@ -123,6 +124,35 @@ def test_what_is_pending_at_the_end_is_sent_by_the_next_sender(place: SpoolPlace
     assert later.close(10)
     assert in_file(place) == 0
     assert later.counts == Counts(1, 1), "what others left is not counted as its own"
+
+
+def test_what_a_closed_sender_has_left_is_counted_until_it_is_sent(place: SpoolPlace) -> None:
+    """By whichever sender of the process, as events of the one that recorded them."""
+    transport = MemoryTransport(unreachable=True)
+    made = sender(transport, place)
+    for number in range(20):
+        made.enqueue(record(number))
+    made.close(0.01)
+    assert made.counts == Counts(20, pending=20, spooled=20)
+    transport.unreachable = False
+    made.enqueue(record(20))
+    wait_until(lambda: made.counts == Counts(21, 21), 20, "all are delivered")
+    made.close(5)
+
+
+def test_what_another_process_has_sent_is_no_longer_in_the_spool(place: SpoolPlace) -> None:
+    transport = MemoryTransport(unreachable=True)
+    made = sender(transport, place)
+    made.enqueue(record(0))
+    made.close(0.01)
+    assert made.counts == Counts(1, pending=1, spooled=1)
+    other = Spool(place.path, place.destination)
+    assert drain(other, MemoryTransport(), 5).delivered == 1
+    other.close()
+    transport.unreachable = False
+    made.enqueue(record(1))
+    wait_until(lambda: made.counts == Counts(2, 2), 20, "the sender sees that it is gone")
+    made.close(5)
 
 
 def test_events_for_another_destination_stay(place: SpoolPlace) -> None:

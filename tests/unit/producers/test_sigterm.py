@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.paths import ROOT
 
 PROGRAM = """
@@ -43,9 +41,12 @@ with stepstream.run("agent") as run, run.tool("search"):
 
 
 def terminated(
-    tmp_path: Path, before: str = "", after: str = "pass", settings: str = ""
+    tmp_path: Path, before: str = "", after: str = "pass", settings: str = "", output: str = ""
 ) -> tuple[int, str, dict[str, str]]:
-    """Exit code, output, and the status of each ended step of a program that gets SIGTERM."""
+    """Exit code, output, and the status of each ended step of a program that gets SIGTERM.
+
+    ``output`` is what the program prints before that.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(before=before, after=after, settings=settings)],
         cwd=tmp_path,
@@ -54,10 +55,14 @@ def terminated(
         text=True,
     )
     assert process.stdout is not None
-    with process.stdout as output:
-        assert output.readline() == "ready\n"
+    with process.stdout as stdout:
+        before_that = ""
+        while (line := stdout.readline()) != "ready\n":
+            assert line, "the program ended"
+            before_that += line
+        assert before_that == output
         process.send_signal(signal.SIGTERM)
-        text = output.read()
+        text = stdout.read()
     code = process.wait(60)
     events = json.loads((tmp_path / "events").read_text())
     return code, text, {name: status for name, phase, status in events if phase == "end"}
@@ -73,12 +78,64 @@ def test_open_runs_end_as_cancelled(tmp_path: Path) -> None:
 HANDLER = "signal.signal(signal.SIGTERM, lambda *_: (print('own'), sys.exit(7)))"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_handler_of_the_program(tmp_path: Path, when: str) -> None:
-    """It is called, whether it was set before the first step or later; its exit code stays."""
-    code, text, ended = terminated(tmp_path, **{when: HANDLER})
+def test_an_earlier_handler_is_called_afterwards(tmp_path: Path) -> None:
+    """Open runs end as cancelled first; the handler's output and exit code stay."""
+    code, text, ended = terminated(tmp_path, before=HANDLER)
+    assert (code, text) == (7, "own\n")
+    assert ended == {"agent": "cancelled", "search": "cancelled", "in thread": "cancelled"}
+
+
+def test_an_earlier_handler_that_goes_on(tmp_path: Path) -> None:
+    """The process lives on when the handler returns, and records what comes after it."""
+    before = "signal.signal(signal.SIGTERM, lambda *_: print('own', flush=True))"
+    after = """
+    signal.raise_signal(signal.SIGTERM)
+    with stepstream.run("later"):
+        pass
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+"""
+    code, text, ended = terminated(tmp_path, before=before, after=after, output="own\n")
+    assert (code, text) == (3, "")
+    assert ended["agent"] == ended["search"] == "cancelled"
+    assert ended["later"] == "ok"
+
+
+def test_a_later_handler_stays(tmp_path: Path) -> None:
+    """It replaces the SDK's; steps end by the exception of its ``sys.exit``."""
+    code, text, ended = terminated(tmp_path, after=HANDLER)
     assert (code, text) == (7, "own\n")
     assert set(ended) == {"agent", "search"}
+
+
+def test_a_handler_of_an_event_loop(tmp_path: Path) -> None:
+    """``loop.add_signal_handler`` before the first run: its callback is still called."""
+    program = """
+import asyncio, os, signal
+import stepstream
+from stepstream.producers.transport.memory import MemoryTransport
+
+transport = MemoryTransport()
+stepstream.configure(transport=transport, quiet=True)
+
+async def main():
+    done = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
+    async with stepstream.run("agent"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(done.wait(), 30)
+
+asyncio.run(main())
+print([(step.name, step.status) for step in transport.ended])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "[('agent', 'cancelled')]\n"
 
 
 def test_it_can_be_switched_off(tmp_path: Path) -> None:

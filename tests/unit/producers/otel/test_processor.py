@@ -244,6 +244,17 @@ def test_a_full_queue_drops_and_counts(world: World) -> None:
     wait_until(lambda: len(world.transport.ended) == 10, 5, "the ends that fitted")
 
 
+def test_a_burst_waits_for_the_publisher(world: World) -> None:
+    """A program that ends spans faster than one thread maps them loses none of them."""
+    world.settings = {"queue_events": 50}
+    tracer = world.provider(start_delay_s=NEVER_S).get_tracer("t")
+    for number in range(1_000):
+        tracer.start_span(str(number)).end()
+    assert world.processor.force_flush(30_000)
+    assert len(world.transport.ended) == 1_000
+    assert world.processor.dropped == 0
+
+
 def test_large_spans_are_bounded_in_bytes(world: World) -> None:
     world.settings = {"queue_bytes": 1_000_000, "max_content_bytes": 100}
     tracer = world.provider(start_delay_s=NEVER_S).get_tracer("t")
