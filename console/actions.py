@@ -54,6 +54,7 @@ class Actions:
         self._settings = settings
         self._reads = reads
         self._login = login
+        # Sending waits for Kafka's acknowledgement, which must not block the event loop.
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="act")
 
     def routes(self) -> list[BaseRoute]:
@@ -78,6 +79,7 @@ class Actions:
     def _endpoint(self, work: Work) -> Any:
         async def endpoint(request: Request) -> Response:
             require(request.scope, "act")
+            # A page of another site can make the browser send the cookie, but not this header.
             require_csrf(request.scope)
             if self._settings.console_read_only:
                 raise WebError(403, READ_ONLY, code="read_only")
@@ -129,6 +131,7 @@ class Actions:
         except WebError as error:
             # Stopping a run must not depend on the store: agents need only Kafka for it.
             can_name = error.code == "store_unavailable" and TRACE_ID.fullmatch(wanted)
+            # Without the store the run's project is unknown, so users of some projects are refused.
             if not can_name or user_of(request.scope).projects:
                 raise
             return Target(wanted)

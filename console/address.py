@@ -49,6 +49,7 @@ def publish(state_dir: Path, url: str, secret: str) -> Address:
 def read(state_dir: Path) -> Address | None:
     """The address; None where no console has ever run."""
     try:
+        # A file that cannot be read counts as none: the console writes a new one when it starts.
         stored = json.loads((state_dir / FILE_NAME).read_text())
         return Address(str(stored["url"]), str(stored["secret"]), str(stored["start"]))
     except (OSError, ValueError, TypeError, KeyError):

@@ -16,6 +16,7 @@ from stepstream.schemas.times import us_of
 COMPRESS_BYTES: Final = 1_024
 """Smaller answers fit into one packet anyway."""
 
+# Costs are decimals of the store; as text each of them would have to be parsed by the page.
 _encode: Final = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
 
 

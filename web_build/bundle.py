@@ -84,6 +84,7 @@ def _run(command: Sequence[str], otherwise: str) -> None:
 def _hash(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
+        # The name as well, with an end that no name contains: a file that was moved is a change.
         digest.update(path.relative_to(WEB).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -105,6 +106,7 @@ def install() -> None:
     if _is_current(stamp, wanted):
         return
     _run([*npm_command(), "ci"], "npm ci failed; it needs the npm registry")
+    # Last: a build that was interrupted leaves no stamp and is done again.
     stamp.write_text(wanted)
 
 

@@ -19,6 +19,7 @@ Allowed = Callable[[str], bool]
 def positions_of(event_id: str) -> dict[Place, int]:
     """The positions of an event id; those that cannot be read are left out."""
     found: dict[Place, int] = {}
+    # A browser sends back the id that it was given; another client may send megabytes.
     for part in event_id[:4_096].split(","):
         matched = _POSITION.fullmatch(part.strip())
         if matched:
@@ -80,6 +81,7 @@ class View:
             wanted = resume.get(source.place, -1)
             source.earlier, source.is_current = [], False
             self.behind += max(0, following - committed)
+            # A position that the buffer no longer has, or that Kafka never had, would leave a gap.
             if first <= wanted <= following:
                 source.position = wanted
                 continue
@@ -108,6 +110,7 @@ class View:
         _, first, _ = self._tail.bounds(source.place, source.key)
         if source.position < first:
             return True
+        # A viewer that has just opened a long run is behind by all of it, and is not lost.
         if not source.is_current:
             return False
         return len(self._tail.since(source.place, source.key, source.position)[1]) > MAX_PENDING
@@ -126,6 +129,7 @@ class View:
             following, items = self._tail.since(source.place, source.key, source.position)
             if len(items) > room:
                 items = items[:room]
+                # Go on behind the last one that was taken: the rest is taken by the next call.
                 following = items[-1].offset + 1
             else:
                 source.is_current = True

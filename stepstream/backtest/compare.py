@@ -40,9 +40,9 @@ class Agreement:
 
     same: int
     missing: tuple[AlertKey, ...]
-    """Raised then, and not found again."""
+    """Raised by the worker at the time, and not found by this evaluation."""
     extra: tuple[AlertKey, ...]
-    """Found now, and not raised then."""
+    """Found by this evaluation, and not raised by the worker at the time."""
 
     @property
     def share(self) -> float | None:
@@ -116,6 +116,7 @@ def _counted(outcome: Outcome) -> Counter[tuple[str, str]]:
 
 def _stopped(raised: Iterable[Raised], ends: Mapping[str, tuple[str, int]]) -> Iterable[Stopped]:
     """The first stop or pause of each run."""
+    # What a run did after its first stop is not known, so later ones are not counted.
     seen: set[str] = set()
     for one in raised:
         finding = one.finding

@@ -35,7 +35,7 @@ class Backtest:
     events: int
     comparison: Comparison
     agreement: Agreement
-    """Of the policies in force with the alerts that were really raised."""
+    """How far the policies in force gave the alerts that the worker had raised."""
     missing_contents: int
     """Ended steps with an input or output that was not captured."""
 
@@ -53,8 +53,7 @@ def backtest(
     """Evaluate the runs of a scope with the policies in force and with other ones.
 
     ``settings`` give the limits of a worker; ``on_progress`` is called with the number of events so
-    far. Raises ``clickhouse_connect``'s
-    errors.
+    far. Raises ``clickhouse_connect``'s errors.
     """
     limits = AssembleLimits.from_settings(settings or Settings())
     runs, steps = store.counts(client, scope)
@@ -62,12 +61,15 @@ def backtest(
     after = OfflinePipeline(candidate, prices=prices, limits=limits)
     events = 0
     for event in in_order(store.steps(client, scope)):
+        # Both in one pass: reading the steps from the store twice would take twice as long, and
+        # steps that arrive between would be seen by one of them only.
         before.event(event.trace_id, event.value, event.at_us)
         after.event(event.trace_id, event.value, event.at_us)
         events += 1
         if events % PROGRESS_EVERY == 0:
             on_progress(events)
     for pipeline in (before, after):
+        # Runs that never ended are closed by timers; log time costs nothing here.
         pipeline.finish(DAY_US)
     on_progress(events)
     ends = store.statuses(client, scope)

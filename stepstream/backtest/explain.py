@@ -44,6 +44,7 @@ def explained(policies: Iterable[Policy], owner: Owner) -> list[Explained]:
         rows += [_of_policy(rule, policy) for rule in policy.rules]
     names = {policy.name for policy in matching}
     rows += [_not_matching(policy, owner) for policy in policies if policy.name not in names]
+    # A stable sort: within those that apply, rules stay in the order of their policies.
     return sorted(rows, key=lambda row: not row.applies)
 
 
@@ -80,6 +81,7 @@ def _not_matching(policy: Policy, owner: Owner) -> Explained:
     wrong = [
         f"{name} is {given[name] or 'empty'}, it wants {pattern}"
         for name, pattern in policy.match.model_dump().items()
+        # Each field alone, so that a policy that differs in two of them names both.
         if not Match.model_validate({name: pattern}).matches(**given)
     ]
     return Explained("", "", policy.name, False, "", "", f"does not match: {'; '.join(wrong)}")

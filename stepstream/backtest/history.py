@@ -21,6 +21,7 @@ from stepstream.schemas.usage import DETAILS, TOTALLED
 Row = Mapping[str, Any]
 
 STEP_TIMES: Final = ("start_time", "end_time", "first_token_time")
+# Written by ``start_event`` and ``end_event`` themselves: one phase has them, or another form.
 _APART: Final = frozenset({"schema_version", "phase", "usage", "cost_usd", *STEP_TIMES})
 _IN_END: Final = tuple(name for name in FIELDS if name not in _APART)
 _IN_START: Final = tuple(name for name in _IN_END if FIELDS[name].in_start)

@@ -128,6 +128,7 @@ class OfflinePipeline:
         """Process the value of a step record that is appended at ``at_us``. Time passes until
         then; an event that is older than the one before is appended at that one's time.
         """
+        # The clock of a partition never goes back (docs/architecture.md, rule 4).
         at_us = max(at_us, self._now_us)
         self.wait(at_us)
         self._now_us = self._last_event_us = at_us
@@ -153,6 +154,7 @@ class OfflinePipeline:
         self.wait(self._now_us + QUIET_US)
 
     def _next_tick(self, until_us: int) -> int:
+        # Without open runs nothing is timed so finely: a weekend is one step instead of 345,600.
         if not self._ticked_us or not self._steps.runs:
             return until_us
         is_quiet = self._ticked_us - self._last_event_us > QUIET_US
@@ -188,6 +190,7 @@ class OfflinePipeline:
         value = output.value
         if value is None:
             if output.topic == "fleet":
+                # A record without a value withdraws a baseline, as a deleted key of the topic does.
                 apply_baselines(self._baselines, [_KeyValue(output.key, None)])
         elif output.topic == "findings":
             self._note_finding(value)
@@ -203,6 +206,7 @@ class OfflinePipeline:
 
     def _note_finding(self, value: bytes) -> None:
         finding = _decode_finding(value)
+        # Read now: when the run has closed, its cost at this moment is known no more.
         active = self._steps.runs.get(finding.trace_id)
         cost_nanos = 0 if active is None else active.run.cost_nanos
         steps = 0 if active is None else len(active.run.steps)

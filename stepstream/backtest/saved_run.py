@@ -96,6 +96,7 @@ def saved_run_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name:
     events = [msgspec.json.decode(event.value) for event in in_order(ordered)]
     if not events:
         raise SavedRunError("the run has no steps in the store")
+    # By text, because a subject may be None.
     expected = sorted({(row["alert"], row["subject"] or None) for row in alerts}, key=str)
     return SavedRun(
         name=name,
@@ -124,10 +125,12 @@ def _events(saved: SavedRun) -> list[Event]:
     events = []
     for number, fields in enumerate(saved.events, 1):
         value = _encode(fields)
+        # A run may have been saved long ago: how old an event is does not matter here.
         verdict = accept_value(value, timestamp_us=0, limits=ANY_TIME)
         if not isinstance(verdict, Accepted):
             raise SavedRunError(f"event {number} is not a step event: {verdict.detail}")
         step = verdict.step
+        # The summary of a run has no such time and would raise an error of validation.
         if max(step.start_time, step.end_time or 0) >= MAX_TIME_US:
             raise SavedRunError(
                 f"event {number} is not a step event: times are before {MAX_TIME_US} us (year 2096)"
@@ -164,6 +167,8 @@ def _problems(saved: SavedRun, found: Iterable[Found]) -> Iterable[str]:
         if not matching:
             yield f"{_named(expected)} was not raised"
             continue
+        # Without a subject an expectation is about every alert of the name: none is unexpected
+        # then.
         rest = [one for one in rest if one not in matching]
         if late := _too_late(expected, matching[0]):
             yield late
@@ -198,6 +203,8 @@ def _redacted(value: Any) -> Any:
         return without_secrets(value)
     if isinstance(value, dict):
         return {
+            # By name as well: an ordinary word in the attribute db_password has no form of a
+            # secret.
             name: REDACTED if isinstance(one, str) and is_secret_name(name) else _redacted(one)
             for name, one in value.items()
         }

@@ -65,6 +65,7 @@ class AskOptions:
 
     def given(self) -> dict[str, Any]:
         """The options that were given."""
+        # Only what was given: each question has its own defaults.
         names = ("by", "since", "until", "project", "environment", "agent", "limit")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -140,6 +141,8 @@ def _cost_check(
     provider = like(given.get("provider", "*"))
     try:
         with (
+            # Exports from spreadsheets begin with a byte order mark, which would be a part of the
+            # first heading.
             file.open(newline="", encoding="utf-8-sig") as lines,
             queries.store(settings) as client,
         ):
@@ -157,6 +160,7 @@ def _given(asked: Question, words: Sequence[str], options: Mapping[str, Any]) ->
     for word in words:
         name, equals, value = word.partition("=")
         free = [place for place in places if place not in found]
+        # A text with = in it, such as a=b in a search, is a value while a place is free.
         if equals and (name in names or not free):
             found[name] = value
         elif free:

@@ -84,7 +84,7 @@ def backtest(
         like(runs.environment or "*"),
         like(runs.agent or "*"),
     )
-    _refuse_cut(settings, scope.since, now)
+    _note_retention(settings, scope.since, now)
     with queries.store(settings) as client, _progress() as on_progress:
         found = evaluate(
             client,
@@ -101,9 +101,10 @@ def backtest(
         _print_report(found)
 
 
-def _refuse_cut(settings: Settings, since: datetime, now: datetime) -> None:
+def _note_retention(settings: Settings, since: datetime, now: datetime) -> None:
     kept = settings.steps_retention_days
     days = (now - since).total_seconds() / 86_400
+    # Only noted: runs before that are evaluated with the steps that are left.
     if days > kept:
         remark(
             f"steps are kept for {kept} days (steps_retention_days): runs before that are missing "
@@ -121,6 +122,7 @@ def _print_report(found: Backtest) -> None:
         f"{format_number_of(found.runs, 'run')} with {format_number_of(found.steps, 'step')}, "
         f"{format_time(us_of(scope.since))} to {format_time(us_of(scope.until))}"
     )
+    # Of both: an alert that the new policy no longer raises has a row with 0.
     names = sorted({*result.before, *result.after})
     rows = [
         (name, severity, result.before[name, severity], result.after[name, severity])
@@ -150,6 +152,7 @@ def _print_alerts(title: str, alerts: Sequence[Any]) -> None:
     from stepstream.schemas.alert_text import sentence
 
     for alert in alerts[:SHOWN]:
+        # Alerts over many runs have no run, those over a project no agent.
         about = alert.trace_id[:8] or alert.agent or alert.project
         echo(
             f"{title}: {format_time(alert.opened_at)} {alert.severity} {alert.alert} {about}: "
@@ -209,6 +212,7 @@ def _report(found: Backtest) -> dict[str, Any]:
 @contextmanager
 def _progress() -> Iterator[Callable[[int], None]]:
     """A count of events on stderr if that is a terminal."""
+    # In a file or a pipe each change would be a line of its own.
     if not sys.stderr.isatty():
         yield lambda _events: None
         return

@@ -56,6 +56,7 @@ def add(
     """
     from stepstream.common.web.credentials import CredentialsError, new_credential, save, token_of
 
+    # The secret is not in the file, only its hash: it can be printed only now.
     file, table = table_of(settings)
     scopes: Any = scope
     try:
@@ -114,6 +115,7 @@ def table_of(settings: Settings) -> tuple[Path, Any]:
     from stepstream.common.web.credentials import Credentials, CredentialsError, load
     from stepstream.local.embedded.access import CREDENTIALS_FILE
 
+    # Without the setting, the file of the embedded store: its users are the same ones.
     given = settings.credentials_file
     file = Path(given).expanduser() if given else data_dir(settings) / CREDENTIALS_FILE
     try:

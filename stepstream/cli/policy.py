@@ -134,6 +134,7 @@ def run_tests(
         raise errors.Failure(
             f"no saved runs in {', '.join(map(str, files))}: `stepstream incident save` writes them"
         )
+    # Policies may be in the same folder as the saved runs: a repository has both.
     policies, prices = _split(read_all([*others, *(policy or ())], _NOT_TESTED))
     results = []
     for file, saved in saved_runs:
@@ -177,6 +178,7 @@ def _result(file: Path, result: Tested) -> dict[str, Any]:
 
     return {
         "file": str(file),
+        # The field's name in JSON is older than the term and stays.
         "incident": result.saved.name,
         "passed": not result.problems,
         "problems": list(result.problems),
@@ -211,6 +213,7 @@ def in_effect(settings: Settings) -> tuple[list[Policy], PriceBook]:
 
     require_kafka(settings)
     stored = DocumentSet()
+    # A document that this release cannot read must not hide the others.
     for key, record in documents.in_force(settings).items():
         try:
             stored.apply(key.encode(), record.value)

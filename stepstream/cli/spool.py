@@ -91,6 +91,7 @@ def drain(
     spool = place.open()
     try:
         if all_destinations:
+            # First, so that this destination has all events when the transport is opened.
             spool.take_all()
         transport = new_transport(settings)
         try:
@@ -101,6 +102,7 @@ def drain(
     finally:
         spool.close()
     left = {one.destination: one.left for one in destinations}
+    # The status was read after sending: what programs have added meanwhile counts as left.
     here = left.pop(place.destination, 0)
     elsewhere = sum(left.values())
     echo(f"{report.delivered:,} events sent")
@@ -135,6 +137,7 @@ def _lines(found: SpoolStatus) -> list[str]:
     if not found.events:
         lines.append("no events")
     else:
+        # Whole seconds: the units below are of no use here. The clock may have been set back.
         age_us = max(0, time.time_ns() // 1_000 - found.oldest_us) // 1_000_000 * 1_000_000
         lines.append(
             f"{found.events:,} events of {found.runs:,} runs, "

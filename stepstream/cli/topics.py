@@ -57,5 +57,6 @@ def _print(reports: Sequence[TopicReport], format: Format) -> None:
         leave=("replicas", "partitions"),
         keep=("state", "differences"),
     )
+    # After the table: the other topics were created, and the reader has to know which.
     if refused := [one.refused for one in reports if one.refused]:
         raise errors.Failure("\n".join(refused))

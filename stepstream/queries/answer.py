@@ -34,6 +34,7 @@ class Answer:
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
+        # strict: columns of different lengths would be a defect of the query, not of the data.
         return list(zip(*self.data.values(), strict=True))
 
     def records(self) -> list[Record]:

@@ -61,6 +61,7 @@ def prepared(rows: Rows, question: str, given: Values, now: datetime) -> Prepare
     """The question with checked parameters and the whole id of the run that it is about."""
     asked = find(question)
     values = values_of(asked.parameters, given, now)
+    # A query about a run reads its own day and project only, so these are looked up first.
     for parameter in asked.parameters:
         if parameter.kind == "run" and values[parameter.name]:
             values = {**values, **run_values(parameter.name, values[parameter.name], rows)}

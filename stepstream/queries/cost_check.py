@@ -65,6 +65,7 @@ def _billed_rows(reader: csv.DictReader[str]) -> list[Billed]:
     )
     found = []
     for row in reader:
+        # Before anything is added up: the rows of a larger file would fill the memory.
         if reader.line_num > MAX_ROWS:
             raise QuestionError(f"the file has more than {MAX_ROWS:,} lines: split it by month")
         if any(row.values()):
@@ -117,6 +118,7 @@ def compared(billed: Sequence[Billed], ours: Sequence[Record]) -> list[Record]:
 
     def row(day: date, model: str) -> Record:
         return sums.setdefault(
+            # Providers bill gpt-4o-2024-08-06, agents call gpt-4o: both are one row.
             (day, plain_model(model)),
             {"day": day, "model": plain_model(model), "billed_usd": Decimal(0),
              "our_usd": Decimal(0), "steps": 0, "unpriced_steps": 0},

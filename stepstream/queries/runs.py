@@ -29,6 +29,7 @@ FILTERS: Final = (
     Parameter("min_cost", "number", "Only runs that cost at least so many dollars.", 0),
     Parameter("min_seconds", "number", "Only runs that took at least so long.", 0),
 )
+# The value becomes an identifier of the query, so only names of this list are accepted.
 SORT: Final = Parameter(
     "sort",
     "choice",
@@ -86,6 +87,7 @@ RUN_COLUMNS: Final = {
     "findings": "findings about the run",
 }
 
+# The id makes the order total: pages read with OFFSET then repeat and skip no run.
 _RUNS: Final = f"""
 SELECT {", ".join(RUN_COLUMNS)}
 FROM runs
@@ -95,6 +97,7 @@ LIMIT {{limit:UInt64}} OFFSET {{offset:UInt64}}"""
 
 _LISTED: Final = ", ".join(f"('{name}', toString({name}))" for name in FACETS)
 
+# One pass for all properties: a query for each would read the same rows eleven times.
 _FACETS: Final = f"""
 SELECT pair.1 AS facet, pair.2 AS value, count() AS runs
 FROM
@@ -136,6 +139,7 @@ STEP_COLUMNS: Final = {
     "documents": "number of documents",
 }
 
+# Without contents: those of 50,000 steps may be gigabytes; the page reads them step by step.
 _STEPS: Final = """
 SELECT step_id, parent_step_id, kind, name, agent, tool, model,
     toUnixTimestamp64Micro(start_time) AS start_us, duration_us,

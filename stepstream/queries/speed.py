@@ -29,8 +29,8 @@ SELECT step_id, parent_step_id, kind, name, tool, model,
 FROM trace(id = {run:String})
 WHERE status != 'running'"""
 
-# Steps: whole days would be too many to sort, so quantiles of tokens come from the model calls of
-# the window alone, and those of runs from the runs.
+# Quantiles need every value, and there are too many steps to sort those of whole days: durations
+# and costs come from the runs, times to the first token from the streamed model calls alone.
 _PERCENTILES: Final = f"""
 SELECT runs.agent AS agent, runs.agent_version AS agent_version, runs, errors / runs AS error_rate,
     times[1] AS p50_duration_us, times[2] AS p95_duration_us, times[3] AS p99_duration_us,
@@ -89,6 +89,7 @@ def _with_intervals(found: list[Record], values: Values, rows: Rows) -> list[Rec
 def _compared(row: Record) -> Record:
     old = Sample(row["old_runs"], row["old_value"], row["old_variance"])
     new = Sample(row["new_runs"], row["new_value"], row["new_variance"])
+    # A rate of few runs is not normally distributed: its interval has a formula of its own.
     interval_of = rate_difference if row["measure"] == "error rate" else mean_difference
     interval = interval_of(old, new)
     return {
@@ -124,6 +125,7 @@ def _on_path(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
                 "tool": step["tool"],
                 "model": step["model"],
                 "own_us": part.own_us,
+                # A run of one step without duration has no time to divide.
                 "share": part.own_us / max(1, whole),
                 "duration_us": step["end_us"] - step["start_us"],
                 "start_us": step["start_us"],
@@ -168,6 +170,7 @@ def _percentiles_sentence(answer: Answer) -> str:
 
 def _compared_sentence(answer: Answer) -> str:
     rows = answer.records()
+    # Every measure has the same runs, so the first row has the numbers for all.
     if not rows or not min(rows[0]["old_runs"], rows[0]["new_runs"]):
         return "There are no closed runs of one of these versions in this time."
     clear = [row for row in rows if row["is_clear"]]

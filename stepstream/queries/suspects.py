@@ -10,6 +10,7 @@ from stepstream.queries.answer import Answer, Record
 from stepstream.queries.parameters import RUN, Unanswerable, limit
 from stepstream.queries.question import Question, Rows, Values
 
+# A line or two on a page; the step itself has the whole text.
 EXCERPT: Final = 500
 
 _STEPS: Final = f"""
@@ -27,6 +28,7 @@ def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
     if not steps:
         raise Unanswerable(f"run {values['run'][:8]} has no ended step yet")
     known = {step["step_id"]: step for step in steps}
+    # The input of the root: what the run was asked to do.
     question = next((step["question"] for step in steps if step["question"]), "")
     found = suspects(question, [_blame_step(step) for step in steps], values["limit"])
     return [
@@ -67,6 +69,7 @@ def _sentence(answer: Answer) -> str:
     first = answer.records()[0]
     return (
         f"Most likely {first['name']} ({first['step_id'][:8]}): {first['evidence'][0]}. "
+        # The recall of three suspects on Who&When is 0.75 and 0.45 (benchmarks/attribution.py).
         "Of failed runs that people annotated, three suspects contain the cause in two of three."
     )
 

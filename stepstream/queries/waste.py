@@ -22,6 +22,7 @@ _LOOPING: Final = f"""
     WHERE rule IN ({_RULES}) AND NOT withdrawn AND time >= {{since:DateTime64(6, 'UTC')}}
         AND {OWNED}"""
 
+# 1e-9, the smallest cost, instead of 0: a window without costs has shares of 0, not NaN.
 _WASTE: Final = f"""
 WITH
     looping AS ({_LOOPING})
@@ -63,6 +64,7 @@ GROUP BY trace_id, agent, task, subject
 ORDER BY times DESC, time DESC, trace_id
 LIMIT {{limit:UInt64}}"""
 
+# From hourly sums: the window is widened to whole hours, as the column `steps` states.
 _UNPRICED: Final = f"""
 SELECT provider, model, sum(steps) AS steps, sum(unpriced_steps) AS unpriced_steps,
     unpriced_steps / steps AS share, sum(input_tokens) AS input_tokens,
