@@ -52,8 +52,8 @@ PARALLEL_SHARE: Final = 0.3
 RETRIEVAL_SHARE: Final = 0.25
 SUB_AGENT_SHARE: Final = 0.15
 
+# Seconds since the run began, and the event; its own times are microseconds since then.
 Timed = tuple[float, Step]
-"""Seconds since the run began, and the event; its own times are microseconds since then."""
 
 
 class TextPool:

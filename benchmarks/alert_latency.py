@@ -44,17 +44,17 @@ STOPPED: Final = "stopped-agent"
 LIGHT_EVENTS_PER_S: Final = 200
 PROBES_PER_S: Final = 8.0
 STOPS_PER_S: Final = 1.5
+# How long before its last event a probe's run begins.
 FIRST_S: Final = 0.3
-"""How long before its last event a probe's run begins."""
 WARM_S: Final = 4.0
 SETTLE_S: Final = 5.0
 FULL_EVENTS: Final = 300_000
 TRIALS: Final = 4
 TRIAL_S: Final = 16.0
+# A second for a growing trajectory, as much for the sink, and as much again.
 KEPT_UP_S: Final = 3.5
-"""A second for a growing trajectory, as much for the sink, and as much again."""
+# The store merges for a while what came in at the maximum.
 MERGES_S: Final = 20.0
-"""The store merges for a while what came in at the maximum."""
 SHARES: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 GOALS: Final = {
     ("subscriber", "p50"): 60.0,

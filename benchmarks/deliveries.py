@@ -39,8 +39,8 @@ from stepstream.schemas.topics import topic
 from tests.support.receiver import Call, receiver
 
 SUBSCRIPTIONS: Final = 1_000
+# So many of them want every critical alert.
 CRITICAL: Final = 2
-"""So many of them want every critical alert."""
 ALERTS_PER_S: Final = 200.0
 SETTLE_S: Final = 60.0
 SLOW_S: Final = 0.3

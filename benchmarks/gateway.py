@@ -41,14 +41,13 @@ from stepstream.sinks.clickhouse import connect
 PARTS: Final = ("mapping", "alone", "outage", "pipeline", "peers")
 STEADY_SPANS_PER_S: Final = 10_000
 OVERLOAD: Final = 5
+# Spans found by SQL are counted so long after the last one was sent.
 AFTER_S: Final = 60.0
-"""Spans found by SQL are counted so long after the last one was sent."""
 OUTAGE_S: Final = 30.0
 AGENT_SPANS_PER_S: Final = 40
+# The exporter's time for a batch with all its attempts: its default of 10 s is shorter than the
+# outage.
 AGENT_TIMEOUT_S: Final = 120.0
-"""The exporter's time for a batch with all its attempts: its default of 10 s is shorter than the
-outage.
-"""
 FORMS: Final = {PROTOBUF: "protobuf", JSON: "JSON"}
 _FOUND: Final = (
     "SELECT session_id, count() FROM steps WHERE startsWith(session_id, 'batch-') "

@@ -17,8 +17,8 @@ from benchmarks.machine import load_average, machine_facts
 from stepstream.admin.versions import package_versions
 
 NOT_INSTALLED: Final = "not installed"
+# A load average above this before a benchmark begins is noted with its result.
 BUSY: Final = 0.5
-"""A load average above this before a benchmark begins is noted with its result."""
 
 
 @dataclass(frozen=True)

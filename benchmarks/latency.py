@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.harness import percentile
 
+# Moments and revisions of a run's trajectories, in order of arrival.
 Arrivals = Sequence[Sequence[float]]
-"""Moments and revisions of a run's trajectories, in order of arrival."""
 
 
 @dataclass(slots=True)

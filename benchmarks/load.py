@@ -26,8 +26,8 @@ from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.step import Step
 
 SURVEYED_RUNS: Final = 100
+# How much faster runs arrive until `open_runs` have.
 RUSH: Final = 20
-"""How much faster runs arrive until ``open_runs`` have."""
 
 
 @dataclass(frozen=True, slots=True)

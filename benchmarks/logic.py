@@ -38,8 +38,8 @@ from stepstream.stream.shell.gc_tuning import relax_collector
 
 CHUNK: Final = 500
 APPEND_RATE: Final = 40_000
+# Seconds of the log that are played before it counts: until then no run has closed.
 WARM_S: Final = 2.5
-"""Seconds of the log that are played before it counts: until then no run has closed."""
 GOAL_US: Final = 12.0
 
 _DETECTORS: Final = [

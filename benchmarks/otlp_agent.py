@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from benchmarks.child import Answer, serve
 
+# The queue of the batch processor, by default: what does not fit is dropped.
 QUEUE_SPANS = 2_048
-"""The queue of the batch processor, by default: what does not fit is dropped."""
 
 
 def emit(url: str, seconds: float, spans_per_s: float, timeout_s: float) -> Answer:

@@ -13,13 +13,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.support.otlp import json_pairs, pairs
 
+# Spans of a body: the batch size of OpenTelemetry's SDKs.
 SPANS: Final = 512
-"""Spans of a body: the batch size of OpenTelemetry's SDKs."""
 TRACE_SPANS: Final = 16
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
+# Bodies that are encoded; all others are copies with other ids and times.
 TEMPLATES: Final = 4
-"""Bodies that are encoded; all others are copies with other ids and times."""
 _BATCH: Final = "batch-00000000"
 _WORDS: Final = (
     "order", "refund", "customer", "invoice", "delivery", "address", "search", "result", "policy",
@@ -131,8 +131,8 @@ class _Template:
         return bytes(made)
 
 
+# When the last span of a template ends; 19 digits, as all times of this century.
 _LAST_NS: Final = 1_790_000_000_000_000_000
-"""When the last span of a template ends; 19 digits, as all times of this century."""
 
 
 def _text(chance: random.Random, words: int) -> str:

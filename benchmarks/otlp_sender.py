@@ -17,9 +17,8 @@ import uvloop
 from benchmarks.child import Answer, Child, Handler, serve
 from benchmarks.otlp_load import SPANS, Body, OtlpLoad
 
+# Of so many requests one waits for `100 Continue`, so that a refusal can come before its body.
 PROBE_EVERY: Final = 4
-"""Of so many requests one waits for ``100 Continue``, so that a refusal can come before its body.
-"""
 REFUSED: Final = ("429", "503")
 
 

@@ -39,8 +39,8 @@ EVENTS: Final = {False: 400_000, True: 40_000}
 GOALS_MS: Final = {3_000_000: 100.0, 30_000_000: 1_000.0}
 REPEATS: Final = 5
 BATCH: Final = 20_000
+# Questions that read texts: their time is reported without a goal.
 LARGE: Final = frozenset({"search"})
-"""Questions that read texts: their time is reported without a goal."""
 
 # As trajectories would be: one row a run, with what the questions read.
 RUNS: Final = """

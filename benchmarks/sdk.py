@@ -45,8 +45,8 @@ import os
 os._exit(0)
 """
 
+# What was called of the values, which is nothing when all is well.
 called: Final[list[str]] = []
-"""What was called of the values, which is nothing when all is well."""
 
 
 class Blocks:

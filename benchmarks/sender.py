@@ -17,10 +17,10 @@ from stepstream.schemas.step import RECORD_HEADERS
 
 BEAT_S: Final = 0.002
 LOAD_TIMEOUT_S: Final = 900.0
+# Runs so long that none ends, and enough records to be several batches of each partition.
 TRICKLE: Final = LoadSpec(
     events=2_400, open_runs=32, fewest_steps=300, median_steps=300, most_steps=300, seed=7
 )
-"""Runs so long that none ends, and enough records to be several batches of each partition."""
 TRICKLE_S: Final = 4.0
 
 

@@ -23,8 +23,8 @@ from benchmarks.load import LoadSpec
 from benchmarks.machine import pss_bytes
 
 MIB: Final = 1 << 20
+# What one generation of the window of steps holds at most.
 KEYS: Final = 1_000_000
-"""What one generation of the window of steps holds at most."""
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:

@@ -28,8 +28,8 @@ from stepstream.sinks.clickhouse import connect
 
 WATCHED: Final = ("worker", "sink")
 SAMPLE_S: Final = 10.0
+# Of the steady time: until then caches and what is kept for a minute fill up.
 WARM_UP_SHARE: Final = 0.25
-"""Of the steady time: until then caches and what is kept for a minute fill up."""
 GOAL_GROWTH: Final = 0.05
 BACKLOG: Final = 400_000
 QUICK_BACKLOG: Final = 20_000

@@ -10,8 +10,8 @@ from functools import wraps
 from time import perf_counter_ns
 from typing import Any
 
+# A module, class or object, and the name of a function in it.
 Place = tuple[Any, str]
-"""A module, class or object, and the name of a function in it."""
 
 CALIBRATION_CALLS = 50_000
 

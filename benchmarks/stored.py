@@ -9,11 +9,11 @@ from clickhouse_connect.driver.client import Client
 
 from benchmarks.child import ChildFailed
 
+# Steps that have ended and are there.
 STEPS: Final = "SELECT count() FROM steps_raw"
-"""Steps that have ended and are there."""
 
+# Records that trajectories contain: a revision counts them.
 EVENTS: Final = "SELECT sum(intDiv(revision, 2)) FROM runs"
-"""Records that trajectories contain: a revision counts them."""
 
 SETTLE_S: Final = 300.0
 _PAUSE_S: Final = 0.1

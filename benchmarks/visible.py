@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
+# Moment of sending, partition and offset of a record that ends a step.
 Sample = Sequence[float]
-"""Moment of sending, partition and offset of a record that ends a step."""
 
 
 @dataclass(slots=True)

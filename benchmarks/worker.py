@@ -29,13 +29,13 @@ from stepstream.admin import groups, topics
 from stepstream.schemas.settings import Settings
 
 APPEND_RATE: Final = 40_000
+# Stock faust is given this much less to read.
 STOCK_SHARE: Final = 5
-"""Stock faust is given this much less to read."""
+# Latency is measured on runs whose trace_id begins so: one in sixteen.
 SAMPLED: Final = "0"
-"""Latency is measured on runs whose trace_id begins so: one in sixteen."""
 WARM_S: Final = 2.5
+# An answer costs the worker a third of a millisecond.
 POLL_S: Final = 0.05
-"""An answer costs the worker a third of a millisecond."""
 LATENCY_SHARES: Final = (0.1, 0.5, 0.9)
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 from stepstream.schemas.accept import truncated
 from stepstream.schemas.step import StepEvent
 
+# Inputs and outputs are cut to what the SDK sends by default.
 MAX_CONTENT_BYTES: Final = 16_384
-"""Inputs and outputs are cut to what the SDK sends by default."""
 
 
 class MissingData(Exception):

@@ -15,8 +15,8 @@ from typing import Any, Final
 from benchmarks.cases import case_files, content, data_folder, read_json
 from stepstream.schemas.step import StepEvent
 
+# 2025-01-01 12:00 UTC; runs follow each other by ten minutes.
 FIRST_RUN_US: Final = 1_735_732_800_000_000
-"""2025-01-01 12:00 UTC; runs follow each other by ten minutes."""
 BETWEEN_RUNS_US: Final = 600_000_000
 USER_US: Final = 5_000_000
 MODEL_US: Final = 1_500_000

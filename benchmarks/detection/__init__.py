@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+# What each part measures, by the name of its module.
 PARTS: Final[dict[str, str]] = {
     "cost": "runs that cost far more than usual, found while they are still going (trail_gaia)",
     "hidden": "hidden tool errors in any wording, errors not retried, wrong arguments (tau_bench)",
@@ -28,4 +29,3 @@ PARTS: Final[dict[str, str]] = {
     "contents_cost": "microseconds that reading contents costs per ended step",
     "series": "spikes, drifts and shifts in 30 days of cost and latency (azure_llm, mooncake)",
 }
-"""What each part measures, by the name of its module."""

@@ -29,12 +29,12 @@ from stepstream.stream.core.records import LogRecord
 
 BETWEEN_RUNS_US: Final = MINUTE_US
 MAX_ALERTS: Final = 60.0
+# Per 1,000 clean runs, over all sources together.
 MAX_ERRORS: Final = 5.0
-"""Per 1,000 clean runs, over all sources together."""
 SEVERE: Final = frozenset({"error", "critical"})
 
+# Alerts that were opened, by rule and severity.
 Opened = Counter[tuple[str, str]]
-"""Alerts that were opened, by rule and severity."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(AlertStruct).decode

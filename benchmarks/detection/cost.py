@@ -184,8 +184,8 @@ def _case(replayed: Replayed, summary: RunSummaryStruct) -> Case:
 
 # -- when each method reports a run --
 
+# For each case, when it was reported; None where it was not.
 Found = Sequence[int | None]
-"""For each case, when it was reported; None where it was not."""
 
 
 def left_out(cases: Sequence[Case], **change: Any) -> list[int | None]:

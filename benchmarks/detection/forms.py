@@ -506,6 +506,9 @@ FOURTH: Final[tuple[Made, ...]] = (
 )  # fmt: skip
 
 
+# What was found in each list when it was new. Lists 5 to 7 were all written by an author who had
+# not read the detector. Each was measured once, before its failures were examined and after the
+# problems of the earlier lists were fixed.
 AT_FIRST: Final = {
     "first list": Confusion(36, 3, 1, 23),
     "second list": Confusion(21, 5, 3, 11),
@@ -515,10 +518,6 @@ AT_FIRST: Final = {
     "list 6": Confusion(55, 19, 8, 38),
     "list 7": Confusion(53, 19, 8, 33),
 }
-"""What was found in each list when it was new. Lists 5 to 7 were all written by an author who had
-not read the detector. Each was measured once, before its failures were examined and after the
-problems of the earlier lists were fixed.
-"""
 _CASES: Final = Path(__file__).with_name("cases") / "outputs.jsonl"
 
 

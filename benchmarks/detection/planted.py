@@ -23,17 +23,13 @@ from benchmarks.cases import data_folder
 
 DAYS: Final = 30
 BUSY: Final = (20.0, 500.0)
+# Runs an hour. With a handful of runs, chance alone makes some hours five times as expensive as
+# others, so sparse agents are reported separately.
 SPARSE: Final = (2.0, 20.0)
-"""Runs an hour.
-
-With a handful of runs, chance alone makes some hours five times as expensive as others, so sparse
-agents are reported separately.
-"""
 FACTORS: Final = (2.0, 5.0, 10.0)
 SPIKES_EACH: Final = 2
+# Hours between planted spikes, so that one does not hide in what was learnt from the one before.
 APART_H: Final = 30
-"""Hours between planted spikes, so that one does not hide in what was learnt from the one
-before."""
 
 SHIFT: Final = 4.0
 SHIFT_DAY: Final = 15

@@ -97,8 +97,8 @@ class Confusion:
         )
 
 
+# The columns of `Confusion.row`.
 ROW: Final = ("recall", "precision", "F1", "false alarms per 100")
-"""The columns of ``Confusion.row``."""
 
 
 def share_text(hits: int, of: int) -> str:

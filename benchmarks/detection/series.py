@@ -36,15 +36,15 @@ from stepstream.schemas.times import HOUR_US
 from stepstream.schemas.usage import TokenUsageStruct
 from stepstream.stream.usage.detectors.spike_model import LEARN_WINDOWS, SpikeModel
 
+# Saturday, 2024-12-28, 00:00 UTC.
 START_US: Final = 1_735_689_600_000_000 - 4 * 24 * HOUR_US
-"""Saturday, 2024-12-28, 00:00 UTC."""
 
 AGENTS: Final = 24
 SPARSE_AGENTS: Final = 12
 QUICK_SHARE: Final = 6
+# For two days after a shift of level an alarm about it is true; from then on it must be the new
+# normal.
 SHIFT_KNOWN_H: Final = 48
-"""For two days after a shift of level an alarm about it is true; from then on it must be the
-new normal."""
 
 PREFILL_US_PER_TOKEN: Final = 200
 DECODE_US_PER_TOKEN: Final = 20_000
@@ -52,8 +52,8 @@ DECODE_US_PER_TOKEN: Final = 20_000
 
 # -- methods --
 
+# For each window, whether it is a spike by what came before it.
 Method = Callable[[Sequence[Window]], list[bool]]
-"""For each window, whether it is a spike by what came before it."""
 
 
 def ours(windows: Sequence[Window]) -> list[bool]:
@@ -177,8 +177,8 @@ SORTS: Final = (
 )
 STRONG_SWING: Final = 0.5
 PEAK_HOURS: Final = range(12, 19)
+# The month begins on a Saturday.
 FIRST_WEEKDAY: Final = 2
-"""The month begins on a Saturday."""
 
 KINDS: Final = ("2x", "5x", "10x", "shift")
 

@@ -23,14 +23,14 @@ ALERTS: Final = {
     "repetition": ("loop", "repetition"),
 }
 LEAST_PRECISION: Final = {"tool_error_ignored": 0.8, "repetition": 0.7}
+# What was found in each list when it was new; the second list after the problems of the first were
+# fixed.
 AT_FIRST: Final = {
     (1, "tool_error_ignored"): Confusion(10, 0, 2, 10),
     (1, "repetition"): Confusion(8, 0, 6, 8),
     (2, "tool_error_ignored"): Confusion(4, 1, 1, 5),
     (2, "repetition"): Confusion(5, 0, 2, 6),
 }
-"""What was found in each list when it was new; the second list after the problems of the first were
-fixed."""
 _CASES: Final = Path(__file__).with_name("cases") / "runs.jsonl"
 
 

@@ -28,8 +28,8 @@ SIMILARITIES: Final = (0.5, 0.6, 0.7)
 OVERLAPS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 MIN_OVERLAPS: Final = (0.0, 0.1, 0.2, 0.3)
 
+# For each setting, whether each run is reported.
 Reports = dict[Any, list[bool]]
-"""For each setting, whether each run is reported."""
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ from tests.chaos.faults import Mix
 from tests.support.processes import Process
 
 RESTART_S = 0.3
+# Exit codes of SIGSEGV, SIGABRT, SIGILL, SIGBUS and SIGFPE: never excused.
 NATIVE_CRASHES = frozenset({-11, -6, -4, -7, -8})
-"""Exit codes of SIGSEGV, SIGABRT, SIGILL, SIGBUS and SIGFPE: never excused."""
 
 
 @dataclass(frozen=True)

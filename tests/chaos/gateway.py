@@ -32,8 +32,8 @@ from tests.support.processes import Process, wait_until
 SENDERS: Final = 4
 SPANS: Final = 100
 RETRIED: Final = frozenset({429, 503})
+# An exporter waits no longer for an answer.
 GIVE_UP_S: Final = 10.0
-"""An exporter waits no longer for an answer."""
 
 
 @dataclass

@@ -49,11 +49,11 @@ from tests.support.processes import worker
 
 log = logging.getLogger("chaos")
 
+# Time from the plan to its first record.
 START_S = 3.0
-"""Time from the plan to its first record."""
 
+# How long to wait, after everything expected has arrived, for what was not expected.
 LINGER_S = 3.0
-"""How long to wait, after everything expected has arrived, for what was not expected."""
 
 
 class Verifier(Protocol):

@@ -29,8 +29,8 @@ PUNCTUAL_LIMIT_S = 6
 SLOW_LIMIT_S = 3
 ROOTLESS_IDLE_S = 8
 
+# Rules over baselines. They are switched off here: their findings depend on how fast runs were.
 SPIKES = ("run_cost_spike", "run_tokens_spike", "run_steps_spike", "run_duration_spike")
-"""Rules over baselines. They are switched off here: their findings depend on how fast runs were."""
 
 POLICIES = (
     {

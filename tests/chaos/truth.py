@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 LIVE_WITHIN_US = 60_000_000
 
+# Step and phase.
 Record = tuple[str, str]
-"""Step and phase."""
 
 
 @dataclass

@@ -13,8 +13,8 @@ from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import RunTruth, Truth
 
+# Project, agent, minute (unix microseconds).
 Place = tuple[str, str, int]
-"""Project, agent, minute (unix microseconds)."""
 
 
 class WindowVerifier:

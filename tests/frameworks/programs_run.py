@@ -13,8 +13,8 @@ import pytest
 from tests.support.paths import ROOT
 
 PROGRAMS = ROOT / "tests" / "frameworks" / "programs"
+# Environment variable: the interpreter of the environment that has the frameworks.
 PYTHON = "STEPSTREAM_FRAMEWORKS_PYTHON"
-"""Environment variable: the interpreter of the environment that has the frameworks."""
 
 
 def node_environment() -> dict[str, str]:

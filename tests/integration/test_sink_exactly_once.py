@@ -31,10 +31,9 @@ def settings(
     )
 
 
+# Before the intent is committed, after it, before the insert, after it, and before the offset is
+# committed.
 POINTS = ("planned steps", "intent steps", "insert steps_raw", "inserted steps_raw", "stored steps")
-"""Before the intent is committed, after it, before the insert, after it, and before the offset is
-committed.
-"""
 
 
 def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings: Settings) -> None:

@@ -15,8 +15,8 @@ from stepstream.sinks.clickhouse.reconcile import reconcile
 from stepstream.sinks.clickhouse.schema import Migration, migrations
 from tests.support.paths import GOLDEN
 
+# The schema as version 0.1.0 released it.
 OLD = GOLDEN / "store-v4"
-"""The schema as version 0.1.0 released it."""
 
 ROWS = (
     "INSERT INTO steps_raw (trace_id, step_id, kind, name, project, start_time, end_time, "

@@ -22,8 +22,8 @@ from tests.support.worker_world import World, now_us, step, trace
 STATES = json.loads((GOLDEN / "state-v1.json").read_text())
 OPEN, CLOSED = "a1" * 16, "c1" * 16
 LONG = "1000000000s"
+# After a time in which nothing was read, timers give producers ten seconds.
 CATCH_UP_S = 30
-"""After a time in which nothing was read, timers give producers ten seconds."""
 
 
 @pytest.fixture

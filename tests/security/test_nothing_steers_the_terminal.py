@@ -71,8 +71,8 @@ HOSTILE: Final = (
     "\x1b=1+1",
 )  # fmt: skip
 ALL: Final = "".join(HOSTILE)
+# What rich writes for styles that are ours.
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
-"""What rich writes for styles that are ours."""
 LINKS: Final = "\x1b]8"
 
 
@@ -309,6 +309,8 @@ def planted_struct(kind: Any, text: str) -> Any:
     return kind(**given | {name: "delivered" for name in ("state",) if name in given})
 
 
+# Commands that show data of others. `test_every_command_is_tested_or_shows_no_data_of_others`
+# lists the rest.
 SHOWING: Final = (
     ["runs"], ["trace", TRACE], ["trace", "--last", "--contents", "--width", "100"], ["sql",
     "SELECT 1"],
@@ -319,8 +321,6 @@ SHOWING: Final = (
     "show", "3"],
     ["subscriptions", "list"], ["subscriptions", "deliveries"], ["get"], ["get", "policy"],
 )  # fmt: skip
-"""Commands that show data of others. ``test_every_command_is_tested_or_shows_no_data_of_others``
-lists the rest."""
 
 
 def ran(

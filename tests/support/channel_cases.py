@@ -163,6 +163,7 @@ CASES = {
 }
 
 
+# Options of the channels that have tests of their own.
 WITHOUT_HTTP: dict[str, dict[str, Any]] = {
     "email": {
         "host": "mail.example",
@@ -173,15 +174,14 @@ WITHOUT_HTTP: dict[str, dict[str, Any]] = {
     },
     "command": {"argv": ["/usr/bin/true"]},
 }
-"""Options of the channels that have tests of their own."""
 
+# The project's channels. Other tests may have registered some of their own.
 OWN_CHANNELS = {
     name for name, channel in CHANNELS.items() if channel.__module__.startswith("stepstream.")
 }
-"""The project's channels. Other tests may have registered some of their own."""
 
+# Valid options of every channel.
 OPTIONS = {name: case.to("https://h.example") for name, case in CASES.items()} | WITHOUT_HTTP
-"""Valid options of every channel."""
 
 
 def wanted(name: str, url: str, **fields: Any) -> Subscription:

@@ -17,8 +17,8 @@ from stepstream.console import address
 from stepstream.console.server import Console
 from stepstream.schemas.settings import Settings
 
+# Addresses at which nothing answers.
 NOWHERE = {"kafka_brokers": "127.0.0.1:1", "clickhouse_url": "http://127.0.0.1:2"}
-"""Addresses at which nothing answers."""
 
 
 @dataclass

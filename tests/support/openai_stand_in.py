@@ -15,8 +15,8 @@ from starlette.routing import Route
 from tests.support.receiver import serving
 
 MODEL: Final = "gpt-4o-2024-08-06"
+# Input, output and cached tokens of the call that asks for a tool.
 FIRST: Final = (120, 8, 40)
-"""Input, output and cached tokens of the call that asks for a tool."""
 SECOND: Final = (200, 12, 0)
 ANSWER: Final = "Order 7 has shipped."
 

@@ -25,8 +25,8 @@ NOW_US: Final = 1_790_000_000_000_000
 NOW_NS: Final = NOW_US * 1_000
 TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 ORIGIN: Final = Origin("shop", NOW_US)
+# Recorded traces are older than steps are kept.
 OPTIONS: Final = Options(limits=Limits(max_age_us=10_000 * 86_400_000_000))
-"""Recorded traces are older than steps are kept."""
 
 _STATUS: Final = {"Ok": 1, "Unset": 0, "Error": 2}
 

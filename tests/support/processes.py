@@ -17,8 +17,8 @@ from stepstream.common.settings import to_environment
 from stepstream.schemas.settings import Settings
 
 T = TypeVar("T")
+# Factor on every wait before it fails: a bound is there for what hangs, not to measure.
 PATIENCE: Final = 4.0
-"""Factor on every wait before it fails: a bound is there for what hangs, not to measure."""
 
 
 class Process:

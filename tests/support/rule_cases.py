@@ -8,8 +8,8 @@ from typing import Any
 from stepstream.schemas.rules import default_rules
 from tests.support.stream_bench import Bench, policy, root, step
 
+# When a record is appended, and the record.
 Sent = tuple[float, dict[str, Any]]
-"""When a record is appended, and the record."""
 
 
 @dataclass(frozen=True)

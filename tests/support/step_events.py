@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from stepstream.schemas.step import KINDS, StepEvent
 from stepstream.schemas.usage import DETAILS, MAX_USAGE_COUNT, TOTALLED
 
+# 2026-01-01, the Kafka timestamp of the records that tests make.
 NOW_US: Final = 1_767_225_600_000_000
-"""2026-01-01, the Kafka timestamp of the records that tests make."""
 TRACE_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 STEP_ID: Final = "00f067aa0ba902b7"
 PARENT_ID: Final = "00f067aa0ba902b6"
@@ -73,6 +73,7 @@ _document = st.fixed_dictionaries(
 )
 _ages = st.integers(0, 86_400_000_000)
 
+# Events of version 1 as they should be written.
 valid_events: Final = st.fixed_dictionaries(
     {
         "trace_id": trace_ids,
@@ -116,7 +117,6 @@ valid_events: Final = st.fixed_dictionaries(
         "attributes": st.dictionaries(texts, texts, max_size=3),
     },
 )
-"""Events of version 1 as they should be written."""
 
 _FIELDS = tuple(StepEvent.model_fields)
 

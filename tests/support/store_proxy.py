@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+# Chooses by the number of the insert what happens to it: one of the actions below, or empty.
 Choose = Callable[[int], str]
-"""Chooses by the number of the insert what happens to it: one of the actions below, or empty."""
 
 ERRORS: Final = {
     "disk full": "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. "
@@ -25,10 +25,9 @@ ERRORS: Final = {
     ),
     "read only": "Code: 242. DB::Exception: Table is in readonly mode. (TABLE_IS_READ_ONLY)",
 }
+# Errors with ClickHouse's words; `gone`: the connection ends before anything is forwarded, `half`:
+# in the middle of the rows, `lost`: after the insert, before the answer, `hang`: it never answers.
 ACTIONS: Final = (*ERRORS, "gone", "half", "lost", "hang")
-"""Errors with ClickHouse's words; ``gone``: the connection ends before anything is forwarded,
-``half``: in the middle of the rows, ``lost``: after the insert, before the answer, ``hang``: it
-never answers."""
 HANG_S: Final = 60.0
 _HOP: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"connection", b"host", b"expect", b"keep-alive"}

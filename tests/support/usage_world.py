@@ -19,8 +19,8 @@ from stepstream.stream.usage.windows.checkpoint import KEY_PREFIX, decode_checkp
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.rules import WindowRules
 
+# A whole hour, and the beginning of a day in UTC + 0.
 T0 = 1_700_006_400_000_000
-"""A whole hour, and the beginning of a day in UTC + 0."""
 T0 -= T0 % HOUR_US
 
 Item = dict[str, Any]

@@ -27,6 +27,7 @@ THREE = Scenario(
     excused=True,
 )
 
+# Longer than a worker holds its outputs: it ends, starts again, waits, and loses nothing.
 OUTAGE = Scenario(
     "outage",
     Shape(seconds=20, runs_per_second=15),
@@ -36,4 +37,3 @@ OUTAGE = Scenario(
     seed=7,
     excused=True,
 )
-"""Longer than a worker holds its outputs: it ends, starts again, waits, and loses nothing."""

@@ -26,6 +26,8 @@ SINKS = Scenario(
     more=SMALL_BATCHES,
 )
 
+# The store is down until everything is sent: nothing is dropped, memory does not grow, and the
+# time of settling is the time that catching up takes.
 STORE_DOWN = Scenario(
     "store-down",
     Shape(seconds=100, runs_per_second=60),
@@ -36,5 +38,3 @@ STORE_DOWN = Scenario(
     crews=(CrewSpec("sink", sink, 1, Mix()),),
     verifiers=(StoreVerifier,),
 )
-"""The store is down until everything is sent: nothing is dropped, memory does not grow, and the
-time of settling is the time that catching up takes."""

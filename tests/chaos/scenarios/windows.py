@@ -8,6 +8,7 @@ from tests.chaos.harness import Scenario
 from tests.chaos.load import Shape
 from tests.chaos.windows import WindowVerifier
 
+# Windows are sealed in parts of five minutes, and the scenario waits for the last one.
 WINDOWS = Scenario(
     "windows",
     Shape(seconds=90, runs_per_second=12),
@@ -20,4 +21,3 @@ WINDOWS = Scenario(
     verifiers=(WindowVerifier,),
     more={"window_lateness": "40s"},
 )
-"""Windows are sealed in parts of five minutes, and the scenario waits for the last one."""

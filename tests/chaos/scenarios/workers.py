@@ -18,10 +18,10 @@ WORKERS = Scenario(
     seed=2,
 )
 
+# Hundreds of runs that stay open while the safe offset passes their first records.
 OPEN = Scenario(
     "open-runs",
     Shape(seconds=90, runs_per_second=6, long_runs=300, giant_steps=3_000),
     Mix(kills=20, freezes=1),
     seed=6,
 )
-"""Hundreds of runs that stay open while the safe offset passes their first records."""

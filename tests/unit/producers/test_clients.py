@@ -197,9 +197,8 @@ def provider() -> Iterator[str]:
 
 
 ASKED: list[Any] = [{"role": "user", "content": "hi"}]
+# Opens a stream of one client at an address; what must be closed afterwards goes onto the stack.
 Opened = Callable[[str, contextlib.ExitStack], Any]
-"""Opens a stream of one client at an address; what must be closed afterwards goes onto the stack.
-"""
 
 
 def _openai(url: str, stack: contextlib.ExitStack) -> Any:
@@ -250,6 +249,8 @@ PLAIN: dict[str, Opened] = {
     ),
     "cohere": lambda url, stack: _cohere(url, stack).chat_stream(model="command-a", messages=ASKED),
 }
+# Streams that a manager makes on entering, the method that reads to the end, and other names that
+# they have.
 MANAGERS: dict[str, tuple[Opened, str, tuple[str, ...]]] = {
     "openai chat": (
         lambda url, stack: _openai(url, stack).chat.completions.stream(
@@ -271,9 +272,6 @@ MANAGERS: dict[str, tuple[Opened, str, tuple[str, ...]]] = {
         ("text_stream", "response", "request_id", "until_done", "get_final_text"),
     ),
 }
-"""Streams that a manager makes on entering, the method that reads to the end, and other names that
-they have.
-"""
 
 
 @pytest.fixture

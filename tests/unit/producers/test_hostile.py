@@ -29,8 +29,8 @@ from tests.support.sdk import traced
 
 LIMIT = 16_384
 
+# What was called of the values of a test.
 called: list[str] = []
-"""What was called of the values of a test."""
 
 
 @pytest.fixture(autouse=True)

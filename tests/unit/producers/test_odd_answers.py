@@ -123,8 +123,8 @@ class Own(type):
         return super().__getattribute__(name)
 
 
+# A class, given in place of an answer.
 UNKNOWN = Own("Unknown", (), {})
-"""A class, given in place of an answer."""
 
 
 class OwnText(str):

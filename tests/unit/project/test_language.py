@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from tests.support.paths import ROOT
 
+# Each with what is written in its place. Whole words, in any case; parts of identifiers count.
 WORDS: Final = {
     r"dear(er|est)?": "expensive",
     r"grave(r|st|ly)?": "severe, serious",
@@ -46,7 +47,6 @@ WORDS: Final = {
     r"mishaps?": "failure",
     r"deeds?": "action",
 }
-"""Each with what is written in its place. Whole words, in any case; parts of identifiers count."""
 
 PHRASES: Final = {
     r"put away": "store",
@@ -82,6 +82,7 @@ NAMES: Final[dict[str, str]] = {
     "lookbehind": "a regular expression's",
 }
 
+# (file, word) with the reason; an empty word stands for every word.
 EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("tests/unit/project/test_language.py", ""): "the list itself",
     ("tests/unit/producers/gateway/test_frameworks.py", "say"): "a name in a recorded trace",
@@ -114,7 +115,6 @@ EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("stream/usage/windows/checkpoint.py", "judge"): "a key in state records",
     ("stream/usage/windows/checkpoint.py", "judged"): "a key in state records",
 }
-"""(file, word) with the reason; an empty word stands for every word."""
 
 SUFFIXES: Final = (".py", ".md", ".sql", ".yaml", ".yml", ".toml", ".xml", ".sh")
 _WORD: Final = re.compile(

@@ -10,8 +10,8 @@ from tests.support.paths import ROOT
 from tests.support.room_pages import pages, refreshed
 from tests.support.room_rules import MAY_IMPORT
 
+# About a page. The wire format, which programs in other languages are written by, is longer.
 PAGE_LINES = 80
-"""About a page. The wire format, which programs in other languages are written by, is longer."""
 
 
 def test_each_package_has_a_page() -> None:

@@ -20,8 +20,8 @@ SERVERS: Final = (
     "xmlrpc.server",
     "aiohttp.web",
 )
+# Packages whose modules are imported by `from PACKAGE import MODULE`.
 WHOLE: Final = (FACE, *(name.partition(".")[0] for name in SERVERS))
-"""Packages whose modules are imported by ``from PACKAGE import MODULE``."""
 
 # Entry points read the environment when they are called, not when they are imported.
 LAZILY: Final = ("stepstream.common.settings",)

@@ -125,6 +125,7 @@ def test_clean_data_holds_no_secret() -> None:
 
 # -- work ---------------------------------------------------------------------------------------
 
+# Parts of hostile texts: beginnings and ends of everything that is searched for.
 PIECES = (
     "-eyJ", ".eyJ", "eyJ", "-eyJaaaaaaaa", ".eyJaaaaaaaa", "eyJaaaaaaaa.", "token=", "token:",
     "token='", 'token="',
@@ -146,7 +147,6 @@ PIECES = (
     "token=***", "token=a(",
     "token=a.", "pwd=a[", '\\"', "'\\\\'", "[", "]", 'token=1\\\\"',
 )  # fmt: skip
-"""Parts of hostile texts: beginnings and ends of everything that is searched for."""
 HOSTILE = [*PIECES, *(first + second for first in PIECES[::5] for second in PIECES[2::9])]
 PATTERNS = {
     **{f"key {start}": pattern for start, pattern in KEYS.items()},

@@ -10,6 +10,7 @@ import pytest
 from stepstream.schemas.documents import WrongDocument, decode_document, match_of, subscription_of
 from stepstream.schemas.suggestions import did_you_mean
 
+# Words of the library that must not reach users.
 FOREIGN = (
     "pydantic",
     "http",
@@ -20,7 +21,6 @@ FOREIGN = (
     "validation",
     "type=",
 )
-"""Words of the library that must not reach users."""
 
 
 def subscription(**fields: Any) -> dict[str, Any]:

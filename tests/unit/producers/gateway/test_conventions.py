@@ -44,8 +44,8 @@ def row(name: str, attributes: dict[str, Any], scope: str = "", **fields: Any) -
     )
 
 
+# Scope, span name, attributes, row.
 Case = tuple[str, str, dict[str, Any], Row]
-"""Scope, span name, attributes, row."""
 
 SPANS: dict[str, list[Case]] = {
     "semantic kernel": [

@@ -19,8 +19,8 @@ from stepstream.schemas.step import AnyStep
 from tests.support.data_cases import real_data
 from tests.support.otlp import framework_spans, gaia_spans, mapped, walk
 
+# Span id; kind, tool, model, provider, tokens, cost.
 Row = tuple[str, str, str, str, str, tuple[int, int] | None, str]
-"""Span id; kind, tool, model, provider, tokens, cost."""
 
 AGENT: tuple[str, str, str, tuple[int, int] | None, str] = ("", "", "", None, "")
 

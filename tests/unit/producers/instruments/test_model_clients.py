@@ -20,8 +20,8 @@ from tests.support.sdk import Traced, instrumented, logged, traced
 pytestmark = pytest.mark.filterwarnings("default")
 
 ASKED: list[Any] = [{"role": "user", "content": "hi"}]
+# Clients that close their connections when they are dropped, while a stream is read.
 KEPT: list[Any] = []
-"""Clients that close their connections when they are dropped, while a stream is read."""
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ POLICIES = (
     ),
 )
 
+# A moment in seconds, and the record appended then; without one, a fetch that found no more.
 Action = tuple[float, dict[str, Any] | None]
-"""A moment in seconds, and the record appended then; without one, a fetch that found no more."""
 
 
 def story() -> list[Action]:
