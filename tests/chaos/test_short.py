@@ -21,8 +21,10 @@ def test_nothing_is_lost_doubled_or_blamed_on_anyone_under_faults(tmp_path: Path
     kafka = EmbeddedKafka(tmp_path / "kafka", nodes=SHORT.nodes, heap_mb=384)
     with kafka, EmbeddedClickHouse(tmp_path / "clickhouse") as store:
         report = run(SHORT, kafka, "chaos", tmp_path / "logs", store)
+    # Shown by pytest where the test fails.
     print(report)
     assert not report.problems, "\n".join(report.problems[:30])
+    # Without these a short run could pass because no fault had happened.
     assert report.faults["worker kills"] >= 5
     assert report.faults["broker kills"] >= 2
     assert report.faults["sink kills"] >= 2

@@ -149,6 +149,7 @@ async def test_openai_agents(how: str, served: Provider, made: Traced) -> None:
     assert by_name["look_up"].output == "shipped"
     assert '"order"' in by_name["look_up"].input
     assert by_name["support"].kind == "agent"
+    # Client and framework both see each call; it counts once.
     assert counts(made) == [("llm_call", 9), ("llm_call", 9)]
     assert {event.model for event in ended if event.kind == "llm_call"} == {"gpt-4o"}
 

@@ -85,6 +85,7 @@ def test_pydantic_ai(world: World) -> None:
     try:
         agent.run_sync("where is order 7?")
     finally:
+        # It is set for the whole process, and other tests run in it as well.
         pydantic_ai.Agent.instrument_all(False)
     calls = world.calls()
     (run,) = [event for event in world.transport.ended if event.kind == "agent"]

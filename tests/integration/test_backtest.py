@@ -76,7 +76,9 @@ def test_a_backtest_states_alerts_stopped_runs_and_money(settings: Settings) -> 
     with connect(settings, readonly=True) as client:
         scope = Scope(NOW - timedelta(hours=24), NOW)
         found = backtest(client, scope, [], [policy()], on_progress=seen.append)
+    # The run before the window and the one of another agent are not counted.
     assert (found.runs, found.steps) == (4, 11 + 11 + 2 + 2)
+    # Each step was recorded with an end only; its start is made again.
     assert seen[-1] == found.events == 2 * found.steps
     result = found.comparison
     assert result.after["run-cost", "error"] == 2
@@ -110,6 +112,7 @@ def test_an_incident_is_saved_and_fails_until_the_policy_finds_it(
     save = ["incident", "save", RUNS[0].trace_id, "-o", str(file), "--name", "costly", *flags]
     assert stepstream(save) == 0
     assert "11 steps; expected: no alert" in capsys.readouterr().out
+    # A second save must not overwrite what a person has edited.
     assert stepstream(save) == 1
     assert "use --force" in capsys.readouterr().err
 

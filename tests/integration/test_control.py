@@ -123,6 +123,7 @@ def test_a_policy_stops_a_running_agent(world: World, start: Start) -> None:
     assert agent.process.wait(30) == 3
     (stopped,) = agent.printed("stopped")
     assert stopped[1] == "policy:strict"
+    # Steps cost $0.02 and the limit is 0.50: the 26th is the first above it.
     assert "too-expensive: cost $0.52" in " ".join(stopped)
     too_expensive = next(float(at) for number, at in agent.printed("step") if int(number) == 26)
     assert float(stopped[0]) >= too_expensive, agent.log.read_text()[-2_000:]
@@ -168,6 +169,7 @@ def test_people_pause_approve_and_stop(world: World, start: Start) -> None:
     paused = watch.wait(pause, 10)
     assert paused is not None
     assert (paused["name"], paused["phase"]) == ("pause", "start")
+    # The step that ran when the pause arrived may still end.
     paused_at = standstill(agent)
     approval = send_to_run(
         world.settings, target, "resume", by="bob", budget_usd="5", now_us=time.time_ns() // 1_000
@@ -228,6 +230,7 @@ def test_the_command_line_sends_commands_and_waits(
     assert cli(["stop", agent.trace_id, "--reason", "seen enough", "--by", "ada"]) == 0
     assert "acknowledged after" in capsys.readouterr().out
     assert agent.process.wait(10) == 3
+    # A command to all runs of an agent is valid for ten minutes at most.
     assert cli(["stop", "--agent", "typed", "--project", "shop", "--for", "2h", "--yes"]) == 2
     assert "10 m" in capsys.readouterr().err
     assert cli(["stop"]) == 2

@@ -93,6 +93,7 @@ def test_letters_are_sent_again_as_they_came(settings: Settings) -> None:
         (b"key-0", b"value \xff 0"),
         (b"key-1", b"value \xff 1"),
     ]
+    # The headers of the letter are gone: the record is as it was sent, with where it comes from.
     assert again[1].headers() == [
         ("content-type", b"application/json"),
         ("stepstream-replayed-from", b"1"),

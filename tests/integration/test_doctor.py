@@ -116,6 +116,7 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(
 ) -> None:
     """A group with members and waiting records that commits nothing fails; else it passes."""
     monkeypatch.setattr(pipeline, "WATCHED_S", 2.0)
+    # A sink that has just started has a time in which it need not commit.
     monkeypatch.setitem(standing.GRACE_US, "sink", 0)
     settings = settings.model_copy(update={"watch_after": 1})
     create_topics(settings)
@@ -138,6 +139,7 @@ def test_a_part_that_is_there_and_makes_no_progress_fails(
             offsets=[TopicPartition(steps, p, end) for p, end in enumerate(ends)],
             asynchronous=False,
         )
+        # Committed by hand: the member is frozen and would not do it.
         assert checks(settings)["sink"].text == "1 running, up to date"
     assert "one ran earlier" in checks(settings)["sink"].text
 

@@ -47,6 +47,7 @@ def test_applied_documents_are_in_force_until_withdrawn(settings: Settings, tmp_
     file = write(tmp_path / "p.yaml", "p")
     first = documents.apply(settings, documents.read_documents(file))
     assert [(change.key, change.what) for change in first] == [("policy/p", "created")]
+    # The offset shows whether a record was written: an equal document must not make one.
     offset = documents.in_force(settings)["policy/p"].offset
     assert [
         change.what for change in documents.apply(settings, documents.read_documents(file))
@@ -148,6 +149,7 @@ def test_what_a_folder_holds_is_changed_in_the_folder(
     home = tmp_path / "watched"
     home.mkdir()
     write(home / "a.yaml", "a")
+    # The folder of a running `up`, which owns its documents from now on.
     DocumentFolder(settings, home, lambda _who, _line: None).sync()
     by_hand = write(tmp_path / "a.yaml", "a", limit=7)
     assert run(["apply", "-f", str(by_hand), *place]) == 1

@@ -153,6 +153,7 @@ def test_large_answers_come_in_pieces(client: Any, clickhouse_url: str) -> None:
     with client.query_row_block_stream(
         "SELECT number, repeat('x', 100) FROM numbers(2000000)"
     ) as blocks:
+        # 200 MB: as one text it would be in memory several times.
         assert sum(len(block) for block in blocks) == 2_000_000
     _, _, headers = ask(clickhouse_url, "SELECT number FROM numbers(2000000)")
     assert headers["Transfer-Encoding"] == "chunked"
@@ -214,6 +215,7 @@ def test_bodies_and_answers_are_compressed_as_http_does(
     """Content-Encoding works, also with several frames; Accept-Encoding if compression is on."""
     database = clickhouse_database
     ask(clickhouse_url, "CREATE TABLE t (a UInt64) ENGINE = Memory", database=database)
+    # Clients that compress block by block send several frames in one body.
     body = pack(b"1\n2\n") + pack(b"3\n")
     headers = {"Content-Encoding": encoding}
     assert (
@@ -402,6 +404,7 @@ def test_a_session_remembers(clickhouse_url: str) -> None:
     assert run("CREATE TEMPORARY TABLE mine (a Int8)") == b""
     assert run("INSERT INTO mine VALUES (1), (2)") == b""
     assert run("SELECT sum(a) FROM mine") == b"3\n"
+    # No default has this value.
     run("SET max_block_size = 777")
     assert run("SELECT getSetting('max_block_size')") == b"777\n"
     assert run("SELECT getSetting('max_block_size')", "max_block_size=888") == b"888\n"
@@ -563,6 +566,7 @@ def test_a_password_is_asked_for(tmp_path: Path, password: str) -> None:
     """Both users need theirs, by every way ClickHouse knows; strangers get nowhere."""
     access = prepare(tmp_path, writer_password=password)
     writer, reader = access.writer.password, access.reader.password
+    # None is empty, and none may be used in the place of another.
     assert len({writer, reader, access.kafka.password, ""}) == 4
     with EmbeddedClickHouse(tmp_path / "store", access=access) as store:
         for wrong in (

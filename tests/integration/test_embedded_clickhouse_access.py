@@ -136,6 +136,7 @@ def test_a_reader_sets_nothing_in_the_url(store: EmbeddedClickHouse) -> None:
 def test_no_table_function_reaches_out(store: EmbeddedClickHouse) -> None:
     """Table functions are refused unless they only compute; in DESCRIBE and quoted too."""
     names = ask(store, "SELECT name FROM system.table_functions").split()
+    # The engine lists all its functions, so that a new one cannot be forgotten in this test.
     assert len(names) > 80
     for name in names:
         if name.lower() in SAFE_TABLE_FUNCTIONS:
@@ -225,11 +226,13 @@ def test_a_readers_query_has_limits(store: EmbeddedClickHouse) -> None:
     )
     assert code(ask(store, "SELECT number FROM numbers(200000)")) == 396
     assert code(ask(store, "SELECT uniqExact(number) FROM numbers(50000000)")) == 241
+    # The same query as the writer: the limit is the user's, not the server's.
     assert len(ask(store, "SELECT number FROM numbers(200000)", user="default").split()) == 200_000
 
 
 def test_a_reader_cannot_take_the_writers_session(store: EmbeddedClickHouse) -> None:
     """Sessions belong to their user: what the writer keeps in one is not the reader's."""
+    # The session's name is known to both: it must not be what protects the table.
     ask(store, "CREATE TEMPORARY TABLE hers (a Int8)", user="default", session_id="one")
     assert code(ask(store, "SELECT * FROM hers", session_id="one")) == 60
     assert code(ask(store, "DROP TABLE kept", user="default", session_id="one", readonly=1)) == 164

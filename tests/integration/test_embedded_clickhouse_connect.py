@@ -160,6 +160,7 @@ def test_streams_are_read_piece_by_piece(client: Client) -> None:
     sql = "SELECT number, toString(number) FROM numbers(300000)"
     with client.query_row_block_stream(sql) as blocks:
         sizes = [len(block) for block in blocks]
+    # More rows than the engine puts into one block.
     assert (sum(sizes), len(sizes) > 1) == (300_000, True)
     with client.query_column_block_stream(sql) as blocks:
         assert sum(sum(block[0]) for block in blocks) == sum(range(300_000))
@@ -211,6 +212,7 @@ def test_inserts_by_columns_and_contexts(client: Client, clickhouse_database: st
         client.insert("t", [[1, 2, 3]], column_names=["id", "nope", "name"])
     with pytest.raises((DataError, ValueError)):
         client.insert("t", [["text", "x"]], column_names=["id", "name"])
+    # The two refused inserts have left no row behind.
     assert client.command("SELECT count() FROM t") == 9
 
 

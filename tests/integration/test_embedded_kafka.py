@@ -102,6 +102,7 @@ def test_a_second_start_goes_on_after_its_owner_was_killed_and_the_ports_were_ta
     tmp_path: Path,
 ) -> None:
     """A killed owner ends its broker; the next start finds the folder free and every record."""
+    # Scripts of Kafka that quote badly fail in such a folder.
     folder = tmp_path / "with space é"
     owner = subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE)
     assert owner.stdout is not None
@@ -114,8 +115,10 @@ def test_a_second_start_goes_on_after_its_owner_was_killed_and_the_ports_were_ta
     assert broker is not None
     owner.send_signal(signal.SIGKILL)
     owner.wait()
+    # The broker ends after its owner, not with it: until then the folder is locked.
     assert end_leftover(broker)
     ports = [int(line.rpartition(":")[2]) for line in _listeners(folder)]
+    # The ports are remembered in the folder; another program may have taken them since.
     squatters = [socket.create_server(("127.0.0.1", port)) for port in ports]
     with EmbeddedKafka(folder, heap_mb=256) as second:
         assert second.bootstrap != bootstrap
@@ -243,6 +246,7 @@ def test_kill_nine_loses_nothing_that_was_acknowledged(kafka: EmbeddedKafka) -> 
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, **RETRYING})
     producer.produce("killed", b"before")
     assert producer.flush(10) == 0
+    # In the middle of a connection: the client finds out by its next request.
     kafka.kill(0)
     assert kafka.failed_nodes() == [0]
     producer.produce("killed", b"while it is dead")
@@ -257,6 +261,7 @@ def test_a_paused_broker_answers_when_it_goes_on(kafka: EmbeddedKafka) -> None:
     """A paused node keeps its connections; what waits is acknowledged once it goes on."""
     create(kafka.bootstrap, "paused")
     kafka.pause(0)
+    # A paused node takes connections, because the kernel does, and answers nothing.
     assert produce(kafka.bootstrap, "paused", 10, seconds=1) == 0
     kafka.resume(0)
     assert produce(kafka.bootstrap, "paused", 10) == 10

@@ -143,6 +143,7 @@ def test_budget(pipeline: Pipeline) -> None:
     assert "4 calls, then the budget of $0.025 was used up" in printed
     steps = pipeline.ended()
     assert len(steps["read"]) == 4
+    # The stop is a step of the run, so that its end can be explained later.
     assert [step.attributes["action"] for step in steps["stop"]] == ["stop"]
 
 

@@ -78,6 +78,7 @@ def test_an_exporter_of_opentelemetry_needs_nothing_but_the_address(
     """Its own SDK, gzip and all: the steps are in Kafka when it has returned."""
     provider = TracerProvider(resource=SdkResource({"service.name": "refunds"}))
     exporter = OTLPSpanExporter(f"{gateway.server.url}/v1/traces")
+    # Sends in the thread of the span's end: what has returned must be in Kafka.
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("my.agent")
     with (
@@ -137,6 +138,7 @@ def test_bad_items_cost_themselves_and_are_accounted_for(
     is sent.
     """
     old = recent(3)
+    # Steps are kept for 30 days: this span would vanish as soon as it was stored.
     old.start_ns = old.end_ns = time.time_ns() - 60 * 86_400_000_000_000
     items: list[Any] = [
         recent(1, attributes=CHAT),
@@ -158,6 +160,7 @@ def test_bad_items_cost_themselves_and_are_accounted_for(
         "invalid_field": 4,
         "time_out_of_range": 2,
     }
+    # The offset is derived from the item: an exporter that retries makes no further letters.
     assert len({letter["stepstream-offset"] for letter in letters}) == 3
     partial = ExportTraceServiceResponse.FromString(
         post(
@@ -202,6 +205,7 @@ def test_bodies_beyond_the_limits_are_refused(settings: Settings) -> None:
         answer = post(gateway, "/v1/traces", b"\x0a" + bytes(200_000), PROTOBUF)
         assert answer.status == 413
         for coding, bomb in (
+            # 70 MiB of zeros are 70 KB: the bound has to hold while they are decompressed.
             ("gzip", gzip.compress(bytes(70 << 20))),
             ("zstd", zstandard.compress(bytes(70 << 20))),
         ):
@@ -216,6 +220,7 @@ def test_paths_with_and_without_prefix(gateway: Gateway, settings: Settings) -> 
         "/v1/traces",
         "/v1/traces/",
         "/",
+        # Langfuse's path: programs that are moved from there keep their settings.
         "/api/public/otel/v1/traces",
         "/api/public/otel",
         "/v1/traces/v1/traces",
@@ -252,7 +257,9 @@ def test_logs_of_content_and_of_evaluations_are_steps(gateway: Gateway, settings
     )
     message = scope.log_records.add(**ids, attributes=pairs({"event.name": "gen_ai.user.message"}))
     message.body.CopyFrom(any_value({"content": "where is my order?"}))
+    # A line of an ordinary log: the program's logger is exported as well.
     scope.log_records.add(**ids, body=any_value("GET /health 200"))
+    # Without a trace: there is no run that it could be a step of.
     scope.log_records.add(time_unix_nano=now, event_name="gen_ai.choice")
     answer = post(gateway, "/v1/logs", request.SerializeToString(), PROTOBUF)
     assert answer.status == 200
@@ -305,6 +312,7 @@ def test_steps_as_json_lists_and_lines(gateway: Gateway, settings: Settings) -> 
     answer = post(gateway, "/v1/steps", "\n".join(lines).encode(), headers)
     assert (answer.status, answer.json["accepted"], answer.json["rejected"]) == (200, 2, 1)
     assert answer.json["rejections"][0]["reason"] == "malformed_json"
+    # Alone in its request: then the status is that of the one event.
     wrong = post(gateway, "/v1/steps", step_event(6, step_id="short"))
     assert wrong.status == 400
     assert "step_id" in wrong.json["error"]
@@ -326,6 +334,7 @@ def test_a_browser_s_requests_are_refused(gateway: Gateway, settings: Settings) 
     for headers in (
         {"Origin": "https://evil.example"},
         {"Sec-Fetch-Site": "cross-site"},
+        # DNS rebinding: the browser takes the gateway for a server of its own site.
         {"Host": "evil.example"},
     ):
         answer = post(gateway, "/v1/traces", json_request([recent()]), {**JSON, **headers})
@@ -429,6 +438,7 @@ def test_a_key_writes_to_its_projects_alone(settings: Settings, keys: dict[str, 
 
 def test_a_project_beyond_its_rate_gets_a_retry_time(settings: Settings) -> None:
     """429 with Retry-After; other projects go on."""
+    # Bursts of one request are allowed, so the second one is refused.
     limited = settings.model_copy(update={"gateway_rate_limit": 10})
     with running(limited) as gateway:
         many = json_request([recent(number) for number in range(1, 41)])
@@ -444,6 +454,7 @@ def test_without_kafka_the_answer_comes_in_time_and_is_503() -> None:
     """Exporters give up after 5 to 10 s; the next requests are refused at once, before they are
     read.
     """
+    # Port 1 refuses connections; nothing listens there.
     nowhere = Settings(kafka_brokers="127.0.0.1:1", topic_prefix="nowhere")
     with running(nowhere, with_topics=False) as gateway:
         body = json_request([recent()])
@@ -482,6 +493,7 @@ def test_a_new_key_counts_without_a_restart(settings: Settings, keys: dict[str, 
 
         assert status(keys["shop"]) == 200
         entry, secret = new_credential("fresh", ["ingest"])
+        # The file is replaced as a whole: the other keys are gone with it.
         save(Path(keys["file"]), Credentials([entry]))
         wait_until(lambda: status(token_of("fresh", secret)) == 200, 20, "the new key is taken")
         assert status(keys["shop"]) == 401
@@ -648,6 +660,7 @@ def test_what_a_collector_wrote_to_kafka_is_read(settings: Settings) -> None:
         wait_until(lambda: reader.records == 3, 90, "all records are done")
     assert {step.trace_id for step in stored_steps(own)} == {one.trace_id for one in traces}
     assert len(stored_letters(own)) == 1
+    # While no gateway runs: the next one must read this record and no other.
     client.produce(source, request_of([recent(7, trace_id="7" * 32)]).SerializeToString())
     client.flush(30)
     with running(own) as gateway:
@@ -672,6 +685,7 @@ def test_a_body_that_arrives_too_slowly_is_refused(
         answer = b""
         deadline = time.monotonic() + 60
         while not answer and time.monotonic() < deadline:
+            # JSON may begin with spaces, so the body is valid so far.
             connection.sendall(b" ")
             with contextlib.suppress(TimeoutError):
                 answer = connection.recv(4_096)

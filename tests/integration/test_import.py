@@ -52,6 +52,7 @@ def test_a_file_is_imported_once_however_often_it_is_named(
     def interrupted(done: int) -> None:
         raise KafkaUnreachable(f"interrupted after {done}")
 
+    # Progress is noted every 500 steps.
     with pytest.raises(KafkaUnreachable, match="500"):
         job.send(plan, interrupted)
     again = job.plan()
@@ -61,6 +62,7 @@ def test_a_file_is_imported_once_however_often_it_is_named(
     steps = stored_steps(settings)
     assert len(steps) == len({step.trace_id for step in steps}) == 1_180
     assert {step.project for step in steps} == {"shop"}
+    # Nearly a day ago: the times of the file, not of the import.
     assert all(step.start_time < now_us() - 86_000_000_000 for step in steps)
 
 

@@ -129,6 +129,7 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
                 {t["trace_id"] for t in values(settings, "trajectories")} >= {traces[0], traces[2]}
             )
         )
+        # The failure may be one of the moment: three processes try the record.
         assert supervisor.exits == [1, 1, 1]
         (dead,) = messages(settings, "deadletter")
         headers: dict[str, Any] = dict(cast(Any, dead.headers()))
@@ -233,6 +234,7 @@ def test_a_record_that_hangs_is_skipped_after_its_tries(
     traces = send(settings, ["before", name, "after"])
     with supervised(settings) as supervisor:
         supervisor.until(lambda: closed(settings) >= {traces[0], traces[2]}, 150)
+    # A hang ends the process, because a thread cannot be killed.
     assert supervisor.exits == [1] * ends
     (dead,) = messages(settings, "deadletter")
     assert dead.key() == traces[1].encode()

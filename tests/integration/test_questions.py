@@ -161,6 +161,7 @@ def test_cost_by_agent_adds_up_the_steps_of_the_window(ask: Ask) -> None:
     found = by_value(ask("cost", by="agent"))
     assert found["support"]["cost_usd"] == Decimal("2.46")
     assert found["support"]["steps"] == 12 * 4 + 33
+    # Unknown costs are counted next to the sum, never as 0 in it.
     assert found["support"]["unpriced_steps"] == 1
     assert found["support"]["error_steps"] == 2
     assert found["buyer"]["cost_usd"] == Decimal("0.5")

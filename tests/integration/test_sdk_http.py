@@ -56,6 +56,7 @@ def test_events_arrive_over_http(settings: Settings, tmp_path: Path) -> None:
     with running(settings) as gateway:
         tracer = agent(gateway.server.url, tmp_path)
         for number in range(300):
+            # A character of two bytes: lengths in characters and bytes differ.
             with tracer.run(f"run{number}") as run, run.tool("find", input="é" * 100):
                 pass
         assert tracer.flush(60)
@@ -164,6 +165,7 @@ def test_the_key(settings: Settings, tmp_path: Path) -> None:
     entry, secret = new_credential("shop", ["ingest"], ["shop"])
     file = tmp_path / "credentials.json"
     save(file, Credentials([entry]))
+    # Not on loopback, where no key is asked for.
     guarded = settings.model_copy(update={"credentials_file": str(file), "gateway_host": "0.0.0.0"})
     with running(guarded) as gateway:
         url = f"http://127.0.0.1:{gateway.server.port}"

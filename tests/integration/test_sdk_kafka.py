@@ -256,6 +256,7 @@ def test_brokers_that_come_later(settings: Settings) -> None:
     """Events of a program that began before its broker could be reached arrive when it can; nothing
     is lost or doubled.
     """
+    # A port of its own in front of the shared broker: stopping that one would fail other tests.
     port = int(settings.kafka_brokers.rpartition(":")[2])
     with LatePort(port) as late:
         tracer = Tracer(settings.model_copy(update={"kafka_brokers": f"127.0.0.1:{late.port}"}))

@@ -45,6 +45,7 @@ def test_what_is_urgent_overtakes_what_waits_for_others(
     wait_until(
         lambda: len(values(settings, "trajectories")) == AT_ONCE, 10, "the first trajectories"
     )
+    # What waits for its time must not be there yet; a slow machine only makes the wait longer.
     time.sleep(0.1)
     assert values(settings, "trajectories") == list(range(AT_ONCE))
     assert sender.in_flight == 102
@@ -64,6 +65,7 @@ def test_outputs_to_one_topic_keep_their_order(kafka_bootstrap: str, topic_prefi
 
     for number in range(2_000):
         sender.send(Output("usage", b"shop", b"%d" % number), note)
+        # Acknowledgements are handled at any moment between two records.
         if chance.random() < 0.02:
             sender.poll()
     assert sender.flush(10)

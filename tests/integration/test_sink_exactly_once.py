@@ -47,6 +47,8 @@ def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings:
         steps = Steps()
         send(own, [record for _ in range(50) for record in steps.run(20)])
         places[point] = (own, steps)
+    # The third batch: the first two have committed, so there is a state to lose. All points at
+    # once, because each process needs some seconds to start.
     dying = {point: SinkProcess(own, crash=point, passes=2) for point, (own, _) in places.items()}
     for point, process in dying.items():
         assert process.wait() == -9, f"{point}: {process.output()}"
@@ -79,4 +81,5 @@ def test_what_a_stopped_sink_has_read_is_stored_and_committed(settings: Settings
     send(settings, steps.run(10))
     with running(settings) as process:
         wait_stored(settings, steps.sent)
+        # The sink logs when it repeats a pending batch.
         assert "repeating" not in process.output()

@@ -144,6 +144,7 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
         successors = {point: SinkProcess(own) for point, (own, _) in places.items()}
         for point, (own, steps) in places.items():
             wait_stored(own, steps.sent)
+            # Kafka takes the commits of a former member while the group is empty.
             if not FREEZES[point]:
                 assert successors[point].stop() == 0
         for process in frozen.values():
@@ -152,6 +153,7 @@ def test_a_frozen_sink_changes_nothing_when_it_wakes(settings: Settings) -> None
             send(own, steps.run(10))
             wait_stored(own, steps.sent)
         for process in frozen.values():
+            # The line is logged by a sink that has noticed its pause.
             assert "stood still" in process.output()
         for process in (*frozen.values(), *successors.values()):
             assert process.stop() == 0
@@ -214,10 +216,12 @@ def test_without_committed_offsets_a_sink_goes_on_from_the_store(settings: Setti
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
     admin = AdminClient(settings.kafka)
+    # Kafka forgets the offsets of a group that was away for a week.
     admin.delete_consumer_groups([group_of(settings)])[group_of(settings)].result()
     send(settings, steps.run(10))
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
+    # Ten steps with start and end: nothing from before was read again.
     assert stats.read["steps"] == 20
     assert_stored(settings, steps.sent)
 
@@ -254,7 +258,10 @@ def test_a_topic_created_again_is_stored_in_addition_to_the_old_one(settings: Se
     for future in admin.delete_topics(names).values():
         future.result(30)
     wait_until(
-        lambda: not set(names) & set(admin.list_topics(timeout=10).topics), 180, "the topics gone"
+        # Kafka deletes in the background; a topic of the same name is refused until then.
+        lambda: not set(names) & set(admin.list_topics(timeout=10).topics),
+        180,
+        "the topics gone",
     )
     create_topics(settings)
     send(settings, steps.run(10))

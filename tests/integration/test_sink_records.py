@@ -182,6 +182,7 @@ def test_what_comes_again_counts_once_also_after_a_restart(settings: Settings) -
     """
     steps = Steps()
     first = [record for _ in range(5) for record in steps.run(10)]
+    # Twice in one batch, and below once more in a later one and after a restart.
     send(settings, first + first)
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
@@ -207,6 +208,7 @@ def test_bad_records_are_left_out_and_stop_nothing(settings: Settings) -> None:
         (TRACE, encoded(step(start_time=now - 40 * 86_400_000_000))),
         ("0" * 31 + "1", encoded(step())),
     ]
+    # Before and after good ones: both ends of a batch are offsets of records without a row.
     send(settings, bad + steps.run(10) + bad)
     with SinkThread(settings) as stats:
         wait_stored(settings, steps.sent)
@@ -228,10 +230,12 @@ def test_a_row_that_the_store_refuses_goes_to_the_dead_letter_and_blocks_no_othe
     """The refused record is dead-lettered with ClickHouse's words; every other row of its batch is
     stored once.
     """
+    # A refusal that no check of ours foresees.
     store.command("ALTER TABLE steps_raw ADD CONSTRAINT no_poison CHECK name != 'poison'")
     steps = Steps()
     poison = step(name="poison")
     send(settings, [record for _ in range(5) for record in steps.run(10)])
+    # In the middle: what is halved has rows on both sides.
     send_steps(settings, poison)
     send(settings, [record for _ in range(5) for record in steps.run(10)])
     with SinkThread(settings) as stats:
@@ -337,6 +341,7 @@ def test_a_run_is_its_highest_revision(settings: Settings, store: Client) -> Non
         )
         send(settings, [(TRACE, run.model_dump_json().encode())], "trajectories")
 
+    # The oldest, the newest, and one that a replaced worker sends late.
     for revision, status in ((1, "running"), (9, "ok"), (4, "running")):
         publish(revision, status)
     send(settings, [(TRACE, b"")], "trajectories")
