@@ -499,12 +499,14 @@ def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, sto
     for number in range(
         150
     ):  # more than the fuse lets pass of records that something is wrong with
+        # Three days old: too old for dev (2 days), not for shop (30).
         item = step(step_id=f"{number + 1:016x}", project="shop" if number % 10 == 0 else "dev")
         item |= {"start_time": arrived_ms * 1_000, "end_time": arrived_ms * 1_000}
         producer.produce(name, encoded(item), item["trace_id"], timestamp=arrived_ms)
     assert producer.flush(30) == 0
     with SinkThread(own) as stats:
         wait_until(lambda: lag(own) == 0, 180, "everything committed")
+    # Nine in ten of 150.
     assert stats.dead_lettered["steps"] == 135
     for counted in (
         "count() FROM steps",

@@ -55,15 +55,18 @@ def test_whatever_happens_to_inserts_every_row_is_stored_once(
     """Each kind of failure several times: views and rollups count each step once, and nothing goes
     to the dead letter.
     """
+    # The action `hang` waits for this time-out; a minute each would be the test's length.
     monkeypatch.setattr(insert, "TIMEOUT_S", 1)
     create_topics(settings, partitions=2)
     steps = Steps()
     send(settings, [record for _ in range(20) for record in steps.run(20)])
     chance = random.Random(4)
+    # Twice each, in an order of chance with a fixed seed; the last one, a hang, once.
     actions = [*ACTIONS, *ACTIONS[:-1]]
     chance.shuffle(actions)
 
     def choose(number: int) -> str:
+        # Every second insert passes, so that each failure meets a repetition and a new batch.
         return actions.pop() if actions and number > 3 and number % 2 == 0 else ""
 
     with (
@@ -96,6 +99,7 @@ def test_a_sink_killed_in_the_middle_of_an_insert_leaves_all_of_it_or_nothing(
         dying = SinkProcess(settings.model_copy(update={"clickhouse_url": proxy.url}))
 
         def kill() -> None:
+            # While the proxy keeps the rest: the server has the beginning of the rows.
             dying.process.kill()
             dying.process.wait(60)
             sent_half.set()
@@ -126,6 +130,7 @@ def test_a_full_disk_stops_inserts_and_is_logged(
     full = StoreProxy(settings.clickhouse_url, lambda _number: "" if room.is_set() else "disk full")
     with full as proxy, sink_at(settings, proxy.url) as stats:
         wait_until(lambda: proxy.counts["disk full"] >= 4, 180, "several tries")
+        # A full disk is an outage: no record may be blamed for it.
         assert (stats.batches["steps"], sum(stats.dead_lettered.values())) == (0, 0)
         wait_until(lambda: stats.lag.get(("steps", 0), 0) > 0, 180, "the lag seen")
         room.set()

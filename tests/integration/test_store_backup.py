@@ -106,6 +106,7 @@ def test_nothing_is_dropped_for_a_backup_that_is_not_there(
         f"INSERT INTO {settings.clickhouse_database}.steps_raw (trace_id, start_time, "
         "append_time) VALUES ('a', now(), now())"
     )
+    # `replace` drops the database: a misspelt name must not cost it.
     with pytest.raises(StoreError, match="has no backup 'never'"):
         restore(settings, "never", replace=True)
     assert client.command(f"SELECT count() FROM {settings.clickhouse_database}.steps") == 1
@@ -151,6 +152,7 @@ def test_the_commands_write_and_restore_into_another_database(
     client.command(add.format("b"))
     more = ["--base", f"{database}-1", "--clickhouse-database", database]
     assert run(["store", "backup", f"{database}-2", *place, *more]) == 0
+    # What is found afterwards can only come from the two backups.
     client.command(f"TRUNCATE TABLE {database}.steps_raw")
     assert (
         run(

@@ -248,6 +248,7 @@ def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client
         "if(number < 30, 5, 40) DAY "
         "FROM numbers(60)"
     )
+    # The TTL is applied by merges; without this the test would wait for the engine's own time.
     client.command("OPTIMIZE TABLE steps_raw FINAL")
     left = client.query(
         "SELECT project, count() FROM steps GROUP BY project ORDER BY project"
@@ -285,6 +286,7 @@ def test_text_search_is_an_option_of_the_same_tables(settings: Settings, client:
     question = "SELECT count() FROM steps WHERE hasToken(lower(output), 'refund')"
     assert client.command(question) == 1
     plan = "\n".join(row[0] for row in client.query(f"EXPLAIN indexes = 1 {question}").result_rows)
+    # An answer could come from a scan: the plan shows that the index is used.
     assert "ft_output" in plan
     assert migrate(settings).changes == ["text search of steps_raw is off"]
     assert client.command(question) == 1
@@ -339,6 +341,7 @@ def test_views_only_ever_gain_columns(settings: Settings, client: Client) -> Non
     assert sorted(contract) == sorted(VIEW_NAMES)
     for view, released in contract.items():
         found = columns(client, view)
+        # In the same order: clients that read by position keep working.
         assert [name for name in found if name in released] == released
 
 
@@ -359,6 +362,7 @@ def test_describe_teaches_the_schema(settings: Settings, client: Client) -> None
 
 def test_errors_of_connecting_name_what_to_do(settings: Settings) -> None:
     """No server, a wrong address, no address: a user can act on each message."""
+    # Port 9 (discard) refuses connections where nothing listens.
     with pytest.raises(StoreUnreachable, match="is it running"):
         connect(settings.model_copy(update={"clickhouse_url": "http://127.0.0.1:9"}))
     with pytest.raises(StoreUnreachable, match="clickhouse_url"):

@@ -97,6 +97,7 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
     """A step counted twice and one counted never: both days are built anew from their rows, the
     others stay.
     """
+    # Days before yesterday: newer ones are not compared, because steps may still come.
     days = [insert(settings, days_ago) for days_ago in (3, 4, 5)]
     assert reconcile(settings).differences == []
     client.command(
@@ -104,6 +105,7 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
         f"VALUES ('{days[0]} 00:00:00', 'default', 'plan', 1, 5), ('{days[1]} 00:00:00', "
         "'default', 'plan', 0, 1)"
     )
+    # As after a disk that lost a part: the rollup of minutes is whole, that of hours is not.
     client.command(f"ALTER TABLE rollup_1h DROP PARTITION '{days[1]}'")
     found = reconcile(settings, repair=False)
     places = [

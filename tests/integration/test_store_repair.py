@@ -67,6 +67,7 @@ def test_every_table_and_materialized_view_is_made_again_as_it_was(
         report = migrate(settings)
         assert [text.split()[-1] for text in report.repaired] == [name]
         assert status(settings).current
+        # The same text, not only the same columns: codecs, keys and TTL are part of it.
         assert dump(settings) == whole, name
     assert not migrate(settings).changed
 
@@ -112,6 +113,7 @@ def test_rows_flow_again_after_a_repair(settings: Settings, client: Client) -> N
     """
     for number, name in enumerate(("alerts_raw", "alert_events_to_alerts", "alert_events_raw")):
         client.command(f"DROP TABLE {name}")
+        # Rows that arrive while the view is gone are in its source only; a repair has to copy them.
         if name == "alert_events_to_alerts":
             client.command(ALERT.format(alert_id="meanwhile"))
         migrate(settings)

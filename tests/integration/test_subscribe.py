@@ -80,6 +80,7 @@ def test_a_tail_gets_what_comes_from_the_call_on(settings: Settings, publish: Pu
     """An alert published between the call and the loop is not missed; what was there before is not
     delivered."""
     publish("before")
+    # The subscription begins with the call, not with the first `next`.
     with subscribe(settings=settings, timeout=3) as alerts:
         sent = [publish("a"), publish("b", severity="critical")]
         assert sorted([next(alerts), next(alerts)], key=lambda alert: alert.alert_id) == sent
@@ -118,6 +119,7 @@ def test_filters_and_what_is_no_alert(settings: Settings, publish: Publish) -> N
     exist is refused."""
     client = kafka.producer(settings)
     client.produce(topic(settings.topic_prefix, "alerts"), b"{not json", key=b"x")
+    # A tombstone: the topic is compacted, so readers meet them.
     client.produce(topic(settings.topic_prefix, "alerts"), None, key=b"y")
     assert client.flush(10) == 0
     client.close()
@@ -150,8 +152,10 @@ def test_a_named_subscription_goes_on_where_its_body_left_off(
         first, second = next(alerts), next(alerts)  # asking for the second finishes the first
     publish("d")
     rest = {alert.alert_id for alert in subscribe("oncall", settings=settings, timeout=3)}
+    # The second was delivered, but its body did not end: it comes again.
     assert rest == {"a", "b", "c", "d"} - {first.alert_id}
     assert second.alert_id in rest
+    # All of them were committed when the loop ended.
     assert list(subscribe("oncall", settings=settings, timeout=3)) == []
 
 
@@ -222,6 +226,7 @@ def test_a_callback_in_the_background(
         wait_until(lambda: "good" in got, 40, "alert good", instead=lambda: got)
     assert got == ["bad", "good"]
     assert "the callback failed on alert bad" in caplog.text
+    # `close` has waited for the thread: nothing calls back after the block.
     assert not listener.alive
     assert listener.error is None
 

@@ -59,6 +59,7 @@ def test_topics_are_made_once_and_as_wanted(settings: Settings) -> None:
 
 def test_several_processes_may_make_them_at_once(settings: Settings) -> None:
     """The second process takes what is there; all of them see every topic when they return."""
+    # As worker, sink, notifier and gateway do when a pipeline starts.
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: create_topics(settings), range(4)))
     for reports in answers:
@@ -69,6 +70,7 @@ def test_several_processes_may_make_them_at_once(settings: Settings) -> None:
 def test_another_partition_count_of_the_steps_is_refused_and_explained(settings: Settings) -> None:
     """Keys would move and split runs: nothing is changed, and the error names the procedure."""
     create_topics(settings)
+    # Kafka itself would add partitions without a warning.
     wanted = settings.model_copy(update={"partitions": 6})
     steps = by_name(create_topics(wanted))["steps"]
     assert (steps.state, steps.partitions) == ("differs", 3)

@@ -141,8 +141,10 @@ def test_up_is_found_by_agents_and_commands_and_ends_cleanly(
     assert agent.returncode == 0, agent.stderr
     wait_until(lambda: stored_runs(folder) == {"runs": 1, "steps": 2}, 30, "the run stored")
     assert command(folder, "doctor").returncode == 0
+    # The output of `up` ends in logs and screenshots.
     assert not any(one.password in text for one in (running.writer, running.reader))
     second = command(folder, "up")
+    # Two brokers on one folder would destroy its log.
     assert second.returncode == 1
     assert f"a pipeline already runs from {folder} (process {up.pid}" in second.stderr
     up.send_signal(signal.SIGINT)
@@ -177,8 +179,10 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
         secrets["reader"],
     )  # clients stay configured
     assert all(os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS for pid in pids["clickhouse"])
+    # With the start time: a pid may belong to another process by the time it is checked.
     known = [identity_of(pid) for name in pids for pid in pids[name]]
     assert stored_runs(folder) == {"runs": 1, "steps": 2}
+    # SIGKILL cannot be handled: each process has to notice for itself that its owner is gone.
     keeper.kill()
     keeper.wait()
 
@@ -237,6 +241,7 @@ def test_a_pipeline_on_servers_of_ones_own_starts_no_engines(
             settings.kafka_brokers,
             settings.clickhouse_url,
         )
+        # Also without engines: two supervisors would start every process twice.
         with pytest.raises(PipelineError, match="a pipeline already runs"):
             Pipeline(settings).start()
     assert not pipeline.status().healthy

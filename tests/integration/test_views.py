@@ -116,6 +116,7 @@ def test_runs_are_listed_newest_first(runs: dict[str, str], view: View) -> None:
         runs[name][:8] in line
         for name, line in zip(("waiting", "ignored", "well"), lines[1:], strict=True)
     ] == [True] * 3
+    # Four digits of small amounts: $0.00 would be no answer.
     assert "$0.0035" in lines[3]
     listed = json.loads(view("runs", "--agent", "supp*", "--status", "ok", "--format", "json"))
     assert {run["trace_id"] for run in listed} == {runs["well"], runs["ignored"]}
@@ -139,6 +140,7 @@ def test_a_run_is_shown_as_a_tree(runs: dict[str, str], view: View) -> None:
     )
     plan = next(line for line in text.splitlines() if "plan" in line)
     assert all(part in plan for part in ("├╴plan · gpt-4o", "$0.0035", "1.0k→100"))
+    # A text of wide characters, so that widths are counted in cells, not in characters.
     assert "東京" not in text
     assert "東京" in view("trace", runs["well"][:10], "--contents")
     narrow = view("trace", runs["well"], "--width", "50")
@@ -170,6 +172,7 @@ def test_an_unknown_or_ambiguous_run_is_reported(runs: dict[str, str], view: Vie
     assert "is not a run id" in view("trace", "nonsense!", fails=2)
     assert "name one run" in view("trace", fails=2)
     first = {trace_id[0] for trace_id in runs.values()}
+    # Ids are random: three of them have different first digits most of the time.
     if len(first) < len(runs):
         ambiguous = next(
             c for c in first if sum(trace_id[0] == c for trace_id in runs.values()) > 1
@@ -214,6 +217,7 @@ def test_sql_answers_and_cannot_write(
     for statement in (
         "DROP TABLE runs_raw",
         "INSERT INTO runs_raw (trace_id) VALUES ('a')",
+        # Reading is refused as well where it is not of the store.
         "SELECT * FROM file('/etc/passwd')",
     ):
         assert "ClickHouse" in view("sql", statement, fails=1)

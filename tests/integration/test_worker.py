@@ -141,6 +141,7 @@ def test_a_deadline_is_found_by_time_alone(world: World) -> None:
     alert = world.wait_for(
         "alerts", lambda value: value["alert"] == "run-duration" and value["trace_id"] == run
     )
+    # Not before the limit, in the partition's time; how long after it depends on the machine.
     assert alert["value"] >= 1_500_000
     world.send(step(run, 1, agent="slow"))
 
@@ -189,6 +190,7 @@ def test_what_is_no_step_goes_to_the_dead_letter(
     """As it came, with the reason and where it was; nothing else comes of it."""
     run = trace(0)
     value, key, headers = make(run)
+    # A header of its own finds the record again among those of the other cases.
     mark = f"mark-{next(_numbers)}".encode()
     world.raw(value, key, [*(headers or []), ("mark", mark)])
     received = world.wait_for_record(
@@ -313,6 +315,8 @@ def test_gaps_of_a_log_are_distinguished_from_records_that_were_missed(world: Wo
     full = topic(world.settings.topic_prefix, "trajectories")
     client = producer(world.settings, **{"transactional.id": f"{world.settings.topic_prefix}-tx"})
     client.init_transactions(20)
+    # The end marker of a transaction has an offset and is no record: a reader that counts offsets
+    # takes it for a loss.
     start = world.end_of(full)
     for _ in range(2):
         client.begin_transaction()

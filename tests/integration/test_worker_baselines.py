@@ -36,6 +36,7 @@ def test_a_run_is_evaluated_by_what_was_learnt_before_a_kill(
     world = World(kafka_bootstrap, tmp_path)
     world.start()
     try:
+        # One more than a baseline needs: the last one shows that learning goes on.
         for _ in range(MIN_RUNS + 1):
             usual_run(world)
         wait_until(lambda: runs_known(world) == MIN_RUNS + 1, 40, "a baseline of all runs")

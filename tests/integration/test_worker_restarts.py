@@ -84,6 +84,7 @@ def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
         world.send(
             step(trace(), 1)
         )  # before the committed offset: a worker that read these would publish them
+    # Bytes that version 1 wrote: an encoder of today would not show whether they can be read.
     put_state(world, base64.b64decode(STATES["closed"]), CLOSED)
     put_state(world, base64.b64decode(STATES["announced"]), OPEN)
     commit(world, 6, STATES["safe_offset_metadata"])

@@ -244,6 +244,7 @@ def test_confined_code_reaches_nothing_of_ours(way: str) -> None:
             assert isinstance(raised.value, Blocked)
             assert stay.blocked
         assert there.taken == []
+        # Only the ways that change nothing outside of the block.
         if way in ("plain", "created", "asyncio", "thread of a thread"):
             ways(port)[way]()  # outside it is as ever
 
@@ -304,6 +305,7 @@ def test_a_library_that_resolves_for_itself_is_checked_where_it_connects(
             "mmost": f"mmost://rebind.example:{port}/3ccdd113474722377935511fc85d3dd4",
             "rocket": f"rocket://u:p@rebind.example:{port}/#c",
         }
+        # A public address for the check and 127.0.0.1 for the connection, as a DNS rebinding has.
         url = urls.get(form, f"{form}://rebind.example:{port}/x")
         own = context("", private=False, APPRISE=url)
         outcome = deliver(notification(), subscription(to={"apprise": {"url": "env:APPRISE"}}), own)
@@ -380,6 +382,7 @@ def test_a_mail_is_sent_to_the_address_that_was_checked(monkeypatch: pytest.Monk
             found.close()
             if not private:
                 dismiss(port)
+        # A second look-up could give another address than the one that was checked.
         assert (outcome.kind, asked) == (kind, ["rebind.example"]), outcome
         assert bool(mails) is private
 
@@ -454,6 +457,7 @@ def test_an_address_names_no_file(tmp_path: Path, form: str, private: bool) -> N
     not."""
     file = tmp_path / "template.json"
     file.write_text(
+        # A valid template of one of the services: a random file would be refused for its form.
         json.dumps({"type": "message", "attachments": [{"content": "secret of the machine"}]})
     )
     with receiver() as there:

@@ -150,6 +150,7 @@ def test_no_detector_puts_what_a_step_wrote_into_its_sentence(
     world = World(case)
     world.play(events, as_they_happen(events))
     for found in world.findings():
+        # A word that no detector writes by itself.
         assert "zebra" not in found["message"], found
         assert "Jane" not in found.get("subject", ""), found
 

@@ -88,6 +88,7 @@ def test_two_stores_that_start_at_the_same_moment_are_two(
         free = real(port)
         if not getattr(checked, "once", False):
             checked.once = True
+            # Both have found the port free when one of them takes it.
             both_checked.wait()
         return free
 
@@ -131,6 +132,7 @@ def test_a_kafka_that_answers_first_is_not_ours(
         found = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}).list_topics(
             timeout=10
         )
+        # The address alone does not show whose cluster answers.
         assert found.cluster_id != others
     with pytest.raises(PortTaken, match=rf"port {taken} .* set kafka_port \(--kafka-port\)"):
         EmbeddedKafka(tmp_path / "set", port=taken, heap_mb=256).start()
@@ -220,6 +222,7 @@ def test_a_configured_port_of_a_process_that_is_in_use_is_one_error(
             match=rf"^port {api.port} .*set notify_port \(--notify-port\) to another port",
         ):
             Pipeline(own).start()
+        # From here on the check finds every port free, as in a race.
         squatted()
         late = Pipeline(own, report=lambda _who, line: logged.append(line))
         with pytest.raises(

@@ -207,6 +207,7 @@ def test_previews_and_mentions_are_off() -> None:
 def test_webhooks_get_the_record_as_it_is() -> None:
     """Programs read data: names are not changed; the words for people are printable."""
     with receiver(answer=b"ok") as there:
+        # A link, a sequence that clears a terminal, and Slack's mention of a whole channel.
         text = "[x](https://e.x)\x1b[2J<!channel>"
         assert (
             deliver(
@@ -282,11 +283,13 @@ LIMITS: Final = {
 @pytest.mark.parametrize("filling", ["[", "&", "<", "\\", "😀", "@a", "word "])
 def test_limits_are_kept_after_escaping(name: str, filling: str) -> None:
     """Many long alerts: cut where the service cuts, with the cut shown and no escape in two."""
+    # Escapes make texts longer: cut before them they would exceed the limit.
     many = [quoting_alert(filling * 1_000, alert_id=f"a{n}", trace_id="ab" * 16) for n in range(12)]
     with receiver(answer=b"ok") as there:
         document = subscription(to={name: CASES[name].to(there.url)}, content="full")
         assert deliver(notification(*many), document, context_for(there.url)).kind == "delivered"
         (call,) = there.taken
+    # The service's own limit: beyond it the message is refused or cut by the service.
     assert LIMITS[name](call.data)
     assert is_inert(name, texts(name, call))
 

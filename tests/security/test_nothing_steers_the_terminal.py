@@ -355,12 +355,14 @@ def test_no_command_lets_data_steer(
     if terminal_kind:
         monkeypatch.setenv("TERM", terminal_kind)
         monkeypatch.setenv("COLUMNS", "200")
+        # Colours and widths are chosen by this; pytest's capture is no terminal.
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     formats = (
         ["table"]
         if arguments[:2] in (["deadletter", "show"], ["sql", "SELECT 1 FORMAT TSV"])
         else ["table", "json", "csv"]
     )
+    # All control characters, rich's markup closed and left open, and a formula.
     for text in (ALL, "[/b]", "[/]x[bold", "=1+1"):
         with hostile(text, monkeypatch):
             for form in formats:
@@ -368,6 +370,7 @@ def test_no_command_lets_data_steer(
                 if arguments[-1] == "SELECT 1 FORMAT TSV" and not terminal_kind:
                     continue  # what a pipe gets in a format of ClickHouse is ClickHouse's
                 assert code in (0, 1), shown
+                # The word of the message for an exception that no command expects.
                 assert "unexpected" not in shown, shown
                 assert not steering(COLOUR.sub("", shown)), (form, shown)
                 assert LINKS not in shown
@@ -543,6 +546,7 @@ def test_a_cell_of_csv_is_no_formula(text: str) -> None:
 def test_what_is_replaced_is_what_unicode_calls_control_and_format() -> None:
     """And separators of lines and paragraphs, and halves of surrogate pairs; tabs, newlines
     and all letters stay."""
+    # All 1,114,112 code points: a list of bad ones would lack those of the next Unicode.
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     assert not steering(printable(everything))
     assert (

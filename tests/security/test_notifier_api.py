@@ -159,6 +159,7 @@ def test_no_page_is_answered(world: World, headers: dict[str, str]) -> None:
     """Nor heard: a POST without a body too, also of a page on another port of this machine."""
     for method, target in (
         ("GET", "/subscriptions"),
+        # Without a body a browser sends it without asking first (CORS preflight).
         ("POST", "/subscriptions/x/test"),
         ("POST", "/alerts/a/resolve"),
     ):

@@ -97,12 +97,14 @@ def test_no_field_of_any_channel_reads_another_variable(
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
     with receiver() as there:
+        # By text, so that the reference stands in every field that takes one.
         written = json.loads(json.dumps(to).replace("{url}", there.url).replace("{ref}", ref))
         context = context_of(Settings(notify_allow_private=True, notify_secrets_dir="/run/secrets"))
         outcome = deliver(notification(), subscription(to=written), context)
         context.client.close()
         assert (outcome.kind, there.taken) == ("failed", [])
     assert ref in outcome.text
+    # The beginning of the planted secret's value.
     assert "sk-live" not in outcome.text
     if ref.startswith("env:") and "STEPSTREAM" not in ref:
         assert "notify_secret_variables" in outcome.text

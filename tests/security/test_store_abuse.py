@@ -145,6 +145,7 @@ def test_no_parameter_reaches_a_header(running: Store, given: dict[str, Any]) ->
 
 def test_a_reader_and_a_stranger_make_no_dictionary(running: Store, tmp_path: Path) -> None:
     """Nor does the writer: no SOURCE at all."""
+    # A command's own effect: an error could come after the command has run.
     proof = tmp_path / "proof"
     source = f"EXECUTABLE(COMMAND 'id > {proof}; echo x' FORMAT 'TSV')"
     for found in (
@@ -405,6 +406,7 @@ def test_no_user_reaches_beyond_the_store(
             ):
                 assert code(answer) in REFUSALS, answer
                 assert SECRET not in answer.body.decode()
+    # The store itself goes on and has what it had.
     assert running.value("SELECT count(), max(a) FROM kept") == "1\theap"
     assert running.value("SELECT count() FROM system.tables WHERE name = 'x'") == "0"
 
@@ -661,6 +663,7 @@ def test_credentials_come_as_clickhouse_takes_them(running: Store) -> None:
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     assert request(running.url, "/", "POST", kind, f"{form}--b--\r\n".encode()).status == 403
     assert code(running.ask("SELECT 1", user="sender")) == 497
+    # Two values of one header: which one is taken differs between servers and proxies.
     twice = (
         b"GET /?query=SELECT+1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         + 2 * b"X-ClickHouse-User: reader\r\n"
@@ -683,6 +686,7 @@ def test_a_strangers_body_is_not_read(running: Store) -> None:
     """A form that unpacks to a gigabyte, a chunk without end, a length of 99 GB: refused by the
     head, memory as it was."""
     before = running.rss_mb
+    # 1 GiB of blanks: it costs memory only when it is unpacked.
     bomb = zstandard.ZstdCompressor(level=19).compress(_multipart(b" " * (1 << 30)))
     wrong = {"Authorization": basic("writer", "wrong")}
     assert request(
@@ -707,6 +711,7 @@ def test_plain_bytes_are_counted(running: Store, user: str, coding: str) -> None
     it was."""
     before = running.rss_mb
     pack = zstandard.ZstdCompressor(level=19).compress if coding == "zstd" else gzip.compress
+    # Blanks are a valid part of each: the statement, the form and the data.
     blanks = b" " * (1 << 29)
     headers = {"Content-Encoding": coding}
     for answer in (
@@ -823,6 +828,7 @@ def test_a_query_ends_when_its_client_leaves(running: Store, user: str) -> None:
     sql = (
         f"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 AND '{mark}' != ''"
     )
+    # The server finds a query by its log_comment, so no client may set one.
     assert code(running.ask(sql, user=user, log_comment="mine")) in (164, 452)
     running_queries = (
         f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE "
@@ -920,6 +926,7 @@ def test_views_of_an_earlier_release_that_read_files_are_refused(tmp_path: Path)
         "ORDER BY a",
         "CREATE VIEW plain AS SELECT a FROM kept",
     ]
+    # The engine itself, without our server, which would refuse these statements.
     code_of_old = (
         "import chdb, sys\nc = chdb.connect(sys.argv[1])\nfor sql in sys.argv[2:]:\n    "
         "c.query(sql)\nc.close()"

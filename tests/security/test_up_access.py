@@ -134,6 +134,7 @@ def test_kafka_refuses_clients_without_the_password(up: Up) -> None:
         "sasl.mechanism": "PLAIN",
         "sasl.username": up.found.kafka_login.user,
     }
+    # None, a wrong one, and the right password of a user that does not exist.
     wrong: list[dict[str, str]] = [
         {},
         {**sasl, "sasl.password": "guess"},
@@ -148,6 +149,7 @@ def test_kafka_refuses_clients_without_the_password(up: Up) -> None:
         .topics
     )
     ports = json.loads((up.folder / "data" / "kafka" / "instance.json").read_text())["ports"][0]
+    # The controller's port as well: its requests change the cluster.
     for port in ports:
         with pytest.raises((OSError, QuotaRefused)):
             set_producer_rate(f"127.0.0.1:{port}", 1.0)
@@ -233,6 +235,7 @@ def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
     for pid in pids.values():
         shown = Path(f"/proc/{pid}/cmdline").read_text()
         assert not any(secret in shown for secret in up.secrets)
+        # The environment has the passwords; only its owner may read it.
         assert Path(f"/proc/{pid}/environ").stat().st_mode & 0o077 == 0
     writer, reader, _ = up.secrets
     for name, wanted in (("worker", False), ("notify", False), ("sink", True)):
@@ -251,4 +254,5 @@ def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
                 if any(secret.encode() in data for secret in up.secrets):
                     assert file.stat().st_mode & 0o077 == 0, file
                     holding.add(file.name)
+    # Every file that has one of them: a new one has to be added here with a reason.
     assert holding == {"endpoints.json", "secrets.json", "node0.properties"}

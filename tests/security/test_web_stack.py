@@ -104,6 +104,7 @@ def test_an_answer_carries_the_security_headers(world: World) -> None:
         ask(world, "/nowhere"),
         send(world.server.url, b"nonsense\r\n\r\n"),
     ]
+    # Of data, health, a refusal, an unknown path, and of what the HTTP parser refuses.
     assert [answer.status for answer in answers] == [200, 200, 401, 404, 400]
     for answer in answers:
         assert answer.header("x-content-type-options") == "nosniff"
@@ -177,6 +178,7 @@ def test_a_client_that_keeps_failing_waits(world: World) -> None:
     """Guesses are answered 429 after a while; the right secret is taken at any time."""
     answers = [
         request(world.server.url, "/echo", headers={"Authorization": basic("reader", str(n))})
+        # More than a typing error, fewer than any useful guessing.
         for n in range(30)
     ]
     assert {answer.status for answer in answers} == {401, 429}
@@ -419,6 +421,7 @@ def test_a_body_that_stops_is_given_up(world: World) -> None:
 
 def test_connections_are_bounded(world: World) -> None:
     """With more than the bound, those that wait go, the oldest first: who asks is answered."""
+    # Connections that send nothing: only their number costs something.
     open_connections = [connect(world.server.url) for _ in range(LIMITS.connections * 2)]
     try:
         assert ask(world).status == 200
@@ -451,6 +454,7 @@ def test_many_requests_on_one_connection(world: World) -> None:
     one = f"GET /echo HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n".encode()
     stranger = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connect(world.server.url) as connection:
+        # The last one without credentials: a check per connection would let it through.
         connection.sendall(one * 100 + stranger)
         open_connections = b""
         while piece := connection.recv(65536):
