@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import time
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from stepstream.common.person import who
 from stepstream.common.web.credentials import new_secret, write_private
@@ -61,6 +62,16 @@ def answers(address: Address) -> bool:
     try:
         with urllib.request.urlopen(f"{address.url}/healthz", timeout=3) as answer:
             return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def listens(address: Address) -> bool:
+    """Whether something listens there; takes no time where nothing does."""
+    where = urlsplit(address.url)
+    try:
+        socket.create_connection((where.hostname or "", where.port or 80), timeout=0.3).close()
+        return True
     except OSError:
         return False
 

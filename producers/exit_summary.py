@@ -32,10 +32,10 @@ class Totals:
         self.last_trace_id = ""
 
 
-def exit_line(totals: Totals, counts: Counts) -> str:
+def exit_line(totals: Totals, counts: Counts, console_url: str = "") -> str:
     """``stepstream: run 4bf92f35… · 7 steps · $0.0123 by list price · stepstream trace 4bf92f35``.
 
-    Empty if nothing was recorded.
+    Empty if nothing was recorded. With ``console_url`` it ends with the run's page.
     """
     parts: list[str] = []
     if totals.runs:
@@ -55,6 +55,9 @@ def exit_line(totals: Totals, counts: Counts) -> str:
     if totals.runs and counts.delivered:
         short = totals.last_trace_id[:ID_CHARS]
         parts.append(f"stepstream trace {short}" if totals.runs == 1 else "stepstream runs")
+        if console_url:
+            page = f"/{totals.last_trace_id}" if totals.runs == 1 else ""
+            parts.append(f"{console_url.rstrip('/')}/runs{page}")
     return f"stepstream: {' · '.join(parts)}"
 
 

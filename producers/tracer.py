@@ -319,7 +319,7 @@ class Tracer(StepOpener[Step, Run]):
                 return
             engine.stop_listening(at_exit=True)
             engine.sender.close(wait_s if engine.sender.counts.delivered else wait_s / 2)
-            line = exit_line(self._totals, self.counts)
+            line = exit_line(self._totals, self.counts, engine.settings.console_url)
             if line and not engine.settings.quiet:
                 _print_line(line)
         except (Exception, KeyboardInterrupt) as error:

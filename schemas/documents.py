@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -186,6 +187,20 @@ class Subscription(BaseModel):
     link_template: Annotated[str, AfterValidator(_link)] = Field(
         "", description="e.g. https://traces.example.org/{trace_id}; fields are URL-encoded"
     )
+
+    _console_url: str = PrivateAttr("")
+
+    @property
+    def console_url(self) -> str:
+        """The console that messages link to; empty without one. Not a part of the document."""
+        return self._console_url
+
+    def linked_to(self, console_url: str) -> Subscription:
+        """The subscription with links to alerts and runs in the console, in place of a template."""
+        base = console_url.rstrip("/")
+        linked = self.model_copy(update={"link_template": f"{base}/alerts/{{alert_id}}"})
+        linked._console_url = base
+        return linked
 
     @property
     def channel(self) -> str:

@@ -17,6 +17,7 @@ class NotifiedAlert(Alert):
 
     command: str = Field("", description="the command that shows more")
     link: str = Field("", description="the subscription's link_template filled in")
+    run_link: str = Field("", description="the page of the alert's run in the console")
     times: dict[str, str] = Field(
         default_factory=dict,
         description="opened_at, updated_at ... as ISO 8601 in UTC",

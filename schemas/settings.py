@@ -628,10 +628,10 @@ class Settings(BaseModel):
     )
     console_url: str = _console(
         "",
-        "Address of the console for people: https://console.example.com. Alert messages and "
-        "`stepstream open` link to it. Empty: `open` links to the address at which the console "
-        "listens, messages have no link.",
-        processes=("notify", "console", "up"),
+        "Address of the console for people: https://console.example.com. Alert messages and the "
+        "runs that commands and agents print link to it. Empty: commands on a terminal link to a "
+        "console of this machine, messages have no link.",
+        processes=("sdk", "notify", "console", "up"),
         metavar="URL",
         pattern=r"^(https?://[^\s/?#@]+[^\s?#@]*)?$",
     )

@@ -30,6 +30,7 @@ TEXT_FIELDS: Final = frozenset(
         "quoted",
         "resolved",
         "rule",
+        "run_link",
         "runs",
         "severity",
         "since",

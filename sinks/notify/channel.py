@@ -133,11 +133,12 @@ def deliver(
 
 
 def with_link(subscription: Subscription, console_url: str) -> Subscription:
-    """The subscription with links to alerts in the console, unless it has links of its own."""
+    """The subscription with links to alerts and runs in the console, unless it has links of its
+    own.
+    """
     if subscription.link_template or not console_url:
         return subscription
-    template = f"{console_url.rstrip('/')}/alerts/{{alert_id}}"
-    return subscription.model_copy(update={"link_template": template})
+    return subscription.linked_to(console_url)
 
 
 def _send(

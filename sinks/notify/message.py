@@ -40,6 +40,7 @@ _NOT_ESCAPED: Final = frozenset(
         "firing",
         "link",
         "resolved",
+        "run_link",
         "runs",
         "severity",
         "since",
@@ -151,6 +152,7 @@ def values(
         "quoted": texts["quoted"],
         "resolved": str(notification.resolved),
         "rule": alert.rule,
+        "run_link": run_link(alert, subscription),
         "runs": str(alert.runs or 1),
         "severity": alert.severity,
         "since": format_time(alert.opened_at),
@@ -184,9 +186,25 @@ def link(alert: AlertStruct, subscription: Subscription) -> str:
     return fill(subscription.link_template, known, lambda text: quote(text, safe=""))
 
 
+def run_link(alert: AlertStruct, subscription: Subscription) -> str:
+    """The page of the alert's run at its first step of evidence; of an incident, of its first run.
+
+    Empty without a console to link to, and for an alert without a run.
+    """
+    trace = _trace(alert)
+    if not trace or not subscription.console_url:
+        return ""
+    step = f"?step={quote(alert.step_ids[0], safe='')}" if alert.trace_id and alert.step_ids else ""
+    return f"{subscription.console_url}/runs/{quote(trace, safe='')}{step}"
+
+
+def _trace(alert: AlertStruct) -> str:
+    return alert.trace_id or next(iter(alert.trace_ids), "")
+
+
 def command(alert: AlertStruct) -> str:
     """The command that shows more about the alert."""
-    trace = alert.trace_id or next(iter(alert.trace_ids), "")
+    trace = _trace(alert)
     return f"stepstream trace {trace}" if trace else f"stepstream alerts show {alert.alert_id}"
 
 
@@ -232,6 +250,7 @@ def _describe(alert: AlertStruct, known: dict[str, str], subscription: Subscript
         f"evidence: steps {known['evidence']}" if alert.step_ids else "",
         f"details: {known['command']}",
         known["link"],
+        f"run: {known['run_link']}" if known["run_link"] else "",
     ]
     return "\n  ".join(line for line in lines if line)
 
@@ -257,7 +276,11 @@ def _record(alert: AlertStruct, subscription: Subscription) -> dict[str, Any]:
     names: tuple[str, ...] = alert.__struct_fields__  # type: ignore[attr-defined]
     fields = {name: getattr(alert, name) for name in names if name not in _INTERNAL}
     times = {name: iso_time(fields[name]) for name in TIME_FIELDS if fields[name]}
-    added = {"command": command(alert), "link": link(alert, subscription)}
+    added = {
+        "command": command(alert),
+        "link": link(alert, subscription),
+        "run_link": run_link(alert, subscription),
+    }
     return {**fields, "times": times, **texts_of(alert, subscription.content), **added}
 
 

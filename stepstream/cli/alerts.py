@@ -23,7 +23,7 @@ from stepstream.cli.options import (
     SinceOption,
     takes,
 )
-from stepstream.common.terminal import echo, echo_json
+from stepstream.common.terminal import echo, echo_csv, echo_json
 from stepstream.schemas.alert import SEVERITIES, Alert
 from stepstream.schemas.settings import Settings
 
@@ -233,7 +233,7 @@ def _print_one(alert: Alert, format: Format) -> None:
         # Without the brackets of the array: with --follow each line is a JSON object (JSON Lines).
         echo_json(records_json(columns, [row])[1:-1])
     else:
-        echo(records_csv(columns, [row]).split("\n", 1)[1])
+        echo_csv(records_csv(columns, [row]).split("\n", 1)[1])
 
 
 def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
@@ -263,7 +263,7 @@ def _about(alert: Alert) -> list[str]:
         "rule": f"{alert.rule}{f' of policy {alert.policy}' if alert.policy else ''}",
         "about": alert.subject,
         "run": alert.trace_id,
-        "runs": f"{alert.runs}, such as {', '.join(one[:8] for one in alert.trace_ids[:5])}"
+        "runs": f"{alert.runs}, such as run {', '.join(one[:8] for one in alert.trace_ids[:5])}"
         if alert.runs
         else "",
         "part of": f"incident {alert.incident_id[:8]}" if alert.incident_id else "",

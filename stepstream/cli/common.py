@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from stepstream.cli.options import Format
-from stepstream.common.terminal import echo, echo_json, remark
+from stepstream.common.terminal import echo, echo_csv, echo_json, remark
 from stepstream.schemas.printable import printable
 
 
@@ -46,7 +46,7 @@ def print_rows(
         if format is Format.JSON:
             echo_json(records_json(columns, listed))
         else:
-            echo(records_csv(columns, listed))
+            echo_csv(records_csv(columns, listed))
     elif not listed and empty:
         remark(empty)
     else:

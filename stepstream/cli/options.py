@@ -15,6 +15,7 @@ whose type is a dataclass of options stands for all of its fields::
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
+
+from stepstream.common.links import Links
+from stepstream.common.terminal import link_to
 
 if TYPE_CHECKING:
     from stepstream.common.settings import Resolved
@@ -99,6 +103,21 @@ def resolve_settings(**flags: Any) -> Resolved:
     return resolve(file=_settings_file.get(), flags=flags, flag_name=flag)
 
 
+def console_address(settings: Any) -> str:
+    """The address that links of printed lines begin with: ``console_url``, or on a terminal that of
+    a console of this machine; empty without one.
+    """
+    if url := str(getattr(settings, "console_url", "")):
+        return url
+    if not (sys.stdout.isatty() or sys.stderr.isatty()):
+        return ""
+    from stepstream.common.settings import state_dir
+    from stepstream.console import address
+
+    found = address.read(state_dir(settings))
+    return found.url if found is not None and address.listens(found) else ""
+
+
 def load_settings(**flags: Any) -> Settings:
     """The settings in force with this command's flags."""
     return resolve_settings(**flags).settings
@@ -132,7 +151,9 @@ def takes(
             flags = {name: values.pop(name) for name in names}
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
-            return command(settings=load(**flags), **values)
+            loaded = load(**flags)
+            link_to(Links(lambda: console_address(loaded)))
+            return command(settings=loaded, **values)
 
         wrapper.__name__, wrapper.__module__ = command.__name__, command.__module__
         wrapper.__doc__ = _reflowed(command.__doc__)

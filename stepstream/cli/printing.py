@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from rich.console import RenderableType
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +30,8 @@ PIPE_CELLS: Final = 500
 MOST_AS_FIELDS: Final = 5
 """Up to so many rows of an answer that are too wide are printed with one column a line."""
 MIN_FOLDED: Final = 20
+RUN_COLUMNS: Final = ("run", "trace_id")
+RUN_ID: Final = re.compile(r"[0-9a-f]{8,32}")
 _ENDLESS: Final = 100_000
 
 
@@ -47,6 +51,7 @@ def show(what: RenderableType) -> None:
     """Print; for a file or a pipe without truncation, padding and colour."""
     terminal.tolerate(sys.stdout)
     if sys.stdout.isatty():
+        what = linked(what) if isinstance(what, Text) else what
         console = terminal.console(soft_wrap=isinstance(what, Text))
         # A table was made for this width, or cannot be narrower: the terminal wraps the rest.
         if isinstance(what, Table):
@@ -58,6 +63,17 @@ def show(what: RenderableType) -> None:
     with console.capture() as captured:
         console.print(what)
     terminal.echo(*(line.rstrip() for line in captured.get().splitlines()))
+
+
+def linked(text: Text) -> Text:
+    """The text with hyperlinks on the runs and alerts that it names."""
+    links = terminal.links().of(text.plain)
+    if not links:
+        return text
+    text = text.copy()
+    for link in links:
+        text.stylize(Style(link=link.address), link.start, link.end)
+    return text
 
 
 def show_folded(text: Text, *, indent: int) -> None:
@@ -85,7 +101,7 @@ def print_records(columns: Sequence[str], rows: Iterable[Sequence[Any]], format:
     if format is Format.JSON:
         terminal.echo_json(records_json(columns, rows))
     elif format is Format.CSV:
-        terminal.echo(records_csv(columns, rows))
+        terminal.echo_csv(records_csv(columns, rows))
     else:
         _show_records(columns, list(rows))
 
@@ -110,10 +126,34 @@ def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> N
     """Print a table of the terminal's width, and the names of columns that do not fit."""
     is_terminal = sys.stdout.isatty()
     width = terminal.console().width if is_terminal else None
+    columns, rows = linked_cells(columns, rows, is_terminal=is_terminal)
     table, left_out = listing(columns, rows, width, ellipsis=glyphs().ellipsis)
     show(table)
     if left_out:
         show_folded(Text(left_out_words(left_out), style="dim"), indent=2)
+
+
+def linked_cells(
+    columns: Sequence[Column], rows: Iterable[Sequence[Text]], *, is_terminal: bool
+) -> tuple[Sequence[Column], list[Sequence[Text]]]:
+    """A table with hyperlinks on its runs; for a file or a pipe with a column of addresses."""
+    listed = list(rows)
+    place = next((i for i, one in enumerate(columns) if one.name in RUN_COLUMNS), None)
+    base = terminal.links().base if place is not None and listed else ""
+    if place is None or not base:
+        return columns, listed
+    for row in listed:
+        if is_terminal and RUN_ID.fullmatch(row[place].plain):
+            row[place].stylize(Style(link=f"{base}/runs/{row[place].plain}"))
+    if is_terminal:
+        return columns, listed
+    addresses = [
+        Text(f"{base}/runs/{cell}" if RUN_ID.fullmatch(cell := row[place].plain) else "")
+        for row in listed
+    ]
+    return [*columns, Column("link")], [
+        [*row, to] for row, to in zip(listed, addresses, strict=True)
+    ]
 
 
 def _show_records(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -123,7 +163,8 @@ def _show_records(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
         return
     shaped, cells = records_cells(columns, rows)
     if fits(shaped, cells, terminal.console().width if sys.stdout.isatty() else PIPE_CELLS):
-        show(listing(shaped, cells, None)[0])
+        found = linked_cells(shaped, cells, is_terminal=sys.stdout.isatty())
+        show(listing(*found, None)[0])
     else:
         show(below_one_another([column.name for column in shaped], cells))
 

@@ -10,20 +10,48 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from stepstream.common.links import NOWHERE, Links, hyperlinked, with_addresses
 from stepstream.schemas.printable import escaped_json, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+_links = NOWHERE
+
+
+def link_to(links: Links) -> None:
+    """From now on printed lines link the runs and alerts that they name."""
+    global _links
+    _links = links
+
+
+def links() -> Links:
+    """Where the ids of printed lines link to."""
+    return _links
+
+
 def echo(*lines: object) -> None:
     """Print lines on standard output."""
-    _write(sys.stdout, (printable(str(line)) for line in lines))
+    _write(sys.stdout, (_linked(sys.stdout, line) for line in lines))
 
 
 def remark(*lines: object) -> None:
     """Print lines on standard error: notes that are not part of the output."""
-    _write(sys.stderr, (printable(str(line)) for line in lines))
+    _write(sys.stderr, (_linked(sys.stderr, line) for line in lines))
+
+
+def _linked(stream: Any, given: object) -> str:
+    """The text without control characters, its ids linked."""
+    text = printable(str(given))
+    shape = hyperlinked if stream is not None and stream.isatty() else with_addresses
+    lines = text.split("\n")
+    return "\n".join(shape(line, found) if (found := _links.of(line)) else line for line in lines)
+
+
+def echo_csv(text: str) -> None:
+    """Print rows of CSV on standard output, without links in them."""
+    _write(sys.stdout, (printable(text),))
 
 
 def echo_json(text: str) -> None:

@@ -243,6 +243,8 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         yield _Client(text)
 
     def records(_client: Any, sql: str, _parameters: Any = None) -> list[dict[str, Any]]:
+        if "AS size" in sql:
+            return [{"size": len(text)}]
         if "FROM trace(" in sql:
             return [step_record(text)]
         if "FROM findings" in sql:

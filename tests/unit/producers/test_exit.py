@@ -241,3 +241,16 @@ def test_the_line(totals: Totals, counts: Counts, line: str) -> None:
     show.
     """
     assert exit_line(totals, counts) == line
+
+
+def test_the_line_links_to_the_run() -> None:
+    """Where the console's address is set; to the list where there were several runs."""
+    counts = Counts(delivered=4)
+    one = Totals(steps=2, runs=1, last_trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+    line = exit_line(one, counts, "https://console.example.com/")
+    assert line.endswith(
+        f"stepstream trace 4bf92f35 · https://console.example.com/runs/{one.last_trace_id}"
+    )
+    assert exit_line(Totals(steps=4, runs=2), counts, "https://c.example").endswith(
+        "https://c.example/runs"
+    )
