@@ -241,6 +241,12 @@ DETECTOR_ERRORS: Final = Metric(
     "times a detector raised and was switched off for a run or an agent",
     ("detector",),
 )
+RULE_ERRORS: Final = Metric(
+    "stepstream_worker_rule_errors_total",
+    "counter",
+    "times the expression of a policy's rule had no result, by the rule's alert name",
+    ("alert",),
+)
 RUNS_GIVEN_UP: Final = Metric(
     "stepstream_worker_runs_given_up_total",
     "counter",

@@ -16,7 +16,7 @@ from stepstream.stream.core.clock import PartitionClock
 from stepstream.stream.core.contained_failures import ContainedFailures, pipeline_output
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.detectors.base import Detector, Observation
+from stepstream.stream.detectors.base import Detector, Observation, RuleError
 from stepstream.stream.detectors.findings import closing_findings, command_for, findings_from
 from stepstream.stream.detectors.stop_ignored import note_stop_command
 from stepstream.stream.run.contents import Contents
@@ -120,9 +120,12 @@ class Detection:
 
     def switch_off(self, active: ActiveRun, detector: Detector, error: Exception) -> None:
         """A detector raised: switch it off for this run, and drop the state that it has kept of the
-        run.
+        run. A ``RuleError`` is only counted and reported.
         """
         run = active.run
+        if isinstance(error, RuleError):
+            self._rule_failed(detector, error)
+            return
         run.off |= {detector.name}
         run.detector_state.pop(detector.name, None)
         finding = self._failures.detector(
@@ -132,6 +135,12 @@ class Detection:
             self._clock.now_us,
             f"run {run.trace_id}",
         )
+        if finding is not None:
+            self._outbox.append(pipeline_output(finding))
+
+    def _rule_failed(self, detector: Detector, error: RuleError) -> None:
+        applied = detector.applied
+        finding = self._failures.rule(applied.policy, detector.name, error, self._clock.now_us)
         if finding is not None:
             self._outbox.append(pipeline_output(finding))
 

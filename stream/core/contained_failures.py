@@ -31,8 +31,11 @@ again.
 """
 
 DETECTOR_FAILED: Final = "detector-failed"
+RULE_FAILED: Final = "rule-failed"
 RUN_GIVEN_UP: Final = "run-given-up"
-RESOLVED_WHEN_QUIET: Final = frozenset({DETECTOR_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH})
+RESOLVED_WHEN_QUIET: Final = frozenset(
+    {DETECTOR_FAILED, RULE_FAILED, RUN_GIVEN_UP, UNREADABLE_BATCH}
+)
 """Alerts about the pipeline itself that no detector resolves: they are resolved when no finding
 came for ``QUIET_PERIOD_US``.
 """
@@ -70,6 +73,24 @@ class ContainedFailures:
             "other detectors and other runs are not affected"
         )
         return self._finding(DETECTOR_FAILED, "detector_failed", subject, message, error, now_us)
+
+    def rule(
+        self, policy: str, alert: str, error: BaseException, now_us: int
+    ) -> FindingStruct | None:
+        """A rule of a policy had no result. Returns the finding to send, if one is due.
+
+        The text of ``error`` is shown: it has nothing of the data.
+        """
+        self._counters.rule_errors[alert] += 1
+        subject = f"{policy or 'default'}/{alert}"
+        if not self._is_due(RULE_FAILED, subject, now_us):
+            return None
+        self._log_text(f"the rule {subject} had no result: {error}")
+        message = (
+            f"the rule {alert} of policy {policy} had no result: {error}; it is evaluated again "
+            "with the next record"
+        )
+        return self._finding(RULE_FAILED, "rule_failed", subject, message, error, now_us)
 
     def run(self, trace_id: str, error: BaseException, now_us: int) -> FindingStruct | None:
         """A run's own bookkeeping raised. Returns the finding to send, if one is due."""

@@ -45,8 +45,9 @@ class Counters:
     baselines_forgotten: int = 0
     owners_not_learnt: int = 0
     runs_given_up: int = 0
-    # By rule, reason and field.
+    # By rule, alert, reason and field.
     detector_errors: Counter[str] = field(default_factory=Counter)
+    rule_errors: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     clamped: Counter[str] = field(default_factory=Counter)
 

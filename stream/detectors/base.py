@@ -51,12 +51,19 @@ Observations = Iterable[Observation]
 NOTHING: Final[tuple[Observation, ...]] = ()
 
 
+class RuleError(Exception):
+    """A rule of a policy had no result this time. The detector stays on; the message, which has
+    nothing of the data, is counted and reported.
+    """
+
+
 class Detector(Protocol):
     """Evaluates runs by one rule.
 
     An instance is shared by all runs with the rule, so it keeps no state of a run: that is in
     ``run.detector_state[name]``, as plain lists, dicts, numbers and texts, because it is written to
-    the run's state record. A detector that raises is switched off for that run.
+    the run's state record. A detector that raises is switched off for that run, unless it raises
+    ``RuleError``.
     """
 
     applied: Applied

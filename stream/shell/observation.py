@@ -57,6 +57,7 @@ _BY_REASON: Final = {
     m.REJECTED: "rejected",
     m.CLAMPED: "clamped",
     m.DETECTOR_ERRORS: "detector_errors",
+    m.RULE_ERRORS: "rule_errors",
 }
 
 

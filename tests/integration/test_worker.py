@@ -127,6 +127,30 @@ def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) 
     )
 
 
+def test_an_expression_is_evaluated_live_and_its_errors_stop_nothing(world: World) -> None:
+    """One rule of a policy divides by zero and is reported; the other one stops the run."""
+    rules = [
+        {"rule": "expr", "alert": "odd", "when": "1 / (run.steps - run.steps) > 0"},
+        {
+            "rule": "expr",
+            "alert": "many-calls",
+            "when": "run.calls['refund'] >= 2 && step.status == 'running'",
+            "action": "stop",
+        },
+    ]
+    match = {"agent": "refunder"}
+    world.put_in_force({"name": "odd", "match": match, "mode": "enforce", "rules": rules})
+    run, more = trace(), {"agent": "refunder", "kind": "tool_call", "tool": "refund"}
+    world.send(step(run, 1, "start", agent="refunder"), step(run, 2, **more))
+    world.send(step(run, 3, "start", **more))
+    command = world.wait_for("control", lambda value: value["trace_id"] == run)
+    assert (command["action"], command["by"]) == ("stop", "policy:odd")
+    failed = world.wait_for("alerts", lambda value: value["alert"] == "rule-failed")
+    assert "division by zero at character 3" in failed["message"]
+    world.send(step(run, 3, **more), step(run, 1, agent="refunder"))
+    assert world.final(run)["steps"] == 3
+
+
 def test_a_deadline_is_found_by_time_alone(world: World) -> None:
     """No record comes after the start: a timer finds it, and not before the limit."""
     world.put_in_force(

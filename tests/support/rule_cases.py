@@ -311,4 +311,26 @@ CASES = (
         unit="tokens",
         any_order=True,
     ),
+    Case(
+        {"rule": "expr", "when": "run.calls['search'] > 2 && run.cost_usd > 0.3"},
+        [BEGIN, call(2, 1), spend(3, 1.5), call(4, 2), call(5, 3)],
+        [BEGIN, call(2, 1), spend(3, 1.5), call(4, 2), call(5, 3, tool="other")],
+        "warning",
+        r"run\.calls\['search'\] > 2 && run\.cost_usd > 0\.3 is true",
+        evidence=(5,),
+    ),
+    Case(
+        {
+            "rule": "expr",
+            "when": "step.status == 'error' && run.failed_calls[step.tool] >= 2",
+            "message": "it failed twice",
+            "per": "tool",
+        },
+        [BEGIN, call(2, 1, status="error"), call(3, 2, status="error"), call(4, 3), done(4)],
+        [BEGIN, call(2, 1, status="error"), call(3, 2), call(4, 3, tool="b", status="error")],
+        "warning",
+        r"it failed twice",
+        subject="search",
+        evidence=(3,),
+    ),
 )

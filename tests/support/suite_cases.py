@@ -63,6 +63,11 @@ CASES = (
         [root(), call(2, 1), root(9)],
     ),
     builtin(
+        {"rule": "expr", "when": "run.calls['search'] > 3"},
+        [root(), *(call(n, n) for n in range(2, 6)), root(9)],
+        [root(), call(2, 1), root(9)],
+    ),
+    builtin(
         {"rule": "loop"},
         [root(), *(call(n, n) for n in range(2, 6)), root(9)],
         [root(), call(2, 1), call(3, 2), root(9)],

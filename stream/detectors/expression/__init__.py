@@ -1,0 +1,1 @@
+"""Expressions of policies: a subset of CEL over the run so far."""
