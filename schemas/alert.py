@@ -18,7 +18,7 @@ FindingSeverity = Literal["note", "info", "warning", "error", "critical"]
 """A ``note`` is stored and shown with its run; it never opens or changes an alert, so no
 subscription delivers it."""
 SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error", "critical")
-FindingState = Literal["firing", "resolved", "acknowledged", "silenced"]
+FindingState = Literal["firing", "resolved", "acknowledged", "silenced", "marked"]
 AlertState = Literal["firing", "resolved"]
 AlertChange = Literal[
     "opened", "worse", "updated", "acknowledged", "silenced", "reopened", "resolved"
@@ -37,7 +37,9 @@ class Finding(BaseModel):
 
     finding_id: str
     state: FindingState = Field(
-        "firing", description="resolved: the problem that this finding reported has ended"
+        "firing",
+        description="resolved: the problem that this finding reported has ended; marked: a person "
+        "stated whether the alert was right, in value 1 or 0",
     )
     time: TimeUs = Field(description="log time at which it was seen")
     project: str

@@ -1,4 +1,4 @@
-"""Acknowledging, silencing and resolving an alert: the finding record of each. Pure.
+"""Acknowledging, silencing, resolving and marking an alert: the finding record of each. Pure.
 
 The finding is sent to the findings topic under the project's key, as those of detectors are. The
 worker alone makes the alert's next record from it, in the order of the log.
@@ -36,5 +36,25 @@ def action_finding(
         message=message,
         by=by,
         until=until_us if action == "silenced" else 0,
+        alert_id=alert.alert_id,
+    )
+
+
+def mark_finding(alert: Alert, *, right: bool, by: str, now_us: int, message: str = "") -> Finding:
+    """The finding by which a person states whether the alert reported a real problem.
+
+    It is a note: it changes no alert, so that alerts of any age can be marked. The newest mark of
+    an alert is the one that counts.
+    """
+    return new_finding(
+        alert,
+        derived_id("mark", alert.alert_id, right, by, now_us),
+        now_us,
+        state="marked",
+        user_id="",
+        severity="note",
+        value=float(right),
+        message=message,
+        by=by,
         alert_id=alert.alert_id,
     )

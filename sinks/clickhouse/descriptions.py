@@ -121,12 +121,19 @@ _DELIVERIES: Final = {
 }
 _FINDINGS: Final = {
     "finding_id": "derived from the log: the same finding has the same id",
-    "state": "firing, resolved; acknowledged or silenced by a person",
+    "state": "firing, resolved; acknowledged, silenced or marked by a person",
     "severity": "note, info, warning, error or critical; a note opens no alert",
     "time": "when it was seen",
     "value": "what was measured",
     "threshold": "the limit that was exceeded",
     "unit": "unit of value, threshold and baseline: usd, tokens, steps, us, ratio, count",
+}
+_MARKS: Final = {
+    "alert_id": "the alert that was marked",
+    "verdict": "true: it reported a real problem; false: a false alarm",
+    "marked_by": "who marked it last",
+    "marked_at": "when",
+    "note": "why, in the words of that person",
 }
 TABLES: Final = {
     "steps_raw": "Steps that ended, as inserted; read the view steps",
@@ -158,6 +165,7 @@ def columns() -> dict[str, dict[str, str]]:
     delivery = {**_SHARED, **fields(Delivery), **_DELIVERIES, **_ARRIVAL}
     finding = {**_SHARED, **fields(Finding), **_FINDINGS, **_ARRIVAL}
     metrics = {**_SHARED, **tokens, **_METRICS}
+    mark = {**_SHARED, **fields(Finding), **_FINDINGS, **_MARKS}
     return {
         "steps_raw": step,
         "steps": step,
@@ -171,6 +179,7 @@ def columns() -> dict[str, dict[str, str]]:
         "alerts": alert,
         "findings_raw": finding,
         "findings": finding,
+        "alert_marks": mark,
         "deliveries_raw": delivery,
         "deliveries": delivery,
         "delivery_events": delivery,

@@ -26,6 +26,7 @@ VIEW_NAMES: Final = (
     "open_steps",
     "alerts",
     "alert_events",
+    "alert_marks",
     "findings",
     "deliveries",
     "delivery_events",

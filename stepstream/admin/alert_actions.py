@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from stepstream.admin.commands import send_records
 from stepstream.common import kafka
 from stepstream.schemas.alert import Alert
-from stepstream.schemas.alert_actions import Action, action_finding
+from stepstream.schemas.alert_actions import Action, action_finding, mark_finding
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -70,6 +70,13 @@ def act(
         f"(`stepstream alerts show {alert.alert_id[:8]}`), "
         "or no worker is running (`stepstream doctor`); the action is applied when a worker runs"
     )
+
+
+def mark(settings: Settings, alert: Alert, *, right: bool, by: str, message: str = "") -> None:
+    """Record whether an alert was right; returns when Kafka has it. Raises ``KafkaUnreachable``."""
+    now_us = time.time_ns() // 1_000
+    finding = mark_finding(alert, right=right, by=by, now_us=now_us, message=message)
+    send_records(settings, [("findings", finding.project.encode(), _encode(finding), [])])
 
 
 def find_alert(settings: Settings, prefix: str) -> Alert | None:

@@ -1,12 +1,13 @@
-"""``stepstream alerts``: list and follow alerts; acknowledge, silence, resolve one."""
+"""``stepstream alerts``: list and follow alerts; acknowledge, silence, resolve, mark one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.alert_actions import Action
 
 PANEL: Final = "Inspect"
-HELP: Final = "List alerts, the newest last, or follow them; acknowledge, silence, resolve."
+HELP: Final = "List alerts, the newest last, or follow them; acknowledge, silence, resolve, mark."
 # How long a command waits until the store has its change, so that the next command shows it.
 STORED_S: Final = 5.0
 
@@ -71,7 +72,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help=HELP)
     group.callback(invoke_without_command=True, help=HELP)(alerts)
     group.command("list")(show_list)
-    for command in (show, ack, silence, resolve):
+    for command in (show, ack, silence, resolve, mark):
         group.command(command.__name__)(command)
     app.add_typer(group, name="alerts", rich_help_panel=PANEL)
 
@@ -116,7 +117,9 @@ def _list(settings: Settings, filter: AlertFilter, format: Format) -> None:
         _follow(settings, scope, format)
         return
     with queries.store(settings) as client:
-        _print_history(queries.list_alerts(client, scope), format)
+        found = queries.list_alerts(client, scope)
+        marks = queries.alert_marks(client, [one.alert_id for one in found])
+        _print_history(found, format, marks)
 
 
 @takes("kafka", "clickhouse")
@@ -128,13 +131,14 @@ def show(settings: Settings, alert: IdArgument, format: FormatOption = Format.TA
     with queries.store(settings) as client:
         found = queries.find_alert(client, alert)
         history = queries.alert_history(client, found.alert_id)
+        marks = queries.alert_marks(client, [found.alert_id])
     if format is not Format.TABLE:
         _print_records(history, format)
         return
     printing.show_folded(
         alert_lines(found, glyphs=printing.glyphs(), history=True), indent=HANGING_CELLS
     )
-    echo(*_about(found), *map(_event, history))
+    echo(*_about(found), *_mark_lines(marks), *map(_event, history))
 
 
 @takes("kafka", "clickhouse")
@@ -174,13 +178,74 @@ def resolve(settings: Settings, alert: IdArgument, by: ByOption = "") -> None:
     _act(settings, alert, "resolved", by)
 
 
-def _print_history(found: list[Alert], format: Format) -> None:
+@takes("kafka", "clickhouse")
+def mark(
+    settings: Settings,
+    alert: IdArgument,
+    verdict: Annotated[
+        str,
+        typer.Argument(
+            metavar="true|false", help="true: it reported a real problem; false: a false alarm."
+        ),
+    ],
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why.")] = "",
+    by: ByOption = "",
+) -> None:
+    """Mark an alert as right or as a false alarm; `stepstream policy suggest` uses the marks.
+
+    A resolved alert can be marked too. The newest mark of an alert counts; SQL: alert_marks.
+    """
+    from stepstream.admin import alert_actions
+    from stepstream.common.person import who
+    from stepstream.common.settings import require_kafka
+
+    one_of("true|false", verdict, ("true", "false"))
+    require_kafka(settings)
+    found = _find(settings, alert)
+    alert_actions.mark(
+        settings, found, right=verdict == "true", by=by or who(), message=note.strip()[:1_000]
+    )
+    _wait_for_the_mark(settings, found, verdict)
+    echo(f"{found.alert} {found.alert_id[:8]} marked {verdict} by {by or who()}")
+
+
+def _wait_for_the_mark(settings: Settings, alert: Alert, verdict: str) -> None:
+    """Return when the store has the mark, at the latest after ``STORED_S``."""
+    from stepstream.cli import queries
+
+    if not settings.clickhouse_url:
+        return
+    deadline = time.monotonic() + STORED_S
+    with queries.store(settings) as client:
+        while time.monotonic() < deadline:
+            found = queries.alert_marks(client, [alert.alert_id]).get(alert.alert_id)
+            if found is not None and found["verdict"] == verdict:
+                return
+            time.sleep(0.1)
+
+
+def _marked(mark: Mapping[str, Any] | None) -> str:
+    from stepstream.render.values import one_line
+
+    if mark is None:
+        return ""
+    note = f": {one_line(mark['note'])}" if mark["note"] else ""
+    return f"marked {mark['verdict']} by {one_line(mark['marked_by'])}{note}"
+
+
+def _mark_lines(marks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [f"  {'mark':<13}{_marked(mark)}" for mark in marks.values()]
+
+
+def _print_history(
+    found: list[Alert], format: Format, marks: Mapping[str, Mapping[str, Any]]
+) -> None:
     from stepstream.cli import printing
 
     if format is not Format.TABLE:
         _print_records(found, format)
     elif found:
-        _print_lines(found, history=True)
+        _print_lines(found, history=True, marks=marks)
     else:
         printing.note("no alerts")
 
@@ -236,7 +301,12 @@ def _print_one(alert: Alert, format: Format) -> None:
         echo_csv(records_csv(columns, [row]).split("\n", 1)[1])
 
 
-def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
+def _print_lines(
+    found: Sequence[Alert],
+    *,
+    history: bool,
+    marks: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
     """Two lines an alert; a history has a heading for each day."""
     from rich.text import Text
 
@@ -250,7 +320,8 @@ def _print_lines(found: Sequence[Alert], *, history: bool) -> None:
         if history and date != day:
             day = date
             lines.append(Text(f"{date} ({zone_name(alert.opened_at)})", style="bold"))
-        lines.append(alert_lines(alert, glyphs=printing.glyphs(), history=history))
+        remark = _marked(marks.get(alert.alert_id))
+        lines.append(alert_lines(alert, glyphs=printing.glyphs(), history=history, remark=remark))
     printing.show_folded(Text("\n").join(lines), indent=HANGING_CELLS)
 
 

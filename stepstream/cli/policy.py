@@ -1,8 +1,10 @@
-"""``stepstream policy``: policies checked, explained and tested before they are applied."""
+"""``stepstream policy``: policies checked, explained, tested and suggested."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,19 +14,22 @@ from stepstream.cli import errors
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.documents import PANEL, read_all
 from stepstream.cli.options import (
+    EnvironmentOption,
     Format,
     FormatOption,
+    ProjectOption,
     takes,
 )
 from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.backtest.saved_run import SavedRun, Tested
+    from stepstream.backtest.suggest import Marked, Suggestion
     from stepstream.schemas.policy import Policy
     from stepstream.schemas.prices import PriceBook
     from stepstream.schemas.settings import Settings
 
-POLICY_HELP = "Check, explain and test policies before they are applied."
+POLICY_HELP = "Check, explain and test policies before they are applied; suggest limits."
 _NOT_TESTED: Final = "nothing was tested, because of"
 
 FilesArgument = Annotated[
@@ -45,6 +50,7 @@ def register(app: typer.Typer) -> None:
     policy.command("check")(check)
     policy.command("explain")(explain)
     policy.command("test")(run_tests)
+    policy.command("suggest")(suggest)
     app.add_typer(policy, name="policy", rich_help_panel=PANEL)
 
 
@@ -184,6 +190,117 @@ def _result(file: Path, result: Tested) -> dict[str, Any]:
         "problems": list(result.problems),
         "alerts": [asdict(found) for found in result.found],
     }
+
+
+@dataclass(frozen=True)
+class History:
+    """The runs that limits are learnt from."""
+
+    since: Annotated[
+        str, typer.Option(metavar="DURATION|TIME", help="Runs that began since then.")
+    ] = "30d"
+    task: Annotated[str, typer.Option(metavar="PATTERN", help="Only this task.")] = "*"
+    project: ProjectOption = None
+    environment: EnvironmentOption = None
+
+
+@takes("clickhouse")
+def suggest(
+    settings: Settings,
+    history: History,
+    agent: Annotated[str, typer.Option(metavar="PATTERN", help="The agent. Required.")] = "",
+    false_alarms: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE", help="The share of good runs that may raise an alert: 1%, 0.005."
+        ),
+    ] = "1%",
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Suggest limits for an agent's runs, from its history and a wished false-alarm rate.
+
+    Good runs are those that ended with status ok, without runs about which an alert was marked true
+    (`stepstream alerts mark`). A limit is the upper end of a 95 % interval: with 97.5 % confidence
+    at most the wished share of good runs exceeds it. Where there are too few runs, none is
+    suggested. The policy is printed last, in mode observe.
+    """
+    from stepstream.backtest import suggest as limits
+    from stepstream.cli import queries
+    from stepstream.queries.parameters import like
+
+    if not agent:
+        raise errors.Failure("name the agent: --agent NAME", errors.USAGE)
+    rate = _share(false_alarms)
+    now = datetime.now(UTC)
+    match = {
+        "agent": agent,
+        "task": history.task,
+        "project": history.project or "*",
+        "environment": history.environment or "*",
+    }
+    parameters = {name: like(pattern) for name, pattern in match.items()}
+    since = queries.parse_since(history.since, now) or now
+    parameters["since"] = since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    with queries.store(settings) as client:
+        found = list(limits.suggestions(client, rate, parameters))
+        marks = limits.marked(client, parameters)
+    given = {name: pattern for name, pattern in match.items() if pattern != "*"}
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in agent.lower()).strip("-")
+    document = limits.policy_document(f"suggested-{name or 'limits'}", given, found)
+    if format is Format.JSON:
+        print_json({"policy": document, "limits": [asdict(one) for one in found],
+                    "marks": [asdict(one) for one in marks]})  # fmt: skip
+    else:
+        _print_suggestions(found, marks, rate, format)
+    if not document["rules"]:
+        needed = limits.runs_needed(rate)
+        raise errors.Failure(
+            f"too little history for a limit: a false-alarm rate of {rate:.3g} needs at least "
+            f"{needed:,} good runs, there are {max(one.runs for one in found):,} of agent {agent}; "
+            "take a longer --since or a higher --false-alarms"
+        )
+    if format is Format.TABLE:
+        import yaml
+
+        echo(yaml.safe_dump(document, sort_keys=False, default_flow_style=None).rstrip())
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 1e-6 <= share <= 0.5:
+        raise errors.Failure(
+            f"--false-alarms is {text}: give a share between 0.0001% and 50%, such as 1%",
+            errors.USAGE,
+        )
+    return share
+
+
+def _print_suggestions(
+    found: Sequence[Suggestion], marks: Sequence[Marked], rate: float, format: Format
+) -> None:
+    rows = [
+        (
+            one.measure.rule,
+            one.limit,
+            one.quantile,
+            one.low,
+            one.runs,
+            one.exceeded,
+            "" if one.limit is not None else f"needs {one.needed:,} good runs",
+        )
+        for one in found
+    ]
+    columns = ("rule", "limit", f"quantile_{1 - rate:.6g}", "low", "runs", "exceeded", "remark")
+    print_rows(columns, rows, format, prose=("remark",), keep=("rule", "limit", "runs", "exceeded"))
+    for one in marks:
+        low, high = one.false_share
+        remark(
+            f"{one.alert}: {one.wrong} of {one.right + one.wrong} marked alerts were false alarms "
+            f"(95 % interval {low:.0%} to {high:.0%})"
+        )
 
 
 def policies_in(paths: Sequence[Path]) -> list[Policy]:

@@ -217,6 +217,12 @@ def find_alert(client: Client, prefix: str) -> Alert:
     return alert_of(found[0])
 
 
+def alert_marks(client: Client, alert_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """The newest mark of each alert that has one, by its id."""
+    sql = "SELECT * FROM alert_marks WHERE alert_id IN {ids:Array(String)}"
+    return {row["alert_id"]: row for row in records(client, sql, {"ids": alert_ids})}
+
+
 def alert_history(client: Client, alert_id: str) -> list[Alert]:
     """All states of an alert, in order."""
     # By seq, not by time: two changes may have the same time.
@@ -333,7 +339,7 @@ def _notes(client: Client, trace_id: str) -> list[Note]:
     """The run's findings that opened no alert and were not withdrawn, the oldest first."""
     sql = """
         SELECT min(time) AS at, any(alert) AS name, argMin(message, time) AS text FROM findings
-        WHERE trace_id = {id:String} AND severity = 'note'
+        WHERE trace_id = {id:String} AND severity = 'note' AND state != 'marked'
         GROUP BY alert, subject, step_ids[1] HAVING NOT max(withdrawn)
         ORDER BY at LIMIT {most:UInt32}"""
     found = records(client, sql, {"id": trace_id, "most": MAX_NOTES})

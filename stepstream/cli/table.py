@@ -91,7 +91,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "alerts": Entry(
         "alerts",
-        "List alerts, the newest last, or follow them; acknowledge, silence, resolve.",
+        "List alerts, the newest last, or follow them; acknowledge, silence, resolve, mark.",
         "Inspect",
     ),
     "ask": Entry(
@@ -171,7 +171,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "policy": Entry(
         "policy",
-        "Check, explain and test policies before they are applied.",
+        "Check, explain and test policies before they are applied; suggest limits.",
         "Policies, subscriptions, prices",
     ),
     "subscriptions": Entry(

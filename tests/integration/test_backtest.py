@@ -148,3 +148,39 @@ def test_a_wrong_file_is_an_error_with_its_place(
     error = capsys.readouterr().err
     assert "wrong.yaml" in error
     assert sentence in error
+
+
+def test_limits_are_suggested_from_good_runs_and_marks(
+    settings: Settings, clickhouse_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Failed runs and one marked as a real problem do not count; too few runs give no limit."""
+    flags = ["--clickhouse-url", clickhouse_url]
+    flags += ["--clickhouse-database", settings.clickhouse_database]
+    with connect(settings) as client:
+        client.command(
+            "INSERT INTO runs_raw (run_day, trace_id, revision, closed, status, agent, start_time, "
+            "cost_usd, steps, duration_us, input_tokens) "
+            f"SELECT today(), 'good' || number, 2, true, if(number < 400, 'ok', 'error'), "
+            f"'seller', toDateTime64('{NOW:%F %T}', 6, 'UTC'), "
+            "if(number = 399, 100, (number + 1) / 1000), number % 20, 5000000, 10 FROM numbers(500)"
+        )
+        for number, verdict in enumerate((1, 0, 0)):
+            client.command(
+                "INSERT INTO findings_raw (finding_id, state, time, alert, agent, trace_id, value, "
+                f"by, message, alert_id) VALUES ('m{number}', 'marked', now64(6), 'too-much', "
+                f"'seller', 'good{399 - number}', {verdict}, 'ada', 'why', 'a{number}')"
+            )
+    suggest = ["policy", "suggest", "--agent", "seller", "--format", "json", *flags]
+    assert stepstream([*suggest, "--false-alarms", "2%"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    cost = printed["limits"][0]
+    # The run for $100 is marked as a real problem, so 399 runs are left.
+    assert (cost["runs"], cost["limit"], cost["exceeded"]) == (399, 0.4, 0)
+    assert printed["marks"] == [{"alert": "too-much", "right": 1, "wrong": 2}]
+    Policy.model_validate(printed["policy"])
+    assert stepstream([*suggest, "--false-alarms", "0.1%"]) == 1
+    assert "needs at least 3,688 good runs, there are 399" in capsys.readouterr().err
+    assert stepstream([*suggest, "--false-alarms", "none"]) == 2
+    shown = ["sql", "SELECT verdict, marked_by, note FROM alert_marks ORDER BY alert_id", *flags]
+    assert stepstream([*shown, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.split()[1:] == ["true,ada,why", "false,ada,why", "false,ada,why"]

@@ -275,6 +275,18 @@ def test_people_acknowledge_silence_and_resolve(
     assert last["silenced_until"] > opened["opened_at"]
     assert cli(["alerts", "ack", prefix]) == 1
     assert "is resolved already" in capsys.readouterr().err
+    # A mark is for alerts of any age, resolved ones too.
+    assert cli(["alerts", "mark", prefix, "false", "--note", "a holiday", "--by", "ada"]) == 0
+    assert "marked false by ada" in capsys.readouterr().out
+    mark = world.wait_for("findings", lambda value: value.get("state") == "marked")
+    assert (mark["alert_id"], mark["value"], mark["message"], mark["severity"]) == (
+        opened["alert_id"],
+        0.0,
+        "a holiday",
+        "note",
+    )
+    assert cli(["alerts", "mark", prefix, "flase"]) == 2
+    assert "did you mean false?" in capsys.readouterr().err
 
 
 def test_the_documented_contract_works_as_it_stands(world: World) -> None:

@@ -140,7 +140,8 @@ def test_an_expression_is_evaluated_live_and_its_errors_stop_nothing(world: Worl
     ]
     match = {"agent": "refunder"}
     world.put_in_force({"name": "odd", "match": match, "mode": "enforce", "rules": rules})
-    run, more = trace(), {"agent": "refunder", "kind": "tool_call", "tool": "refund"}
+    run = trace()
+    more: dict[str, Any] = {"agent": "refunder", "kind": "tool_call", "tool": "refund"}
     world.send(step(run, 1, "start", agent="refunder"), step(run, 2, **more))
     world.send(step(run, 3, "start", **more))
     command = world.wait_for("control", lambda value: value["trace_id"] == run)
