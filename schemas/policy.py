@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stepstream.schemas.policy_tests import PolicyTest
 from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.rules import AnyRule
 
@@ -55,6 +56,7 @@ class Policy(BaseModel):
     match: Match = Match()
     mode: Literal["observe", "enforce"] = "observe"
     rules: tuple[AnyRule, ...] = ()
+    tests: tuple[PolicyTest, ...] = Field((), description="run by `stepstream policy test`")
 
     @model_validator(mode="after")
     def _alerts_are_distinct(self) -> Policy:

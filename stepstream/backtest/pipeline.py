@@ -117,6 +117,7 @@ class OfflinePipeline:
         self._now_us = 0
         self._last_event_us = 0
         self._settled_us = 0
+        self._settled_findings = 0
         self._ticked_us = 0
 
     @property
@@ -133,7 +134,9 @@ class OfflinePipeline:
         self.wait(at_us)
         self._now_us = self._last_event_us = at_us
         self._steps.process(self._record("steps", trace_id.encode(), value))
-        if at_us - self._settled_us >= BATCH_US:
+        # At once after a finding, so that it is noted with what its run has used by then.
+        found = self._steps.counters.findings
+        if at_us - self._settled_us >= BATCH_US or found != self._settled_findings:
             self._settle()
 
     def wait(self, until_us: int) -> None:
@@ -171,6 +174,7 @@ class OfflinePipeline:
     def _settle(self) -> None:
         """End the batch of every stage, until no stage has anything to send."""
         self._settled_us = self._now_us
+        self._settled_findings = self._steps.counters.findings
         for stage in self._stages:
             stage.flush()
         sent = True

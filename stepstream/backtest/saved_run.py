@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,27 +19,15 @@ from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.policy import Policy
+from stepstream.schemas.policy_tests import ExpectedAlert
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.redaction import is_secret_name, without_secrets
 from stepstream.schemas.secret_forms import REDACTED
 from stepstream.schemas.step import happened_us
 from stepstream.schemas.times import DAY_US
+from stepstream.stream.core.contained_failures import RULE_FAILED
 
-Share = Annotated[float, Field(gt=0, le=1)]
 _encode = msgspec.json.Encoder().encode
-
-
-class ExpectedAlert(BaseModel):
-    """An alert that the policies should raise about the run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    alert: str = Field(min_length=1, description="the alert's name")
-    subject: str | None = Field(None, description="the tool, step or model; None: any")
-    severity: str | None = Field(None, description="None: any")
-    by_cost_share: Share | None = Field(
-        None, description="at the latest when this share of the run's cost was spent"
-    )
 
 
 class SavedRun(BaseModel):
@@ -72,6 +60,7 @@ class Found:
     """Steps of the run when it was raised."""
     cost_share: float | None
     """The share of the run's cost that was spent then; None where the run cost nothing."""
+    policy: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,9 +96,13 @@ def saved_run_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name:
 
 
 def evaluate_saved_run(
-    saved: SavedRun, policies: Iterable[Policy], prices: PriceBook | None = None
+    saved: SavedRun,
+    policies: Iterable[Policy],
+    prices: PriceBook | None = None,
+    *,
+    only_policy: str = "",
 ) -> Tested:
-    """Evaluate the run with these policies.
+    """Evaluate the run with these policies; ``only_policy``: only its alerts count.
 
     Raises ``SavedRunError`` for an event that no worker would accept.
     """
@@ -118,6 +111,9 @@ def evaluate_saved_run(
         pipeline.event(event.trace_id, event.value, event.at_us)
     pipeline.finish(DAY_US)
     found = _found(pipeline)
+    if only_policy:
+        # A rule without a result is reported by the pipeline, without a policy.
+        found = tuple(one for one in found if one.policy == only_policy or one.alert == RULE_FAILED)
     return Tested(saved, found, tuple(_problems(saved, found)))
 
 
@@ -157,7 +153,9 @@ def _found(pipeline: OfflinePipeline) -> tuple[Found, ...]:
 
 
 def _one_found(alert: AlertStruct, steps: int, share: float | None) -> Found:
-    return Found(alert.alert, alert.subject, alert.severity, sentence(alert), steps, share)
+    return Found(
+        alert.alert, alert.subject, alert.severity, sentence(alert), steps, share, alert.policy
+    )
 
 
 def _problems(saved: SavedRun, found: Iterable[Found]) -> Iterable[str]:
@@ -185,6 +183,8 @@ def _is_expected(expected: ExpectedAlert, found: Found) -> bool:
 
 
 def _too_late(expected: ExpectedAlert, found: Found) -> str:
+    if expected.by_step is not None and found.steps > expected.by_step:
+        return f"{_named(expected)} came at step {found.steps}, wanted by step {expected.by_step}"
     latest, share = expected.by_cost_share, found.cost_share
     if latest is None or share is None or share <= latest:
         return ""

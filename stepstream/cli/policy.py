@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from stepstream.cli.options import (
 from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
+    from stepstream.admin.documents import Written
     from stepstream.backtest.saved_run import SavedRun, Tested
     from stepstream.backtest.suggest import Marked, Suggestion
     from stepstream.schemas.policy import Policy
@@ -127,36 +128,60 @@ def run_tests(
     policy: PolicyOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Test policies against saved runs: the alerts of each run are compared with the expected.
+    """Run the tests of policies, and test policies against saved runs.
 
-    PATH... are saved runs (`stepstream incident save` writes them), policies and prices, or
-    directories of them. Needs no Kafka. The exit code is 1 where an expected alert is missing or
+    PATH... are policies with `tests`, saved runs (`stepstream incident save` writes them) and
+    prices, or directories of them. A policy's own tests are evaluated with that policy, a saved run
+    with all of them. Needs no Kafka. The exit code is 1 where an expected alert is missing or
     late, or another one was raised.
     """
-    from stepstream.backtest.saved_run import SavedRunError, evaluate_saved_run
-
     saved_runs, others = _saved_runs(files)
-    if not saved_runs:
-        raise errors.Failure(
-            f"no saved runs in {', '.join(map(str, files))}: `stepstream incident save` writes them"
-        )
     # Policies may be in the same folder as the saved runs: a repository has both.
-    policies, prices = _split(read_all([*others, *(policy or ())], _NOT_TESTED))
-    results = []
-    for file, saved in saved_runs:
-        try:
-            results.append((file, evaluate_saved_run(saved, policies, prices)))
-        except SavedRunError as error:
-            raise errors.Failure(f"{file}: {error}") from None
+    written = read_all([*others, *(policy or ())], _NOT_TESTED)
+    policies, prices = _split(written)
+    results = [*_own_tests(written, prices), *_evaluated(saved_runs, policies, prices)]
+    if not results:
+        raise errors.Failure(
+            f"no tests in {', '.join(map(str, files))}: a policy has `tests`, and "
+            "`stepstream incident save` writes saved runs"
+        )
     if format is Format.JSON:
-        print_json([_result(file, result) for file, result in results])
+        print_json([_result(place, result) for place, result in results])
     else:
-        for file, result in results:
-            _print_result(file, result)
+        for place, result in results:
+            _print_result(place, result)
     failed = sum(bool(result.problems) for _, result in results)
-    remark(f"{len(results) - failed} of {len(results)} saved runs passed")
+    remark(f"{len(results) - failed} of {len(results)} tests passed")
     if failed:
         raise typer.Exit(errors.FAILED)
+
+
+def _own_tests(written: Sequence[Written], prices: PriceBook) -> Iterator[tuple[str, Tested]]:
+    """The results of the policies' own tests, each with the policy's place."""
+    from stepstream.backtest.policy_tests import evaluate_tests
+    from stepstream.backtest.saved_run import SavedRunError
+    from stepstream.schemas.policy import Policy
+
+    for one in written:
+        if not isinstance(one.document, Policy):
+            continue
+        place = f"{one.place}, policy {one.document.name}"
+        try:
+            yield from ((place, result) for result in evaluate_tests(one.document, prices))
+        except SavedRunError as error:
+            raise errors.Failure(f"{place}: {error}") from None
+
+
+def _evaluated(
+    saved_runs: Sequence[tuple[Path, SavedRun]], policies: Sequence[Policy], prices: PriceBook
+) -> Iterator[tuple[str, Tested]]:
+    from stepstream.backtest.saved_run import SavedRunError, evaluate_saved_run
+
+    for file, saved in saved_runs:
+        try:
+            yield str(file), evaluate_saved_run(saved, policies, prices)
+        except SavedRunError as error:
+            raise errors.Failure(f"{file}: {error}") from None
 
 
 def _saved_runs(paths: Sequence[Path]) -> tuple[list[tuple[Path, SavedRun]], list[Path]]:
@@ -170,8 +195,8 @@ def _saved_runs(paths: Sequence[Path]) -> tuple[list[tuple[Path, SavedRun]], lis
         raise errors.Failure(f"{_NOT_TESTED}\n{error}") from None
 
 
-def _print_result(file: Path, result: Tested) -> None:
-    echo(f"{'FAILED' if result.problems else 'passed'}  {result.saved.name}  ({file})")
+def _print_result(place: str, result: Tested) -> None:
+    echo(f"{'FAILED' if result.problems else 'passed'}  {result.saved.name}  ({place})")
     for found in result.found:
         share = "" if found.cost_share is None else f", {found.cost_share:.0%} of its cost"
         echo(f"    {found.severity} {found.alert} at step {found.steps}{share}: {found.message}")
@@ -179,11 +204,9 @@ def _print_result(file: Path, result: Tested) -> None:
         echo(f"    wrong: {problem}")
 
 
-def _result(file: Path, result: Tested) -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _result(place: str, result: Tested) -> dict[str, Any]:
     return {
-        "file": str(file),
+        "file": place,
         # The field's name in JSON is older than the term and stays.
         "incident": result.saved.name,
         "passed": not result.problems,

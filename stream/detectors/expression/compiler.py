@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from stepstream.schemas.suggestions import did_you_mean
+from stepstream.schemas.suggestions import did_you_mean, nearest_name
 from stepstream.stream.detectors.expression.syntax import ExpressionError, Node, parse
 from stepstream.stream.detectors.expression.variables import (
     BOOL,
@@ -119,7 +119,11 @@ class _Compiler:
         raise AssertionError
 
     def _unknown(self, node: Node, name: str) -> None:
-        hint = did_you_mean(name, VARIABLES)
+        root, _, field = name.partition(".")
+        # The part behind the point decides: run.x and run.y are alike in all that does not matter.
+        known = [one.partition(".")[2] for one in VARIABLES if one.startswith(f"{root}.")]
+        near = nearest_name(field, known)
+        hint = f"did you mean {root}.{near}?" if near else did_you_mean(name, VARIABLES)
         self._refuse(node, f"{name} is unknown; {hint}")
 
     def _select(self, node: Node) -> Typed:

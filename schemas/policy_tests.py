@@ -1,0 +1,84 @@
+"""Tests in a policy document: runs described in a few words, and the alerts that they raise."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stepstream.schemas.durations import DurationUs
+from stepstream.schemas.rule_base import Dollars
+from stepstream.schemas.times import WEEK_US
+
+MAX_TIMES: Final = 2_000
+MAX_TEST_STEPS: Final = 10_000
+"""Steps of the run of one test."""
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class ExpectedAlert(BaseModel):
+    """An alert that the policies should raise about a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alert: str = Field(min_length=1, description="the alert's name")
+    subject: str | None = Field(None, description="the tool, step or model; None: any")
+    severity: str | None = Field(None, description="None: any")
+    by_cost_share: Share | None = Field(
+        None, description="at the latest when this share of the run's cost was spent"
+    )
+    by_step: int | None = Field(
+        None, gt=0, description="at the latest when the run had so many steps, the root included"
+    )
+
+
+class TestStep(BaseModel):
+    """A step of a test's run; steps follow one another."""
+
+    __test__ = False  # pytest collects classes of this name
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: str = ""
+    model: str = ""
+    kind: str = Field("", description="default: tool_call with a tool, llm_call with a model")
+    name: str = Field("", description="default: the tool or model")
+    status: Literal["ok", "error", "cancelled"] = "ok"
+    error_type: str = ""
+    error_message: str = ""
+    input: str = ""
+    output: str = ""
+    cost_usd: Dollars | None = None
+    tokens: int = Field(0, ge=0, description="input tokens")
+    took: DurationUs = Field(1_000_000, ge=0, description="default: 1s")
+    after: DurationUs = Field(0, ge=0, description="time between the step before and this one")
+    ends: bool = Field(True, description="false: the step hangs, and no step follows it")
+    times: int = Field(1, gt=0, le=MAX_TIMES, description="so many such steps in a row")
+
+
+class PolicyTest(BaseModel):
+    """A run, and the alerts that the policy should raise about it; no others of this policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=200)
+    project: str = Field("", description="default for this and the next: what the policy matches")
+    environment: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    task: str = ""
+    user_id: str = ""
+    status: Literal["ok", "error", "cancelled"] = Field("ok", description="how the run ends")
+    steps: tuple[TestStep, ...] = Field(min_length=1)
+    expect: tuple[ExpectedAlert, ...] = Field((), description="empty: the policy raises nothing")
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> PolicyTest:
+        count = sum(step.times for step in self.steps)
+        if count > MAX_TEST_STEPS:
+            raise ValueError(f"a test's run has at most {MAX_TEST_STEPS} steps, not {count}")
+        lasts_us = sum(step.times * (step.after + step.took) for step in self.steps)
+        if lasts_us > WEEK_US:
+            raise ValueError("a test's run lasts at most a week")
+        if any(not step.ends for step in self.steps[:-1]):
+            raise ValueError("only the last step may hang (ends: false)")
+        return self
