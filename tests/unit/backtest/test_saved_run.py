@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from stepstream.backtest.saved_run import (
-    ExpectedAlert,
     SavedRun,
     SavedRunError,
     evaluate_saved_run,
     saved_run_of,
 )
+from stepstream.schemas.policy_tests import ExpectedAlert
 from stepstream.schemas.times import time_of
 from tests.support.step_events import NOW_US, TRACE_ID
 from tests.support.stream_bench import policy
