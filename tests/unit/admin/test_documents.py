@@ -66,6 +66,7 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
     (tmp_path / "b.json").write_text('{"kind": "Policy", "name": "json"}')
     (tmp_path / "notes.txt").write_text("kind: [")
     (tmp_path / ".git").mkdir()
+    # Not YAML: reading it would be an error of the whole folder.
     (tmp_path / ".git" / "c.yaml").write_text("kind: [")
     written = read_documents(tmp_path)
     assert [(one.key, one.place.line) for one in written] == [

@@ -32,6 +32,7 @@ def test_an_hour_is_listed_once() -> None:
         used("y", 21, 2, 7),
         progress(40),
     ]
+    # While the hour lasts, and after its end, when its own record replaces the parts.
     for log in (items, [*items, progress(200)]):
         kafka, _ = play(records(log), 0)
         values = [value for key, value in kafka.newest().items() if b"|window|" in key]
@@ -46,6 +47,7 @@ def test_an_hour_is_listed_once() -> None:
         )
         assert got["hour"] == datetime(2023, 11, 15, tzinfo=UTC)
         assert float(got["p50_s"]) >= 1
+        # The second argument is the first hour that is listed.
         assert hour_rows(values, T0 + HOUR_US) == []
 
 
@@ -107,6 +109,7 @@ def test_a_limit_in_force_is_listed_before_anything_is_counted() -> None:
         ("small", "2.56", "0.5", "512 %"),
     ]
     assert [row["project"] for row in rows] == ["shop", "shop"]
+    # A budget that the worker has counted has a record; it must not be listed a second time.
     counted = [("p", "small", "shop", "user_id", "u-9", "2026-11", "2", "0.5", "400 %", None)]
     assert [row[1] for row in uncounted_rows([policy], [alert], counted)] == ["spend"]
 

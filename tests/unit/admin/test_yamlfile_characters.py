@@ -29,4 +29,5 @@ def test_what_an_alias_names_is_read_once(tmp_path: Path) -> None:
     file.write_text('a: &a ["\\U0001f600"]\nb: [*a, *a]\n')
     (document,) = yamlfile.read(file, [])
     assert document.value["b"] == [["\U0001f600"], ["\U0001f600"]]
+    # The same object: copies of what aliases share took 17 s for a file of ten lines.
     assert document.value["b"][0] is document.value["b"][1] is document.value["a"]

@@ -42,6 +42,7 @@ def test_it_is_what_the_rule_book_applies(drawn: list[dict[str, Any]], agent: st
         for n, one in enumerate(drawn)
     ]
     owner: Owner = ("default", "", agent, "", "")
+    # What the worker applies: an explanation that is computed in another way would drift.
     applied = RuleBook(made, make_detector).rules_for(*owner).applied
     wanted = sorted(
         (item.rule.rule, item.policy, item.rule.action if item.enforce else "") for item in applied

@@ -53,11 +53,13 @@ def test_a_step_is_its_start_and_its_end() -> None:
     )
     start, end = decoded([full])
     assert (start["phase"], start["input"], start["attributes"]) == ("start", "q", {"k": "v"})
+    # A start cannot know these: a detector that saw them would find problems too early.
     assert not {"output", "status", "error_type", "cost_usd", "usage", "end_time"} & set(start)
     assert end["usage"] == {"input_tokens": 7, "web_searches": 2}
     assert (end["cost_usd"], end["status"], end["end_time"]) == ("0.010000000", "error", NOW_US + 5)
     assert end["documents"] == [{"id": "d1", "score": 0.5, "content": "text"}, {"id": "d2"}]
     for event in in_order([full]):
+        # By the function that the worker uses: what it would refuse is missing from a backtest.
         assert isinstance(accept_value(event.value, timestamp_us=NOW_US), Accepted)
 
 

@@ -85,6 +85,7 @@ def test_windows_are_evaluated(hours: int) -> None:
                     moved[name] = int(str(moved[name])) + shift
             pipeline.event(str(moved["trace_id"]), msgspec.json.encode(moved), us(at_s) + shift)
     pipeline.finish(DAY_US)
+    # Windows are evaluated by the watermark, which moves on while no event comes.
     pipeline.wait(us(0) + 2 * hours * HOUR_US + 30 * MINUTE_US)
     fired = {one.finding.rule for one in pipeline.outcome.raised}
     assert ("spend" in fired) is (hours == 0)

@@ -32,6 +32,7 @@ def test_all_spans_are_taken_and_no_id_repeats(form: str, spans: int) -> None:
         steps = [json.loads(value) for _, value in batch.records]
         assert {step["session_id"] for step in steps} == {body.batch}
         seen |= {step["step_id"] for step in steps}
+    # Bodies are copies with other ids: an id that came again would count as a duplicate.
     assert len(seen) == 6 * spans
 
 

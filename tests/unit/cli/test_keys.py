@@ -39,6 +39,7 @@ def test_a_key_is_for_its_projects(file: Path, capsys: pytest.CaptureFixture[str
     assert token.startswith("stepstream_my-shop.")
     assert "my-shop" in printed
     assert verified(file, token) == {"My Shop", "billing"}
+    # The part after the point is the secret; the part before it is the name.
     assert token.partition(".")[2] not in file.read_text()
     entry = load(file).get("my-shop")
     assert entry is not None

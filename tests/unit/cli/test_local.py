@@ -49,6 +49,7 @@ def test_settings_are_listed_with_value_and_source(
     assert run(["--settings", str(tmp_path / "mine.toml"), "settings", "--format", "json"]) == 0
     out = capsys.readouterr().out
     rows = {row["name"]: row for row in json.loads(out)}
+    # A setting that is missing in this list could not be found out.
     assert list(rows) == list(Settings.model_fields)
     assert (rows["agent"]["value"], rows["agent"]["source"]) == ("support", "STEPSTREAM_AGENT")
     assert (rows["close_after"]["value"], rows["close_after"]["source"]) == (
@@ -109,6 +110,7 @@ def test_what_would_be_refused_is_reported_line_by_line(
         "{",
         event(trace_id="xyz"),
         event(kind="dance"),
+        # Microseconds after 1970: older than anything that is stored.
         event(start_time=5, end_time=5),
     ]
     (tmp_path / "bad.jsonl").write_text("\n".join(lines))

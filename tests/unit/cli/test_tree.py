@@ -48,6 +48,7 @@ def test_the_overview_names_every_command_and_loads_none_of_them() -> None:
         "assert set(loaded) <= own, loaded\n"
         "assert not {'faust', 'clickhouse_connect', 'chdb', 'yaml'} & set(sys.modules)\n"
     )
+    # A process of its own: in this one other tests have loaded everything.
     checked = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
@@ -164,6 +165,7 @@ def test_brokers_that_do_not_answer_are_reported_in_one_line() -> None:
 
 def test_a_missing_extra_is_reported_with_the_command_that_installs_it(tmp_path: Path) -> None:
     """The base install is the SDK: a command that needs more names the extra."""
+    # Stands in front of the installed package, as if that were not there.
     (tmp_path / "faust.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'faust'\", name='faust')"
     )
@@ -193,6 +195,7 @@ def test_an_unexpected_error_shows_its_origin_only_when_asked(tmp_path: Path) ->
 @pytest.mark.skipif(os.name != "posix", reason="pipes of a POSIX shell")
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     """stepstream settings | head -1: what is not wanted is not complained about."""
+    # `true` reads nothing, so that the pipe is closed when the output comes.
     script = f"'{sys.executable}' -m stepstream schema StepEvent | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")

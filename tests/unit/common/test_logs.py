@@ -31,6 +31,7 @@ def test_by_default_only_warnings_are_logged(capsys: pytest.CaptureFixture[str])
     logs.configure(Settings())
     worker.info("loaded")
     worker.warning("the offset %s", "stands")
+    # Once for each request during an outage; the worker logs the outage once.
     logging.getLogger("aiokafka").error("no broker")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("Z warning stepstream.worker: the offset stands")

@@ -77,6 +77,7 @@ def test_health_and_readiness_are_distinct() -> None:
         not_ready.value.close()
         observer.readiness = lambda: ""
         assert urllib.request.urlopen(f"{base}/readyz").read() == b"ok\n"
+        # The text goes to the log: an answer without credentials has no details.
         observer.health = lambda: "stuck"
         with pytest.raises(urllib.error.HTTPError) as sick:
             urllib.request.urlopen(f"{base}/healthz")
@@ -101,6 +102,7 @@ def test_other_machines_need_credentials_for_metrics(tmp_path: Path) -> None:
     reader, secret = new_credential("prometheus", ["read"])
     sender, other = new_credential("sender", ["ingest"])
     save(tmp_path / "table.json", Credentials([reader, sender]))
+    # Without a file no user has the scope, so other machines read nothing.
     for file, known in (("", 401), (str(tmp_path / "table.json"), 200)):
         server = ObserverServer(Observer(), host="0.0.0.0", port=0, credentials_file=file)
         try:

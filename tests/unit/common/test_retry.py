@@ -41,6 +41,7 @@ def test_pauses_double_within_bounds() -> None:
     backoff = Backoff(first_s=0.1, longest_s=5.0)
     assert 0.05 <= backoff.pause_s(1) <= 0.1
     assert 0.1 <= backoff.pause_s(2) <= 0.2
+    # 2 to the power of 2,000 is no float: the exponent has a bound as well.
     assert all(2.5 <= backoff.pause_s(failures) <= 5.0 for failures in (7, 50, 2_000))
     assert len({backoff.pause_s(5) for _ in range(20)}) > 1
 

@@ -116,6 +116,7 @@ def test_every_problem_is_reported_with_setting_source_and_reason(home: Path) ->
     assert "sink_batch_rows from stepstream.toml" in text
     assert "close_after from STEPSTREAM_CLOSE_AFTER: not a duration" in text
     assert "compression from argument compression" in text
+    # Seven mistakes in file, environment and arguments, so none hides another.
     assert len(caught.value.problems) == 7
 
 
@@ -351,6 +352,7 @@ def test_the_endpoints_file_is_for_its_user_alone_and_removed_by_its_owner_alone
     folder = running_here(home)
     if os.name == "posix":
         assert (folder / endpoints.FILE_NAME).stat().st_mode & 0o777 == 0o600
+    # As a second `up` that ended would do.
     endpoints.remove(folder, os.getpid() + 1)
     assert endpoints.read(folder) is not None
     endpoints.remove(folder, os.getpid())
@@ -369,6 +371,7 @@ def test_folders_are_always_filled_and_absolute(home: Path) -> None:
 
 def test_a_bare_number_is_seconds_wherever_it_is_written(home: Path) -> None:
     """In the environment everything is text; 90 means there what it means in a file."""
+    # A number in the file, a text in the environment.
     (home / "stepstream.toml").write_text("stuck_after = 90")
     settings = load(environ=environ(home, STEPSTREAM_CLOSE_AFTER="1.5"))
     assert (settings.close_after, settings.stuck_after) == (1_500_000, 90_000_000)

@@ -35,6 +35,7 @@ def test_an_event_causes_what_is_seen_after_it() -> None:
     """The cause is the run's last event that the worker can have seen; a later one is none."""
     made, times = account()
     assert cause_us(alert("loop", times[-1] + 500_000), made) == times[-1]
+    # Before the run began: the clocks of Kafka and the demo need not agree.
     assert cause_us(alert("loop", times[0] - 5_000), made) is None
 
 

@@ -119,6 +119,7 @@ def test_the_error_of_a_taken_port_is_one_sentence() -> None:
         f"port {port} on 127.0.0.1 is taken by another program: stop that program, or set "
     )
     assert "Errno" not in str(raised.value)
+    # Explained twice it would be one sentence in another.
     assert explained(raised.value, 1, "x") is raised.value
     denied = explained(PermissionError(13, "Permission denied"), 80, "notify_port")
     assert str(denied).endswith(
@@ -148,6 +149,7 @@ def test_kafka_gets_other_ports_after_one_was_taken(tmp_path: Path) -> None:
         again=True,
         free=lambda _port: True,
     )
+    # The id is in the data folder: with another one Kafka refuses to start.
     assert second.cluster_id == first.cluster_id
     used = {port for node in first.nodes for port in (node.broker_port, node.controller_port)}
     assert not used & {

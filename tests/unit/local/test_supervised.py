@@ -77,6 +77,7 @@ def test_pauses_grow_up_to_a_limit_and_start_again_after_a_steady_run() -> None:
     pauses = RestartPauses()
     waited = [pauses.next_pause(1) for _ in range(9)]
     assert waited == [0.5, 1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    # A part that ran for long had a new failure, not the old one.
     assert pauses.next_pause(STEADY_S) == 0.5
 
 
@@ -180,6 +181,7 @@ time.sleep(60)
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         os.kill(parent.pid, signal.SIGKILL)
+    # The copy has the write end of the pipe: end-of-file alone would come when it ends.
     wait_until(lambda: not _alive(pid), 30, "the child to end with its parent")
 
 

@@ -72,6 +72,7 @@ def test_a_password_of_the_operator_replaces_the_random_one_and_back(tmp_path: P
     assert (chosen.writer.password, chosen.reader) == ("hunter2", random.reader)
     assert verified(chosen.file, chosen.writer)
     assert not verified(chosen.file, random.writer)
+    # Hashing is slow on purpose; at each start it would cost time and change the file.
     hashed = chosen.file.read_text()
     prepare(tmp_path, writer_password="hunter2")
     assert chosen.file.read_text() == hashed
@@ -154,6 +155,7 @@ def test_what_up_wrote_is_found_with_nothing_set(tmp_path: Path) -> None:
     )
     assert resolved.sources["clickhouse_password"] == "stepstream up"
     assert "-secret" not in repr(settings)
+    # Child processes get their settings in this way.
     assert load(environ=to_environment(settings)) == settings
     assert "-secret" not in repr(endpoints.read(tmp_path))
 
@@ -191,6 +193,7 @@ def test_what_is_set_comes_before_what_up_wrote(tmp_path: Path) -> None:
 
 def test_a_login_in_the_url_is_user_and_password(tmp_path: Path) -> None:
     """From the environment, from a flag and in code; no URL that is shown holds a password."""
+    # An @ in the password: split at the wrong one, half of it is the host's name.
     url = "http://etl:p%40ss@prod:8123"
     for settings in (
         load(environ=environ(tmp_path, STEPSTREAM_CLICKHOUSE_URL=url)),

@@ -89,6 +89,7 @@ def test_streamed_answers_as_objects(name: str) -> None:
 def test_no_piece_is_needed_for_the_rest_to_be_read(name: str) -> None:
     """Streams break off and drop pieces: whatever is left is read without an error."""
     pieces = STREAMS[name].given
+    # Each piece once as None, and each beginning of the stream.
     for left_out in range(len(pieces)):
         read_stream([*pieces[:left_out], None, *pieces[left_out + 1 :]])
         read_stream(pieces[:left_out])

@@ -119,6 +119,7 @@ def test_a_stop_is_not_tried_again(made: Traced) -> None:
 
     with pytest.raises(RunStopped), made.tracer.run() as run:
         run.attempt("search", call, "x", retries=5, wait_s=0, fallback=str)
+    # Further tries of a stopped run would be the work that the stop was to prevent.
     assert flaky.calls == 1
 
 

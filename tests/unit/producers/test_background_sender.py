@@ -95,6 +95,7 @@ def test_a_full_queue_drops_and_counts() -> None:
     made = sender(transport, max_events=100)
     with logged() as words:
         taken = [made.enqueue(record(number, phase="start")) for number in range(200)]
+        # A tenth of the queue is kept for ends: without them runs seem to go on.
         assert sum(taken) == 90
         assert [made.enqueue(record(number)) for number in range(20)] == [True] * 10 + [False] * 10
         assert made.counts == Counts(enqueued=100, dropped=120, pending=100)
@@ -162,6 +163,7 @@ def test_unfinished_steps_are_inside_the_bound() -> None:
 
 def test_the_agent_is_not_kept_waiting() -> None:
     """With a transport that takes nothing, ``enqueue`` returns: it queues or drops the record."""
+    # No place at all: every record waits in the queue.
     made = sender(MemoryTransport(room=0))
     for number in range(20_000):
         made.enqueue(record(number))
@@ -479,6 +481,8 @@ def test_after_a_fork() -> None:
             code = 1
             try:
                 os.close(reading)
+                # The child begins with counts of its own: the parent's records are the parent's to
+                # send.
                 assert tracer.counts == Counts()
                 transport.unreachable = False
                 with tracer.tool("in child") as step:

@@ -33,6 +33,7 @@ def test_a_budget_in_dollars_stops_the_call_that_does_not_fit(made: Traced) -> N
     """What a call may cost is learnt from those before; the run is stopped by its budget, which is
     recorded as a step.
     """
+    # The third call: 0.40 are used, and 0.20 is what the calls before cost.
     expected = r"\$0.60 with the next step would exceed the budget of \$0.50"
     with (
         pytest.raises(BudgetExceeded, match=expected) as caught,
@@ -79,6 +80,7 @@ def test_every_limit_stops(made: Traced, budget: Budget, what: str) -> None:
 
 def test_parallel_branches_cannot_overspend_together(made: Traced) -> None:
     """Twenty threads begin at the same moment; what is under way counts as spent."""
+    # All check the budget before the first of them has used anything.
     gate = threading.Barrier(20)
     refused: list[int] = []
 
@@ -118,6 +120,7 @@ def test_a_call_of_unknown_cost_counts_as_what_was_set_aside() -> None:
     also that of a call that failed, which may have been paid for.
     """
     ledger = BudgetLedger(Budget(usd=1), HandClock().steady_ns)
+    # Its cost is unknown: 0.6 stay used, so that the next 0.6 exceed the dollar.
     ledger.settle(ledger.reserve("llm_call", "m", usd="0.6"), None, None)
     with pytest.raises(BudgetExceeded):
         ledger.reserve("llm_call", "m", usd="0.6")
@@ -212,6 +215,7 @@ def test_a_wrong_budget_is_logged_with_its_place(wrong: dict[str, Any], expected
     assert expected in record.getMessage()
     assert f"(at {__file__}:" in record.getMessage()
     assert record.exc_info is None
+    # A limit that cannot be read must not take the others with it.
     assert budget == stepstream.Budget(seconds=5)
 
 
@@ -226,6 +230,7 @@ def test_a_call_without_usage_was_not_free(made: Traced) -> None:
     """Its reservation counts as used; a tool without usage cost nothing."""
     with made.tracer.run(budget=Budget(usd=1, reserve_usd="0.4")) as run:
         for name in ("a", "b"):
+            # No usage is set: what a model call without usage cost is not known.
             with run.tool(f"tool {name}"), run.llm(name):
                 pass
         with pytest.raises(BudgetExceeded), run.llm("c"):

@@ -158,6 +158,7 @@ def test_the_size_before_the_cut() -> None:
     limit.
     """
     text, size = to_text("é" * 20_000, 100)
+    # Bytes, not characters: é has two.
     assert size == 40_000
     assert len(text) <= 100
     assert to_text("x" * 4_000, 100) == ("x" * 4_000, None)

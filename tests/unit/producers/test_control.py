@@ -115,6 +115,7 @@ def test_a_stop_that_no_step_met_is_recorded_as_cancelled(made: Traced) -> None:
         deliver(made, command("stop", trace_id=run.trace_id))
     assert control_steps(made) == [("stop", "start", ""), ("stop", "end", "cancelled")]
     assert [event.name for event in made.events if event.phase == "end"] == ["stop", "support"]
+    # The run is over: the command concerns none of this process.
     assert deliver(made, command("stop", 2, trace_id=run.trace_id)) == 0
 
 
@@ -285,6 +286,7 @@ def test_a_command_to_an_agent_applies_to_later_runs_until_it_expires(made: Trac
     before = len(control_steps(made))
     with made.tracer.run() as freed, freed.tool("x"):
         pass
+    # Neither stop nor resume is a step of a run that began after both.
     assert len(control_steps(made)) == before, "a stop that was resumed before the run began"
     expired = command("stop", 3, time=now - 9_000_000, agent="support", expires=now - 1)
     assert deliver(made, expired) == 0
@@ -315,6 +317,7 @@ def test_long_work_without_steps_can_check(made: Traced) -> None:
 def test_parallel_branches_all_stop(made: Traced) -> None:
     """Every thread of the run gets the stop; it is recorded once."""
     stopped: list[str] = []
+    # Eight threads and this one: the stop comes when all of them work.
     started = threading.Barrier(9)
 
     def branch(number: int) -> None:
@@ -420,6 +423,7 @@ def test_a_resume_dated_in_the_future_voids_no_later_stop(
             )
             listener._deliver(msgspec.json.encode(given), round(timestamp_s * 1e3))
 
+        # The first time is the sender's clock, the second one Kafka's: only the latter counts.
         send("resume", now_s + ahead_s, now_s - 5)
         with run.tool("goes on"):
             pass

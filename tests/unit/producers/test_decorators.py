@@ -31,6 +31,7 @@ def test_a_function_is_a_step_each_time(made: Traced) -> None:
         return {"order": order, "n": len(rest)}
 
     assert lookup(7, 8, 9, region="us") == {"order": 7, "n": 2}
+    # Frameworks make the schema of a tool of name and docstring.
     assert (lookup.__name__, lookup.__doc__) == ("lookup", "Finds an order.")
     event = made.ended["lookup"]
     assert (event.kind, event.tool) == ("tool_call", "lookup")
@@ -253,6 +254,7 @@ def test_a_generator_is_current_only_inside(made: Traced) -> None:
 
     with made.tracer.run():
         for number in work():
+            # While the generator is suspended between two values.
             with made.tracer.tool(f"consumer{number}"):
                 pass
     assert made.parents() == {
@@ -395,6 +397,7 @@ def test_decorated_before_it_is_configured(made: Traced) -> None:
     @made.tracer.tool
     def find() -> None: ...
 
+    # The engine reads the settings, which a program may set after its imports.
     assert made.tracer._engine is None
     find()
     assert made.tracer._engine is not None

@@ -206,6 +206,7 @@ def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path: Path) -> Non
 
 def test_what_a_full_spool_drops_is_counted(tmp_path: Path) -> None:
     """Ends displace starts; every event is delivered or failed in the end."""
+    # One byte: the spool is at its smallest size at once.
     place = SpoolPlace(tmp_path / "events.db", "memory", 1)
     transport = MemoryTransport(room=100, unreachable=True)
     made = sender(transport, place, max_events=100_000)
@@ -295,6 +296,7 @@ def test_nothing_is_lost_by_a_transport_that_comes_and_goes(place: SpoolPlace, s
         with logged():
             made.close(0.3)
     transport.unreachable, transport.chance = False, random.Random()
+    # From now on nothing fails, so that the end can be counted.
     transport.chance.random = lambda: 1.0  # type: ignore[method-assign]
     last = sender(transport, place)
     last.enqueue(record(9, 9))
@@ -331,6 +333,7 @@ def test_the_time_after_which_an_acknowledgement_is_late() -> None:
     pace = Pace()
     now_s = 0.0
     assert pace.late_after_s == LATE_S
+    # The last one as after an outage of 30 s: a late event would then be called in time.
     for took_s, late_s in [(0.01, LATE_S), (0.1, 0.4), (30.0, 0.4)]:
         for _ in range(100):
             now_s += 1

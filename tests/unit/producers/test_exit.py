@@ -92,6 +92,7 @@ def test_no_endpoint(tmp_path: Path) -> None:
         " with stepstream.run() as r, r.tool('x'): print('ran')",
     )
     assert (done.returncode, done.stdout) == (0, "ran\n" * 3)
+    # Three runs, one line: a service would log it for every request.
     assert done.stderr.count("\n") == 1
     assert "stepstream up" in done.stderr
     assert "STEPSTREAM_ENDPOINT" in done.stderr

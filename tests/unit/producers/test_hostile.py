@@ -331,6 +331,7 @@ def test_a_question_after_an_image_is_kept(padding: str) -> None:
     """Data URLs and long base64 become their type and size, wherever they stand; the question stays
     whole.
     """
+    # Base64 has groups of four characters.
     padding = padding[: len(padding) // 4 * 4]
     url = f"data:image/png;base64,{padding}"
     parts = [
@@ -418,6 +419,7 @@ def test_objects_by_type_and_plain_attributes() -> None:
     assert to_text(Blob(), LIMIT)[0] == f"\"<{__name__}.Blob name='blob' size=3>\""
     many = Blob()
     many.__dict__.update({f"field{number}": "v" * 1_000 for number in range(100)})
+    # A hundred fields of 1,000 characters: the description is for a reader, not a copy.
     assert len(to_text(many, LIMIT)[0]) < 1_500
 
 
@@ -520,6 +522,7 @@ def test_arrays_and_tables() -> None:
         "first_values": [float(n) for n in range(16)],
     }
     assert to_text({"a": numpy.float32(1.5), "b": numpy.int64(3)}, LIMIT)[0] == '{"a":1.5,"b":3}'
+    # repr of such an array calls the objects' own code, which may do anything.
     objects = numpy.empty(1, dtype=object)
     objects[0] = object.__new__(hostile())
     assert "Hostile" in to_text(objects, LIMIT)[0]

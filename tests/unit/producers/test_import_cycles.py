@@ -33,6 +33,7 @@ def _imports_of_the_room() -> dict[str, set[str]]:
 def test_no_module_is_in_an_import_cycle() -> None:
     """Also not by imports under TYPE_CHECKING: a reader meets those as well."""
     graph = _imports_of_the_room()
+    # The modules were found: an empty graph has no cycle either.
     assert len(graph) > 50
     try:
         TopologicalSorter(graph).prepare()

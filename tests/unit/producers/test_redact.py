@@ -50,6 +50,7 @@ def test_secrets_go(secret: str, template: str, around: Callable[[str], str]) ->
     assert REDACTED in clean
     if around in (in_json, in_json_twice):
         json.loads(clean)
+    # A text passes several redactors on its way: the mark itself is no secret.
     assert without_secrets(clean) == clean
 
 
@@ -143,6 +144,7 @@ def test_the_hook_comes_last_and_fails_closed() -> None:
     assert (
         Redactor(hook).text('Bob {"password":"hunter2"}') == f'someone {{"password":"{REDACTED}"}}'
     )
+    # The program's hook may log what it gets.
     assert "hunter2" not in seen[0]
     with traced(sound=False):
         assert Redactor(lambda text: text[5000]).text("x") == UNREADABLE

@@ -80,6 +80,7 @@ def test_a_parent_that_is_not_ours() -> None:
         given = {"traceparent": PARENT, "tracestate": "vendor=1"}
         with made.tracer.continue_run(given), made.tracer.run("agent") as run:
             headers = made.tracer.trace_headers({"tracestate": "vendor=1"})
+        # Ours first, as W3C Trace Context asks of who changes it; the vendor's is kept.
         assert headers["tracestate"] == "stepstream=1,vendor=1"
         assert headers["traceparent"] == f"00-{TRACE}-{run.step_id}-01"
         assert made.ended["agent"].trace_id == TRACE
@@ -110,6 +111,7 @@ def test_kafka_headers_of_the_record_before_are_replaced(value: Any) -> None:
     """In any case and from an iterator; a header without a value stays."""
     given = [("TraceParent", b"?"), ("TraceState", value), ("empty", None)]
     with traced() as made, made.tracer.run("agent") as run:
+        # An iterator can be read once: reading it twice lost the tracestate.
         found = made.tracer.trace_kafka_headers(iter(given))
     assert found == [
         ("empty", None),

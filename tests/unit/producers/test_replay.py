@@ -89,6 +89,7 @@ def test_a_run_is_a_new_run(tmp_path: Path, name: str) -> None:
         sent[0]["step_id"] == sent[3]["step_id"] == sent[1]["parent_step_id"] == sent[2]["retry_of"]
     )
     assert sent[1]["step_id"] == sent[2]["step_id"] != sent[0]["step_id"]
+    # One shift for all times of the run keeps its durations.
     shift = sent[3]["end_time"] - recorded[3]["end_time"]
     assert before <= sent[3]["end_time"] <= after
     for old, new in zip(recorded, sent, strict=True):
@@ -97,6 +98,7 @@ def test_a_run_is_a_new_run(tmp_path: Path, name: str) -> None:
         same = {"kind", "name", "phase", "schema_version"}
         assert {key: new[key] for key in same} == {key: old[key] for key in same}
         assert set(new) == set(old)
+    # Two replays of a file are two runs.
     _, again = send(tmp_path / name)
     assert again[0]["trace_id"] != sent[0]["trace_id"]
 

@@ -85,6 +85,7 @@ class Door:
 
 def test_the_guard_acts_once_for_each_change() -> None:
     """Calls follow changes of state, each logged in one sentence with figures; stopped is final."""
+    # Free MiB at each check: 110 is above the lower bound and below the one to open again.
     door = Door([200, 90, 80, 110, 130, 10])
     guard = door.guard()
     assert [guard.check() for _ in range(7)] == [
@@ -113,6 +114,7 @@ def test_a_call_that_failed_is_repeated() -> None:
 
 def test_a_start_needs_some_space(tmp_path: Path) -> None:
     """The error has the figures; of a folder that does not exist yet its disk is measured."""
+    # The folder is made by the start itself, after this check.
     assert free_bytes(tmp_path / "not" / "yet") > 0
     require_space(tmp_path, need=1, free=1)
     with pytest.raises(DiskNearlyFull, match=r"only 5 MiB are free .* at least 256 MiB"):

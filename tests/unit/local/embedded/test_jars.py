@@ -37,6 +37,7 @@ def test_the_list_is_whole() -> None:
 def test_a_jar_with_another_checksum_is_refused(tmp_path: Path) -> None:
     """The file and both checksums are named; nothing is remembered as verified."""
     folder = stand_ins(tmp_path / "jars")
+    # Twice: a failed check must not be remembered as a good one.
     for _ in range(2):
         with pytest.raises(
             JarChecksum, match=rf"{folder}.* its SHA-256 is [0-9a-f]{{64}}, expected [0-9a-f]{{64}}"
@@ -59,6 +60,7 @@ def test_missing_jars_are_named(tmp_path: Path) -> None:
 def test_a_missing_network_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, the first start lists its downloads and the alternative; nothing is left behind."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        # A proxy that refuses: the download fails without leaving this machine.
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -60,6 +60,7 @@ def test_a_childs_end_is_seen(tmp_path: Path) -> None:
     assert child.wait(10)
     assert (child.exit_code, child.last_output()) == (7, "last words")
     child.send("kill")
+    # A shell's convention: 128 and the number of the signal.
     killed = EngineChild(SLEEP, tmp_path / "killed")
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait(10)
@@ -142,6 +143,7 @@ def test_a_lock_has_one_owner_and_is_released(tmp_path: Path) -> None:
     first.release()
     second.acquire()
     second.release()
+    # The folder has the store's data: other users of the machine may not read it.
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
 
 

@@ -21,6 +21,7 @@ JSON = {"Content-Type": "application/json"}
 def test_more_bytes_than_the_limit_are_refused_and_a_lone_request_never_is() -> None:
     """With a Retry-After; the largest body must be possible."""
     admission = Admission(8 * MIB)
+    # More than the limit, but alone: otherwise such a body could never be sent.
     assert admission.enter(20 * MIB, "a", 0.0) is None
     refusal = admission.enter(1, "a", 0.0)
     assert refusal is not None
@@ -74,6 +75,7 @@ def test_six_attempts_of_an_exporter_outlast_an_outage_of_half_a_minute() -> Non
     at_s = WAIT_S
     for _ in range(5):
         at_s += retry_after_s(at_s)
+    # A stock exporter tries six times; an outage of 30 s must not cost its spans.
     assert at_s > 30
     assert retry_after_s(0.0) == retry_after_s(1.0) == 2
     assert retry_after_s(3_600.0) == 15
@@ -97,6 +99,7 @@ def test_refusals_come_before_the_body_is_read() -> None:
     app = App(max_body_bytes=10)
     assert app.request("/v1/traces", body, JSON, read=False)[0] == 413
     app = App()
+    # So long has Kafka not acknowledged anything.
     app.writer.stuck_s = 5.0
     status, _, headers = app.request("/v1/traces", body, JSON, read=False)
     assert (status, headers["retry-after"]) == (503, "2")
@@ -126,6 +129,7 @@ def test_what_kafka_did_not_take_is_not_acknowledged() -> None:
 
 def test_a_request_of_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """413, and nothing of it is written: each item would become a record in memory."""
+    # The default of 100,000 items would only make the test slow.
     monkeypatch.setattr(ingest, "MAX_ITEMS", 300)
     now = time.time_ns()
     many = [span(n, start_ns=now, end_ns=now) for n in range(1, 400)]

@@ -184,6 +184,7 @@ def test_an_empty_request_holds_nothing() -> None:
 
 def test_broken_bodies_never_raise_anything_else() -> None:
     """Bytes changed, cut and doubled at random: spans, unreadable ones, or ``Malformed``."""
+    # A fixed seed: a body that fails once fails in every run.
     chance = random.Random(5)
     whole = {
         "protobuf": request_of([WHOLE, span(2), WHOLE]).SerializeToString(),
@@ -261,6 +262,7 @@ def test_partial_success_is_read_by_opentelemetry() -> None:
 
 def test_enormous_arrays_are_described_and_the_span_is_kept() -> None:
     """In protobuf: decoding them in Python would hold up all other requests for seconds."""
+    # An empty text takes two bytes on the wire and an object in memory.
     few, many = [["a"], {"b": 1}], [""] * (wire.MAX_NESTED_BYTES // 2)
     one = span(attributes={"few": few, "many": many, "name": "x"})
     (found,) = protobuf.spans(request_of([one]).SerializeToString())
@@ -318,6 +320,7 @@ def test_the_body_of_a_log_record_and_the_resources_of_a_request_are_bounded() -
 def test_too_many_nested_values_in_json_cost_their_span(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all attributes of a span count together; other spans are kept."""
     monkeypatch.setattr(otlp_json, "MAX_NESTED_VALUES", 10)
+    # Six and six: each attribute is within the bound, both together are not.
     spans = [span(1, attributes={"a": [1] * 6, "b": [1] * 6}), span(2, attributes={"a": [1] * 6})]
     first, second = otlp_json.spans(json.dumps(json_request(spans)).encode())
     assert isinstance(first, Unreadable)

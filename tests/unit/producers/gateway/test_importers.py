@@ -133,6 +133,7 @@ def test_members_of_a_wrong_type_cost_nothing_else(wrong: Any) -> None:
     """A file may come from anywhere: what is not of the expected type is left out."""
     (step,) = steps_in({"trace": wrong, "observations": [{**OBSERVATION, "usageDetails": wrong}]})
     assert (step.kind, step.name) == ("llm_call", "answer")
+    # A number as tool_calls ended the whole import with a traceback.
     first, second = steps_in([{"role": "user"}, {"role": "assistant", "tool_calls": wrong}])
     assert {first.kind, second.kind} == {"llm_call", "agent"}
 

@@ -179,6 +179,7 @@ def test_a_framework_is_no_provider(
 
 def test_ids_in_json_are_hex_and_base64_is_refused_with_that_sentence() -> None:
     """Upper case is taken; protobuf's own JSON mapping would read hex as base64, silently wrong."""
+    # OTLP/JSON departs from protobuf's mapping: ids are hex there, in any case.
     upper = json_span(span()) | {"traceId": TRACE.upper()}
     (good,) = otlp_json.spans(json.dumps(json_request([upper])).encode())
     assert not isinstance(good, Unreadable)
@@ -277,6 +278,7 @@ HTTP = {"http.request.method": "GET", "url.full": "https://example.com/?q=1", "s
 
 def test_noise_travels_as_a_bare_node_of_the_tree() -> None:
     """Ids, name, times and status: dropping HTTP spans would orphan the steps below them."""
+    # Kind 3 is CLIENT.
     step = mapped(span(1, 7, name="GET", attributes=HTTP, kind=3))[0]
     assert (step.kind, step.attributes, step.input) == ("other", {}, "")
     assert step.parent_step_id == f"{7:016x}"
@@ -312,6 +314,7 @@ def test_langsmith_s_own_kind_goes_before_the_operation() -> None:
         }
     )
     assert (step.kind, step.session_id) == ("retrieval", "thread-1")
+    # A prompt template is no call, although the operation states one.
     prompt = step_of({"langsmith.span.kind": "prompt", "gen_ai.operation.name": "chat"})
     assert prompt.kind == "other"
 
@@ -407,6 +410,7 @@ def test_the_choice_of_a_tool_is_a_step_of_its_own(output: str) -> None:
     )
     assert json.loads(chosen.input) == {"q": 1}
     assert chosen.attributes == {"tool_call_id": "c1"}
+    # An exporter that retries must not add a second choice: the id is derived.
     again = mapped(span(attributes={**CHAT, "gen_ai.output.messages": output}))[1]
     assert again.step_id == chosen.step_id
 
@@ -549,6 +553,7 @@ def test_contents_can_be_left_out() -> None:
     options = Options(limits=OPTIONS.limits, capture_content=False)
     attributes = {**CHAT, "input.value": "my secret", "llm.prompts": "my secret", "top_k": 3}
     step = mapped(span(attributes=attributes), options)[0]
+    # The size stays: it shows that there was an input.
     assert (step.input, step.input_bytes) == ("", 9)
     assert "my secret" not in str(step.attributes)
     assert step.attributes["top_k"] == "3"
@@ -567,6 +572,7 @@ def test_a_hung_call_is_exported_only_with_its_start() -> None:
         wait_until(lambda: transport.started, 10, "the start is published")
         assert sdk.flush(10)
         (start,) = transport.events
+        # So nothing of a call that hangs reaches any backend.
         assert exporter.get_finished_spans() == ()
         assert (start.phase, start.kind, start.end_time) == ("start", "llm_call", None)
         assert start.step_id == f"{hung.get_span_context().span_id:016x}"

@@ -43,6 +43,7 @@ def test_a_module_that_another_thread_is_importing(signals: SimpleNamespace) -> 
     thread = threading.Thread(target=importlib.import_module, args=(NAME,))
     thread.start()
     assert signals.begun.wait(30)
+    # The call below begins while the module is half imported.
     later = threading.Timer(0.05, signals.go_on.set)
     later.start()
     AfterImport().call(NAME, found.append)

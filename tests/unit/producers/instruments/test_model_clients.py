@@ -363,6 +363,7 @@ def test_inside_a_model_step_of_the_program_there_is_one_step(
 
 def test_a_budget_stops_calls(served: Provider, made: Traced) -> None:
     """As with every step: an instrumented call is not made when nothing is left."""
+    # The stand-in is shared by the tests of the module.
     before = len(served.asked)
 
     def agent() -> None:

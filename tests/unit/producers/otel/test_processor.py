@@ -204,6 +204,7 @@ def test_a_remote_parent_of_ours_is_waited_for(world: World, with_sampler: bool)
     headers: dict[str, str] = {}
     with first.start_as_current_span("caller"), first.start_as_current_span("request"):
         TraceContextTextMapPropagator().inject(headers)
+    # The mark by which the next process knows that the parent's span is recorded.
     assert headers["tracestate"] == "stepstream=1"
     second = world.provider().get_tracer("t")
     with second.start_as_current_span("ours", TraceContextTextMapPropagator().extract(headers)):
@@ -295,6 +296,7 @@ def test_a_stop_acts_on_the_next_span(world: World) -> None:
     names = [(e.kind, e.phase) for e in world.events if e.kind == "control"]
     assert names == [("control", "start"), ("control", "end")]
     assert world.ended("run").status == "error"
+    # The stop was of one run: later ones are not affected.
     with tracer.start_as_current_span("another run"):
         world.processor.checkpoint()
 
