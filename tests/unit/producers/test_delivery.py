@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path: Path) -> Non
 
 def test_what_a_full_spool_drops_is_counted(tmp_path: Path) -> None:
     """Ends displace starts; every event is delivered or failed in the end."""
-    # One byte: the spool is at its smallest size at once.
+    # The smallest bound: the spool is full after few events.
     place = SpoolPlace(tmp_path / "events.db", "memory", 1)
     transport = MemoryTransport(room=100, unreachable=True)
     made = sender(transport, place, max_events=100_000)

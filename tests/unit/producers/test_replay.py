@@ -164,6 +164,7 @@ def test_old_recordings(tmp_path: Path) -> None:
     path = recording(tmp_path / "a.jsonl", run_of(0, begin_us=1_000_000_000_000_000))
     report, sent = send(path)
     assert len(sent) == 4
+    # With its own times the recording is too old for every record.
     report, sent = send(path, keep_times=True)
     assert (sent, report.bad, report.bad_lines[0].reason) == ([], 4, "time_out_of_range")
 
@@ -172,6 +173,7 @@ def test_old_recordings(tmp_path: Path) -> None:
 def test_the_line_in_another_unit_is_the_one_that_is_reported(tmp_path: Path, unit_us: int) -> None:
     """Times of one line do not shift all others: they are sent, and the wrong line is named."""
     wrong = run_of(1)[0]
+    # As a producer writes that counts seconds or milliseconds.
     wrong["start_time"] //= unit_us
     path = recording(tmp_path / "a.jsonl", [wrong, *run_of(0)])
     report, sent = send(path)
@@ -191,6 +193,7 @@ def test_speed(tmp_path: Path, speed: float, recorded_s: float, least_s: float) 
     path = recording(tmp_path / "a.jsonl", run_of(0, lasts_us=lasts_us))
     began, began_us = time.monotonic(), time.time_ns() // 1_000
     _, sent = send(path, speed=speed)
+    # Only a lower bound: replaying too quickly is wrong, slowly is the machine's.
     assert time.monotonic() - began >= least_s
     assert sent[3]["end_time"] - sent[3]["start_time"] == lasts_us
     assert began_us <= sent[3]["end_time"] <= time.time_ns() // 1_000

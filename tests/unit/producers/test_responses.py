@@ -290,6 +290,7 @@ def test_recorded_on_a_step(made: Traced) -> None:
         "text": "Let me check.",
         "tool_calls": [
             {"name": "lookup", "arguments": {"order": 7}, "id": "c1"},
+            # Models write invalid JSON: the text is kept, because it explains the failure.
             {"name": "broken", "arguments": "{order: 7", "id": "c2"},
         ],
     }

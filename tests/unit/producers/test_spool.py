@@ -99,6 +99,7 @@ def test_the_files_are_readable_for_their_user_alone(spool: Spool, path: Path) -
     """Events contain prompts: the database and its WAL are 0600, a new folder is 0700."""
     spool.put([record(1)])
     files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    # SQLite makes the WAL itself, with the rights that the database has.
     assert set(files) >= {"events.db", "events.db-wal"}
     assert set(files.values()) == {0o600}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -122,6 +123,7 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
         with writer.stdout:
             for _ in range(20):
                 writer.stdout.readline()
+            # In the middle of its transactions: it writes for as long as it lives.
             writer.send_signal(signal.SIGKILL)
             lines = writer.stdout.read().splitlines()
         writer.wait(60)
@@ -144,6 +146,7 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
 
 def test_the_size_on_disk_is_bounded(path: Path) -> None:
     """The database and its WAL together; whatever is not stored is counted."""
+    # 12 MB of events are written below.
     limit = 8_000_000
     spool = Spool(path, max_bytes=limit)
     stored, largest = 0, 0
@@ -228,6 +231,7 @@ def test_what_a_dead_process_left_is_taken_over(path: Path) -> None:
     """Its lease and its events. A pid that another process uses now is not the owner."""
     me = identity_of(os.getpid())
     assert me is not None
+    # A process that has ended, and one whose pid another process has by now.
     for number, gone in enumerate((DEAD, Identity(me.pid, "another boot/1"))):
         dead = Spool(path, identity=gone)
         dead.put([record(number)])

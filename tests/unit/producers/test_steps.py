@@ -119,6 +119,7 @@ def test_exceptions_are_recorded_and_raised(made: Traced) -> None:
     failure = LookupError("no order 7")
     with pytest.raises(LookupError) as raised, made.tracer.run(), made.tracer.tool("find"):
         raise failure
+    # The same object: a program may compare it, or has put attributes on it.
     assert raised.value is failure
     for event in made.ended.values():
         assert (event.status, event.error_type, event.error_message) == (
@@ -381,6 +382,7 @@ def test_usage_cost_model_and_documents(made: Traced) -> None:
             )
             step.set_model("gpt-4o", "openai")
             step.set_cost(0.25)
+            # Neither may replace the cost of 0.25 that was set before.
             step.set_cost(-1)
             step.set_cost("what")
         with made.tracer.retrieval("find") as step:
@@ -433,6 +435,7 @@ def test_a_count_that_cannot_be_right_makes_the_cost_unknown(made: Traced) -> No
         "web_searches": 2,
         "incomplete": True,
     }
+    # Priced without the input it would be too little, and would look exact.
     assert (plan.cost_source, plan.attributes["service_tier"]) == ("unpriced", "flex")
 
 
@@ -471,6 +474,7 @@ def test_content_can_be_left_out() -> None:
             with run.tool("open", input="x", capture_content=True):
                 pass
         ended = made.ended
+    # "question" has eight bytes.
     assert (ended["support"].input, ended["support"].input_bytes) == ("", 8)
     assert (ended["support"].output, ended["support"].output_bytes) == ("", 2)
     assert (ended["find"].input, ended["find"].input_bytes) == ("", 5)
@@ -533,6 +537,7 @@ def test_settings_that_cannot_be_stop_recording_not_the_program(
     tracer = Tracer(wrong)
     with tracer.run() as run, run.tool("find"):
         pass
+    # One line for the process, not one for each step that is not recorded.
     assert capfd.readouterr().err.count("\n") == 1
 
 

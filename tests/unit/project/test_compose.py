@@ -75,6 +75,7 @@ def test_no_password_has_a_default() -> None:
         "clickhouse.CLICKHOUSE_PASSWORD",
         "clickhouse.CLICKHOUSE_READER_PASSWORD",
     }
+    # `:?` makes docker compose stop with the text behind it.
     for value in values.values():
         assert re.fullmatch(
             r"\$\{CLICKHOUSE_(READER_)?PASSWORD:\?[^}]*openssl rand -hex 32\}", value

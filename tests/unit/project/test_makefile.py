@@ -63,6 +63,7 @@ def test_a_python_that_is_too_old_is_named_and_leaves_nothing(project: Path) -> 
     assert code != 0
     assert "stepstream needs Python 3.11 or newer" in output
     assert "is Python 3.10.4" in output
+    # A half-made environment would be taken for a good one at the next try.
     assert not (project / ".venv").exists()
     assert setup(project, "3.11.7")[0] == 0
 

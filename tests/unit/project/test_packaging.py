@@ -185,6 +185,11 @@ assert importlib.resources.files("stepstream").joinpath("py.typed").is_file()
 print("imported")
 """
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=False
+        # -I leaves out the current folder and PYTHONPATH: only the wheel can be found.
+        [sys.executable, "-I", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr

@@ -73,4 +73,5 @@ def test_there_is_one_wait_until() -> None:
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name.lstrip("_") in WAITING
     ]
+    # There were eleven copies, with different time-outs and without an error that helps.
     assert found == ["support/processes.py: wait_until"]

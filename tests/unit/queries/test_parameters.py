@@ -91,6 +91,8 @@ def test_every_question_has_values_for_all_parameters_of_its_query(name: str) ->
 
 def test_a_query_for_other_clients_sets_its_parameters() -> None:
     """Escaped twice: the literal has the text in the format in which parameters are kept."""
+    # ClickHouse reads the value twice: as a literal, then as escaped text. With one level of
+    # escapes C:\new became another text.
     assert for_clients("SELECT {a:String}", {"a": "it's \\ here"}) == (
         r"SET param_a = 'it\'s \\\\ here';" + "\nSELECT {a:String};"
     )

@@ -21,6 +21,7 @@ def test_quantiles_of_t_are_those_of_tables(freedom: float, expected: float) -> 
 
 def test_welch_s_interval() -> None:
     """Equal variances and sizes: 18 degrees of freedom, a half width of 2.1009 standard errors."""
+    # The standard error is 1: sqrt(5 / 10 + 5 / 10).
     found = mean_difference(Sample(10, 0.0, 5.0), Sample(10, 1.0, 5.0))
     assert found == pytest.approx((1 - 2.1009, 1 + 2.1009), abs=1e-3)
 

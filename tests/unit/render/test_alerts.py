@@ -62,6 +62,7 @@ def test_history_shows_what_people_did_and_the_id() -> None:
         "acknowledged_by": "ada",
         "silenced_until": ALERT.opened_at + 3_600_000_000,
     }
+    # None is a pipe, which has no width.
     for width in (60, 80, 120, None):
         below = alert_lines(
             ALERT.model_copy(update=handled), zone=UTC, width=width, history=True
@@ -100,6 +101,7 @@ def test_an_incident_names_no_run_but_itself() -> None:
     incident = ALERT.model_copy(
         update={
             "trace_id": "",
+            # An incident has a number of runs and no trace id.
             "runs": 12,
             "running": False,
             "detail": "",

@@ -52,6 +52,7 @@ def test_every_step_is_drawn_once_or_counted_as_hidden(
     """Circles, orphans, self-parents, repeats: every step is drawn once, within the limit."""
     steps = [step(number, parent, start_us=start) for number, parent, start in shape]
     distinct = len({one.step_id for one in steps})
+    # Rows of the store come in any order.
     shuffle.shuffle(steps)
     lines = arrange(steps, limit=limit)
     assert len(set(shown(lines))) == len(shown(lines))

@@ -54,6 +54,7 @@ def test_csv_reads_back() -> None:
 
 def test_values_of_an_answer_are_whole_and_markup_is_text() -> None:
     """However long a value is: what does not fit a table is shown below one another."""
+    # Square brackets are rich's markup: text of an agent must not colour anything.
     columns, cells = records_cells(["n", "text"], [(7, "long " * 100), (8, "[red]x[/red]")])
     text = printed(listing(columns, cells, None)[0], width=2_000)
     assert ("long " * 100).strip() in text
@@ -79,6 +80,7 @@ def test_what_does_not_fit_is_left_out_by_whole_columns_and_named() -> None:
     cells = [
         [Text("f" * 32), Text("n" * 20), Text("1,234,567"), Text("because of this and that " * 4)]
     ]
+    # Every width: errors of one cell show only at the widths where a column just fits.
     for width in range(20, 200):
         table, left_out = listing(columns, cells, width)
         lines = printed(table, width=max(width, 32)).splitlines()

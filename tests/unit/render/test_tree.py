@@ -144,6 +144,7 @@ def test_plain_ascii_and_contents() -> None:
     assert "       in refund order 7 please\n       out find it\n" in text
     assert "x  |-refund_order" in text
     assert ">  | `-ledger" in text
+    # The arrow as well has a form in ASCII.
     assert "1.2k>210" in text
     assert text.replace("\N{REPLACEMENT CHARACTER}", "").isascii()
 
@@ -188,6 +189,7 @@ def test_a_run_whose_own_row_is_behind_has_the_totals_of_its_steps() -> None:
         step(1, 0, "agent", "refund", 0, 900),
         step(2, 1, "llm_call", "plan", 10, 400, cost_nanos=5, input_tokens=7),
     ]
+    # The sink stores steps before the run's next revision arrives.
     behind = replace(RUN, steps=2, open_steps=2, cost_nanos=0, input_tokens=0)
     now = caught_up(behind, ended)
     assert (now.status, now.steps, now.open_steps, now.cost_nanos, now.input_tokens) == (
@@ -211,6 +213,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, contents: bool, glyphs: 
     """At any width from 40 cells on the picture keeps to it; below that it is drawn for 40."""
     view = View(width=width, now_us=T0 + 2_000_000, zone=UTC, contents=contents, glyphs=glyphs)
     text = render_trace(STEPS, RUN, [ALERT], view).plain
+    # In cells: a Chinese character takes two of them.
     assert max(map(cell_len, text.splitlines())) <= max(40, width)
 
 

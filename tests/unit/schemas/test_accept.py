@@ -312,6 +312,7 @@ def cases(table: dict[str, list[Any]]) -> list[Any]:
 
 def test_every_reason_and_every_clamp_is_reached_here() -> None:
     """The tables of outcomes are complete: nothing is promised that no test reaches."""
+    # A reason without a case here would be documented and untested.
     assert REJECTED.keys() == REASONS.keys()
     assert CLAMPED.keys() == CLAMPS.keys()
     assert all(REJECTED.values())
@@ -346,6 +347,7 @@ def test_odd_bytes_in_a_text_do_not_cost_the_step(name: bytes, left: str) -> Non
     """Bytes that are no UTF-8, half of a surrogate pair, control characters: replaced,
     counted, accepted.
     """
+    # Written as bytes: an encoder would not make such a text.
     verdict = validate(value(name=...)[:-1] + b"," + name + b"}")
     assert isinstance(verdict, Accepted)
     assert (verdict.step.name, verdict.clamped) == (left, ("text_repaired",))
@@ -505,6 +507,7 @@ def test_an_accepted_step_is_accepted_again_unchanged(data: dict[str, Any]) -> N
     """
     first = accept_value(json.dumps(data).encode(), timestamp_us=NOW_US)
     if isinstance(first, Accepted):
+        # The worker sends misrouted steps on, and another worker accepts them again.
         again = accept_value(msgspec.json.encode(first.step), timestamp_us=NOW_US)
         assert again == Accepted(first.step, first.cost_nanos, ())
 

@@ -54,6 +54,7 @@ def test_an_accepted_limit_is_evaluated(rule: dict[str, Any], amount: str) -> No
     stage = AssemblePartition(0, 1, rules=RuleBook((made,), make_detector), prices=PriceBook())
     stage.process(record_of(0, event("ab" * 16, "cd" * 8, "", "end", START_US, cost_usd="1")))
     assert len(stage.runs) == 1
+    # Through the stages: an amount that overflows does so where it is compared.
     log = records([used("a", 0, 1, cost=5), progress(1), progress(100)])
     assert play(log, 1, window_rules=WindowRules([made]))[0].windows()
 

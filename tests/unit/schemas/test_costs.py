@@ -178,6 +178,7 @@ def test_all_models_with_all_tokens_agree_with_the_list() -> None:
         "reasoning_tokens": 1_000,
         "citation_tokens": 500,
     }
+    # The package's own calculation is the oracle; only our rounding differs.
     theirs = Usage(**{LIST_UNITS[name]: count for name, count in counts.items()})
     noon = datetime(2026, 3, 3, 12, tzinfo=UTC)
     wrong, seen = [], 0
@@ -335,6 +336,7 @@ def test_a_given_cost_needs_no_usage() -> None:
 def test_incomplete_usage_is_unpriced() -> None:
     """A lower bound is no cost; a bill is one."""
     assert cost("openai", "gpt-4o", input_tokens=10, incomplete=True) == UNPRICED
+    # 5 nano-dollars that the provider charged.
     assert BOOK.cost(step(model="gpt-4o", usage=used(incomplete=True)), 5) == Cost(5, "given")
 
 
@@ -681,6 +683,7 @@ def test_a_document_prices_whatever_can_be_counted() -> None:
     assert book.price("", "house", counts, DAY_US).nanos == usd("0.5") + usd("5") + usd(
         "0.01"
     ) + usd("0.001") + usd("0.001")
+    # A misspelt count would be a price that is never applied.
     with pytest.raises(ValueError, match="no such count: 'audio'"):
         Prices.model_validate({"name": "ours", "models": [model | {"per_million": {"audio": 1}}]})
 

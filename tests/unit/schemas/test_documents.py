@@ -309,6 +309,7 @@ def test_documents_cannot_be_changed_in_place() -> None:
         document.mode = "enforce"  # type: ignore[misc]
     with pytest.raises(ValidationError):
         document.rules[0].enabled = False  # type: ignore[misc]
+    # Readers keep documents in sets and as keys.
     assert isinstance(hash(document), int)
 
 
@@ -322,6 +323,7 @@ def test_prices_default_cached_and_written_to_the_input_price() -> None:
             "models": [{"model": "m", "input_per_million": "0.1", "output_per_million": 2}],
         }
     )
+    # A default written into the document would stay when the input price changes.
     assert document.models[0].cached_input_per_million is None
     assert document.models[0].input_per_million == Decimal("0.1")
 

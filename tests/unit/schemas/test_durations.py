@@ -155,4 +155,5 @@ def test_a_large_number_without_a_unit_is_refused(text: object) -> None:
     """It was meant in another unit than seconds: the error shows how to write one."""
     with pytest.raises(ValueError, match=r"without a unit is seconds, [\d,]+ days: write the unit"):
         parse_duration_us(text)
+    # Five minutes without a unit are plausible.
     assert parse_duration_us(300) == 300_000_000

@@ -107,6 +107,7 @@ def test_the_modules_of_a_package_are_loaded_on_first_use(
     globals()["BOX"] = box
     assert "acme_box.saw" not in sys.modules
     assert box.names() == ("saw",)
+    # Other tests of this process must not find the modules loaded.
     for name in ("acme_box", "acme_box.saw", "acme_box.words"):
         del sys.modules[name]
 
@@ -147,5 +148,6 @@ def test_a_package_cannot_take_the_name_of_another(install: Install, tools: Regi
     """What was there first keeps the name; the package that wants it is reported."""
     tools.add("saw", int)
     install("acme_saws", DEFINES.format(name="saw"))
+    # Installing a package must not change what a name of ours means.
     assert tools.items() == (("saw", int),)
     assert "two tools are named saw" in tools.failures()[0].reason

@@ -46,6 +46,7 @@ def test_records_of_version_1_are_validated_as_before(record: dict[str, Any]) ->
     verdict = read(record)
     if isinstance(verdict, Accepted):
         assert expect["outcome"] == "accepted"
+        # The whole step: a field that is read differently changes trajectories of old records.
         assert verdict.step == msgspec.convert(expect["step"], Step)
         assert (list(verdict.clamped), verdict.cost_nanos) == (
             expect["clamped"],

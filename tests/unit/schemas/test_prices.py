@@ -105,6 +105,7 @@ def test_every_model_of_the_list_agrees() -> None:
         for provider, model in MODELS
         if BOOK.price(provider, model, used, DAY_US).nanos != listed(provider, model, used)
     ]
+    # The list was read: an empty one would agree as well.
     assert len(MODELS) > 1_000
     assert wrong == []
 
@@ -243,6 +244,7 @@ def test_cached_and_written_tokens_have_their_own_prices() -> None:
     }
     used = usage(input_tokens=1_000_000, cached_input_tokens=400_000, cache_write_tokens=100_000)
     assert PriceBook((prices(**own),)).price("p", "m", used, DAY_US).nanos == 10_000_000_000
+    # 0 is a price here, and must not be taken for "no price".
     cheaper = prices(**own, cached_input_per_million=0, cache_write_per_million="12.5")
     assert PriceBook((cheaper,)).price("p", "m", used, DAY_US).nanos == 6_250_000_000
 

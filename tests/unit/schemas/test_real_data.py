@@ -89,6 +89,7 @@ def test_question_answering_agents_in_numbers() -> None:
     assert Counter(step.status for step in steps)["error"] == 177
     assert not [step for step in steps if step.status == "error" and not step.error_message]
     used = [tokens(run) for run in runs]
+    # What spike rules have to find in these runs.
     assert sum(total >= 10 * median(used) for total in used) == 6
 
 
@@ -121,6 +122,7 @@ def test_the_airline_agent_in_numbers() -> None:
     hidden = [
         step for step in steps if step.kind == "tool_call" and step.output.startswith("Error")
     ]
+    # The failures that `hidden_tool_error` is measured with.
     assert len(hidden) == 73
     assert {step.status for step in steps} == {"ok"}
     for run in runs:

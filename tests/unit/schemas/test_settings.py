@@ -20,6 +20,7 @@ def test_every_setting_has_a_meaning(name: str) -> None:
     assert "\n" not in info.description
     assert info.description.endswith(".")
     assert info.description[0].isupper() or info.description.startswith(("http", "kafka"))
+    # Every setting has a default: `stepstream up` needs none.
     assert not info.is_required()
     assert name == name.lower()
 
@@ -107,6 +108,7 @@ def test_kafka_connection_with_security(given: dict[str, object], protocol: str)
     assert kafka["security.protocol"] == protocol
     assert kafka.get("sasl.mechanism", "") == given.get("kafka_sasl_mechanism", "")
     assert kafka.get("sasl.username") == given.get("kafka_sasl_username")
+    # A password without a user is not sent: librdkafka refuses such a configuration.
     assert ("sasl.password" in kafka) == ("kafka_sasl_username" in given)
     assert kafka.get("ssl.ca.location") == given.get("kafka_ca_file")
     json.dumps(kafka)  # plain values that any client takes

@@ -37,6 +37,7 @@ def test_without_a_near_name_the_known_ones_are_listed() -> None:
 def test_suggesting_loads_no_package() -> None:
     """The SDK suggests names within an agent: neither pydantic nor another package is loaded."""
     code = (
+        # By its path: importing it by name would load the package around it.
         "import runpy, sys; "
         f"made = runpy.run_path({suggestions.__file__!r}); "
         "made['did_you_mean']('agnet', ['agent']); sys.exit('pydantic' in sys.modules)"

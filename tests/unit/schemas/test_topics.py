@@ -72,6 +72,7 @@ def test_what_is_a_log_is_never_compacted(name: str) -> None:
 
 def test_stages_meet_on_equal_partitions() -> None:
     """State is partitioned as its steps and alerts as their findings: the counts are equal."""
+    # The worker writes the state of a run to the partition number of its steps.
     assert BY_NAME["state"].partitioned == BY_NAME["steps"].partitioned == "steps"
     assert BY_NAME["alerts"].partitioned == BY_NAME["findings"].partitioned == "fleet"
     assert {spec.partitioned for spec in TOPICS} == {"steps", "fleet", "one"}

@@ -63,6 +63,7 @@ def test_a_batch_in_flight_is_the_only_one() -> None:
 def test_a_batch_begins_at_the_committed_offset_even_where_records_are_missing() -> None:
     """Compaction leaves gaps: ranges have none, or a repeated batch would get another token."""
     made = batcher(5)
+    # Offsets 5 to 8 are gone: the topic is compacted.
     made.add([record(9)], 0.0)
     batch = made.cut(1.0)
     assert (batch.first, batch.last) == (5, 9)
@@ -124,6 +125,7 @@ def test_runs_and_alerts_give_way_to_steps_while_inserts_are_slow() -> None:
     quick, nothing waits.
     """
     policy = BatchPolicy(interval_s=0.25, small_rows=100)
+    # Five records wait in both; 9 s is an insert of a store that is overloaded.
     steps, runs = policy.for_topic("steps"), policy.for_topic("trajectories")
     assert [steps.wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx([0.25, 0.5])
     assert [runs.wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx([0.25, 3.0])
@@ -199,6 +201,7 @@ def test_a_partition_that_is_far_behind_waits_for_full_batches() -> None:
     made = batcher(policy=BatchPolicy(rows=10, bytes=1_000_000, interval_s=0.25))
     made.add([record(0)], 0.0)
     made.lag = 11
+    # Eleven records wait and a batch has ten: more come at once, so it is worth waiting up to 5 s.
     assert not made.is_due(4.9)
     assert made.wait_s(4.0) == pytest.approx(1.0)
     made.add([record(number) for number in range(1, 10)], 0.1)

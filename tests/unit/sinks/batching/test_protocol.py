@@ -148,6 +148,7 @@ def test_every_record_is_stored_once_wherever_a_sink_dies_or_freezes(
     """Killed, frozen or resumed between any two steps: each row is stored once, each refused record
     is dead-lettered.
     """
+    # The seed is in the test's name: a failure can be played again.
     chance = random.Random(seed)
     refused = frozenset(chance.sample(range(RECORDS), 3)) if with_refused else frozenset()
     log = [record(offset, refused=offset in refused) for offset in range(RECORDS)]
@@ -170,6 +171,7 @@ def test_every_record_is_stored_once_wherever_a_sink_dies_or_freezes(
                         zombie.send(True)
                         for _ in range(chance.randrange(1, 6)):
                             next(zombie)
+        # The last sink lives until everything is committed.
         for _ in life(world, chance):
             pass
         expected = Counter(offset for offset in range(RECORDS) if offset not in refused)

@@ -91,6 +91,7 @@ def test_columns_come_from_the_migrations_in_their_order() -> None:
     inserted, shown = inserted_columns("steps_raw"), shown_columns("steps_raw")
     assert inserted["cost_nanos"] == "Nullable(Int64)"
     assert {"cost_usd", "ver", "duration_us", "phase"}.isdisjoint(inserted)
+    # How a table removes duplicates is no part of the public view.
     assert {"ver", "cost_nanos"}.isdisjoint(shown)
     names = list(shown)
     assert names[-4:] == ["append_time", "kafka_topic_id", "kafka_partition", "kafka_offset"]

@@ -61,6 +61,7 @@ def test_an_inserted_block_is_let_go(compression: str | None) -> None:
     inserter = Inserter(Settings(clickhouse_url="http://127.0.0.1:1"))
     inserter._local.client = cast(Client, store := Store(compression))
     column = Column(range(100))
+    # The reference dies when the block is freed by counting, without the collector.
     watched = weakref.ref(column)
     block = Block(TABLE, {"a": column, "b": ["x"] * 100}, 100)
     inserter.insert(block, "token")

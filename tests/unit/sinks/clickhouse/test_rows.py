@@ -188,6 +188,7 @@ def test_repeats_are_recognised_however_long_the_batch_is() -> None:
     """Steps of the batches before, of the batch's beginning and of its end: one row each, and the
     first one's.
     """
+    # Rows are built in chunks: repeats lie in the same one, in another, and in no chunk.
     before, count = 40, 3 * CHUNK
     values = [step(step_id=f"{n % (2 * CHUNK) + 1:016x}", output=str(n)) for n in range(count)]
     window = SeenWindow(0)
@@ -308,6 +309,7 @@ def test_a_start_with_the_text_of_an_end_and_the_reverse_are_read_as_what_they_a
     end.
     """
     end = step(attributes={"phase": "start"}, output="text")
+    # Some bytes near the beginning decide whether a record is read as a start at all.
     value = msgspec.json.encode({"attributes": {"phase": "start"}} | end)
     assert value.find(STARTS_AS, 0, 64) > 0
     built = build_steps([record(value, 3), record(step(output="again"), 4)], SOURCE, set())
@@ -371,6 +373,7 @@ def test_counts_other_than_the_totalled_ones_are_a_map_without_zeros() -> None:
 
 def test_a_start_and_an_end_that_write_their_ids_differently_are_one_step() -> None:
     """The end's row has everything; no open step is left."""
+    # Ids are hex in any case; the window of known steps compares them as bytes.
     upper = step(trace_id=TRACE.upper(), step_id="A" * 16)
     start = {"phase": "start"} | upper | {"phase": "start", "end_time": None}
     built = build_steps(

@@ -40,6 +40,7 @@ def test_ids_that_count_up_have_different_keys() -> None:
     keys = step_keys(
         f"{trace:032x}{step:016x}" for trace in range(1, 200) for step in range(1, 200)
     )
+    # A sum or xor of both counters would give the same key many times.
     assert len(set(keys)) == 199 * 199
 
 

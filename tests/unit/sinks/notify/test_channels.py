@@ -165,6 +165,7 @@ def test_the_body_has_the_fields_of_its_schema() -> None:
 def test_the_body_is_the_same_at_every_try() -> None:
     """One idempotency key, one content: tries differ in a header alone."""
     one = notification()
+    # Receivers store the answer by the key: another body under it is an error for some.
     assert payload(one, subscription()) == payload(replace(one, attempt=7), subscription())
 
 
@@ -175,6 +176,7 @@ def test_redirects_are_followed_only_as_posts_and_checked_again() -> None:
     """307 and 308 lead on, without the headers that may be secrets; into our own network they lead
     nowhere."""
     with receiver() as there, receiver(status=lambda _call: 307) as here:
+        # A receiver could otherwise send our secrets to any address.
         here.headers["Location"] = f"{there.url}/moved"
         client(allow_private=True).post(
             here.url, b"{}", {"Authorization": "x", "Content-Type": "a/b"}, timeout_s=5
@@ -201,6 +203,7 @@ def test_a_name_is_looked_up_and_checked_for_every_connection() -> None:
     """A name that pointed to a good address and points into our network now is refused; the
     connection is made to the address that was checked, not to the one that a second question would
     give."""
+    # DNS rebinding: the second answer of the same name leads into our network.
     answers = [["93.184.216.34"], ["127.0.0.1"]]
     asked: list[str] = []
 
@@ -400,6 +403,7 @@ def test_a_program_gets_the_notification_and_nothing_of_our_environment(
 ) -> None:
     """JSON on standard input. Exit code 0 accepts it, others and a time-out are temporary
     failures."""
+    # The notifier's environment has passwords of Kafka and of the store.
     monkeypatch.setenv("STEPSTREAM_HIDDEN", "x")
     code = (
         "import json, os, sys; "
@@ -530,6 +534,7 @@ def test_a_chat_cannot_be_made_to_mention_people() -> None:
 
 def test_a_long_list_is_counted() -> None:
     """Ten are shown, the rest is a number; programs get all."""
+    # Services cut or refuse messages of this length.
     many = notification(*(alert(f"a{n}") for n in range(30)))
     words = message(many, subscription())
     assert "and 29 more (30 firing)" in words.title
@@ -542,6 +547,7 @@ def test_secrets_come_from_where_they_may(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "key").write_text("value\n")
     (tmp_path / "out").write_text("no")
+    # A link is checked by where it leads.
     (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
     environ = {
         "A": "x",

@@ -32,6 +32,7 @@ def test_without_grouping_every_alert_is_delivered_at_once() -> None:
     world.publish(alert("b"))
     assert content(world.deliver()) == [[("a", 1, "firing")], [("b", 1, "firing")]]
     world.publish(alert("a", 2, message="same call 6 times"))
+    # A changed message alone is no news for a person.
     assert world.deliver(1) == []
     world.publish(alert("a", 3, severity="critical"))
     assert content(world.deliver()) == [[("a", 3, "firing")]]
@@ -185,6 +186,7 @@ def test_what_exceeds_a_rate_limit_is_sent_together() -> None:
     assert len(world.deliver()) == 2
     assert world.deliver(10) == []
     (rest,) = world.deliver(21)
+    # One notification for the rest, instead of nine minutes of two a minute.
     assert len(rest.alerts) == 18
     assert {a.alert_id for a in rest.alerts} == {f"a{n:02}" for n in range(2, 20)}
 
@@ -215,6 +217,8 @@ def test_a_dead_channel_pins_no_offset_and_gets_the_newest_state() -> None:
         for one in sent:
             world.delivery.failed(one, "HTTP 503", world.now)
         world.save()
+    # An offset that waited for this channel would be read again after each restart, for all of
+    # them.
     assert world.committed == 50
     assert tries < 40  # the channel is tried, not every alert
     world.publish(alert("a7", 2, state="resolved"))
@@ -267,6 +271,7 @@ def test_one_that_always_fails_does_not_block_the_others() -> None:
     taken = set()
     for _ in range(40):
         for one in world.step(60):
+            # This one is refused with a temporary error for ever.
             if one.alerts[0].alert_id == "a0":
                 world.delivery.failed(one, "HTTP 500", world.now)
             else:
@@ -288,6 +293,7 @@ def test_large_groups_go_to_programs_in_pieces_and_to_people_in_one() -> None:
         world.publish(alert(f"a{n:03}"))
     world.deliver()
     sent = [*world.deliver(1), *world.deliver(), *world.deliver()]
+    # Programs get at most 200 alerts in a body.
     assert sorted(len(one.alerts) for one in sent if one.subscription == "oncall") == [50, 200, 200]
     assert [len(one.alerts) for one in sent if one.subscription == "chat"] == [450]
 
@@ -318,6 +324,7 @@ def test_a_successor_sends_nothing_before_it_has_read_the_newest_state() -> None
     """A killed notifier may have sent a newer state than the one its successor reads first, without
     saving that. Alerts that were not sent are sent when the end of the topic is reached."""
     core = PartitionDelivery(0, {"oncall": subscription(send_updates=True)})
+    # The topic has three records; the newest state is in the second.
     core.restore([], 0, NOW, end=3)
     core.read(0, msgspec.json.encode(alert("a")), NOW, NOW)
     assert core.due(NOW) == []

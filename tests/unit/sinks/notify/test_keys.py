@@ -79,6 +79,7 @@ def test_a_retry_and_a_take_over_send_the_same_bytes(
     lost on the way."""
     world = World(shape())
     bodies = Bodies(world)
+    # Every field has a value: one that a record of `deliveries` lacked would change the bytes.
     world.publish(alert(**EVERYTHING))
     (first,) = world.step() or world.step(6)
     bodies([first])

@@ -56,6 +56,7 @@ def test_work_without_progress_for_a_minute_is_a_stall() -> None:
 def test_nothing_to_do_is_no_stall() -> None:
     """A pipeline without traffic is well; the first record after a long silence has its minute."""
     check = Checks()
+    # No record arrives and none waits: the offsets stand still because there is no work.
     assert check(reading(), times=200) == []
     assert check(reading(inputs=101, lag=1), times=11) == []
     assert len(check(reading(inputs=101, lag=1))) == 1
@@ -136,6 +137,7 @@ def test_a_synthetic_run_is_valid_and_a_missing_alert_is_a_problem() -> None:
     trace_id = probe.due(NOW)
     events = list(synthetic_run(trace_id, NOW))
     assert all(isinstance(accept_value(value, timestamp_us=NOW), Accepted) for value in events)
+    # One synthetic run in an interval.
     assert probe.due(NOW + INTERVAL_US - 1) == ""
     assert probe.problem(NOW + 29 * S) is None
     assert "did not arrive" in str(probe.problem(NOW + 30 * S))

@@ -126,6 +126,7 @@ def test_a_finding_that_comes_again_changes_nothing() -> None:
 def test_a_replay_below_what_was_merged_changes_nothing() -> None:
     """Even a finding whose id is long forgotten: its offset proves that it was merged."""
     logic = AlertPartition(0)
+    # Twice as many as an alert remembers: the first half is known by its offsets only.
     items = [finding(number) for number in range(2 * MAX_FINDING_IDS)]
     newest = process_all(logic, items)[-1]
     assert len(newest.finding_ids) == MAX_FINDING_IDS
@@ -161,6 +162,7 @@ def test_a_problem_that_returns_late_is_a_new_alert() -> None:
     """Named by the time it opened again; what belonged to the one before is still recognised."""
     logic = AlertPartition(0)
     first, _ = process_all(logic, [finding(1), finding(2, "resolved", time_s=1)])
+    # The flap window is ten minutes; the alert was resolved at 1 s.
     (again,) = process_all(logic, [finding(3, time_s=602)], start=2)
     assert (again.seq, again.state, again.findings) == (1, "firing", 1)
     assert again.alert_id != first.alert_id
@@ -304,7 +306,9 @@ def test_many_runs_hit_by_one_broken_tool_are_one_incident() -> None:
         "40 runs: search failed",
         False,
     )
+    # The first ten show how it began, the newest ten how it is now.
     assert last.trace_ids == [f"{n:032x}" for n in (*range(1, 11), *range(31, 41))]
+    # The first two opened before there was an incident.
     assert [a.incident_id for a in own] == ["", ""] + [last.alert_id] * 38
 
 
@@ -324,7 +328,9 @@ def test_what_is_about_one_run_is_no_incident() -> None:
 def test_runs_far_apart_are_no_incident() -> None:
     """Within the window, or never; and none at all where the setting disables them."""
     alerts = process_all(
-        AlertPartition(0), [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)]
+        # Two runs within ten minutes, and three are needed.
+        AlertPartition(0),
+        [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)],
     )
     assert [a.runs for a in alerts] == [0] * 8
     off = AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=0))
@@ -413,6 +419,7 @@ def test_resolved_alerts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None
             finding(-number, "resolved", trace_id=f"{number:032x}"),
         ]
     process_all(logic, items)
+    # Twice the bound and the firing one: a clean-up starts there.
     assert len(logic._alerts) <= 101
     assert process_all(logic, [finding(9_999, trace_id="f" * 32)], start=len(items))[0].seq == 2
 
@@ -453,6 +460,7 @@ def test_crashes_anywhere_give_the_same_alerts(seed: int) -> None:
     calm = {(a.alert_id, a.seq): a for a in process_all(AlertPartition(0), items)}
     topic: list[AlertStruct] = []
     safe, crashes = 0, 0
+    # Each life ends after a number of findings that chance decides, acknowledged or not.
     while safe < len(items):
         logic = AlertPartition(0)
         logic.restore(topic, safe)

@@ -131,6 +131,7 @@ def test_the_state_of_the_largest_run_fits_into_a_record() -> None:
     kafka = Kafka()
     rules = RuleBook((policy({"rule": "step_duration", "limit": "1us"}),), make_detector)
     process = Process(kafka, random.Random(0), AssembleLimits(), rules)
+    # More steps than a run may have (20,000), each with the longest names.
     count = 21_000
     log = [record_of(0, event(TRACE, ROOT, "", "start", START_US))]
     log += [
@@ -146,6 +147,7 @@ def test_the_state_of_the_largest_run_fits_into_a_record() -> None:
     largest = max(
         len(output.value or b"") for outputs in kafka.topics.values() for output in outputs
     )
+    # The limit of the topic `state`, max.message.bytes.
     assert largest < 8 * 1_048_576
     final = kafka.final()[TRACE]
     assert (final["steps"], final["cost_usd"], final["closed"]) == (20_000, "0.000019999", True)

@@ -266,6 +266,7 @@ def test_a_rule_whose_detector_is_no_longer_installed_is_left_out_of_a_restored_
     process = world()
     process.batch(run_of(BAD, 0)[:1])
     state = _state_of(process.logic.runs[BAD])
+    # State records have rules by name, so any name may be in one.
     state.rules = '[["p", true, {"rule": "of_a_removed_package"}], ["", false, {"rule": "loop"}]]'
     after = world()
     after.logic.restore([state], 2)

@@ -127,6 +127,7 @@ def test_a_stop_that_is_not_acknowledged_in_time_is_an_alert() -> None:
     world.until(5.9)
     assert world.findings("stop-ignored") == []
     world.until(6.1)
+    # A step after the alert: the run still goes on, which must not make a second one.
     world.send(12, "start", 7)
     world.until(30)
     ((state, message),) = world.findings("stop-ignored")
@@ -141,6 +142,7 @@ def test_an_order_that_reached_the_run_counts_from_there() -> None:
     world.control("a" * 16, "stop", "start", 2)
     world.until(7.5)
     assert [state for state, _ in world.findings("stop-ignored")] == ["firing"]
+    # Much later than allowed, but the run has stopped.
     world.control("a" * 16, "stop", "end", 20)
     assert [state for state, _ in world.findings("stop-ignored")] == ["firing", "resolved"]
 

@@ -23,6 +23,7 @@ def spending(bench: Bench, *, until: int = 5) -> Bench:
 def test_ids_are_derived_from_the_log_alone() -> None:
     """A replay, another worker, another day: the same problem has the same id."""
     one, other = (spending(Bench(policy(COST))) for _ in range(2))
+    # A restart from the state record, as on another worker.
     other.swap()
     assert [value["finding_id"] for value in one.findings()] == [
         derived_id("finding", TRACE, "run-cost||warn", "firing"),
