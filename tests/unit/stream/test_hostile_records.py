@@ -273,6 +273,7 @@ def test_settling_very_many_owners_takes_no_time_for_each_pair_of_them(
     """30,000 owners at once; scanning all others for each of them takes most of a minute."""
     monkeypatch.setattr(learning, "MAX_OWNERS", 15_000)
     logic = Learner()
+    # More than MAX_OWNERS, so that settling has to choose which ones to keep.
     for number in range(20_000):
         agent = f"id-{number}"
         logic.closed(

@@ -47,6 +47,7 @@ def checkpoint(**fields: Any) -> bytes:
 def test_a_checkpoint_that_cannot_be(fields: dict[str, Any]) -> None:
     """One of a later year would stop every window; one that does not decode every start."""
     found = FleetRecords()
+    # A good one first: the same record with wrong fields is refused below.
     found.take(b"!windows|5", checkpoint(), LATEST_US)
     assert len(found.checkpoints) == 1
     with pytest.raises((ValueError, msgspec.ValidationError)):

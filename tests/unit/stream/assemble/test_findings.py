@@ -87,6 +87,7 @@ def test_a_finding_about_a_late_step_is_resolved_with_it() -> None:
     bench = Bench(policy({"rule": "run_steps", "limit": 1}))
     bench.send(root("end", 0.0, 1.0), 1.0)
     bench.wait(4)
+    # The second step of a limit of one arrives after the close: no later record would resolve it.
     bench.send(step(2, "end", 0.5), 5.0)
     assert (len(bench.findings()), len(bench.findings("resolved"))) == (1, 1)
 
@@ -161,6 +162,7 @@ def test_a_change_of_policies_leaves_open_runs_to_the_rules_they_began_with() ->
     """A run is compared with what was known when it began; the next one by the new."""
     bench = Bench(policy({"rule": "run_steps", "limit": 2}))
     bench.send(root("start", 0.0), 0.0)
+    # The new limit would allow all the steps that follow.
     bench.logic.rules = Bench(policy({"rule": "run_steps", "limit": 50}, name="new")).rules
     for number in range(2, 6):
         bench.send(step(number, "end", 1.0), 1.0)
@@ -209,4 +211,5 @@ def test_a_model_call_without_usage_is_unpriced_and_reported() -> None:
         finding["message"]
         == "a call of model gpt-4o named no usage: its cost counts as unknown, not as free"
     )
+    # The failed call did not answer: it had nothing to name a usage for.
     assert bench.values("trajectories")[-1]["unpriced_steps"] == 3

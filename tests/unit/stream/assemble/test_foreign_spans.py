@@ -78,6 +78,7 @@ NESTED = [
 def test_a_call_reported_twice_counts_at_the_innermost(seed: int) -> None:
     """Parent and child come in different requests, in any order; some come after a restart."""
     found = final(NESTED, seed, crash_rate=0.2 if seed % 2 else 0.0)
+    # A framework's span around a client's span repeats its tokens: added up they would be 800.
     assert found["input_tokens"] == 4 * 100
     assert found["llm_calls"] == 4
     assert nanos_from_usd(found["cost_usd"]) == 2_000_000_000
@@ -85,6 +86,7 @@ def test_a_call_reported_twice_counts_at_the_innermost(seed: int) -> None:
 
 def test_calls_of_the_sdk_are_each_their_own() -> None:
     """Only spans may repeat: the SDK's usage is never its children's."""
+    # A model call below another one: an agent that a tool's model calls.
     own = [step(1), call(2, 1, usage_may_repeat=False), call(3, 2, usage_may_repeat=False)]
     assert final(own, 1)["input_tokens"] == 200
 
@@ -152,6 +154,7 @@ def closes(kafka: Kafka) -> list[dict[str, Any]]:
 
 def test_a_run_whose_root_is_elsewhere_closes_in_under_five_seconds() -> None:
     """As a run: with the name, the agent and the status of the step whose parent is remote."""
+    # Step 99 is in another process and never comes.
     items = [(0.0, remote(2, 99, agent="shopper")), (0.1, step(3, 2)), (0.2, call(4, 2))]
     kafka = closing(items, 5.0)
     (found, *_) = closes(kafka)
@@ -171,6 +174,7 @@ def test_a_later_root_takes_the_run_over(root_s: float) -> None:
     assert found["steps"] == 3
     assert found["input_tokens"] == 100
     revisions = [value["revision"] for value in kafka.values("trajectories")]
+    # Readers keep the highest revision: one that went back would hide the new root.
     assert revisions == sorted(revisions)
 
 

@@ -96,6 +96,7 @@ def test_steps_per_run(parent: str) -> None:
     )
     run = worker.logic.runs[TRACES[0]].run
     worker.process(record_of(9, event(TRACES[0], "f" * 16, "", "end", START_US)))
+    # Without a parent the first step is the root already, so nothing is added beyond the five.
     assert len(run.steps) == 5 + (parent != "")
     assert worker.metric("over_limit_total") == 4 + (parent == "")
     assert run.root is not None
@@ -111,9 +112,11 @@ def test_open_runs() -> None:
         )
     )
     worker.process(record_of(100, event(TRACES[99], "2" * 16, "1" * 16, "end", START_US)))
+    # A hundred runs begin, the oldest ninety have been idle for longest.
     assert set(worker.logic.runs) == set(TRACES[90:])
     assert (worker.metric("runs_forced_closed_total"), worker.metric("open_runs")) == (90, 10)
     worker.process(record_of(101, event(TRACES[0], "2" * 16, "1" * 16, "end", START_US)))
+    # The run was closed by force, so its next step is a late one and opens no second run.
     assert (worker.metric("late_total"), worker.metric("runs_forced_closed_total")) == (1, 90)
     late = [
         output
@@ -178,6 +181,7 @@ def test_replay_length() -> None:
     worker.process(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
     for number in range(1, 200):
         worker.process(record_of(number, event(TRACES[1], f"{number:016x}", "", "start", START_US)))
+    # Without the checkpoint of the idle run it would be 200.
     assert worker.metric("floor_lag_records") <= 51
     assert worker.metric("states_total") > 0
     assert TRACES[0] in worker.logic.runs
@@ -209,6 +213,7 @@ def test_replay_length_with_very_many_runs() -> None:
 def test_dead_letter_rate() -> None:
     """``dead_letter_limit``: alert, count and gauge; refused records still are dead letters."""
     worker = Worker(dead_letter_limit=10)
+    # Up to the limit: some garbage is normal.
     worker.process(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10)))
     assert worker.metric("dead_letter_fuse") == 0
     worker.process(*(Rec(n, START_US // 1000, b"k", b"no step") for n in range(10, 30)))
@@ -220,6 +225,7 @@ def test_dead_letter_rate() -> None:
         1,
         1,
     )
+    # Three minutes of log time without refusals end the alert.
     worker.shell.passed(START_US + 180_000_000)
     worker.shell.pump()
     assert worker.metric("dead_letter_fuse") == 0
@@ -281,6 +287,7 @@ def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyP
         worker.process(record_of(2 * number, event(trace_id, "1" * 16, "", "start", START_US)))
         worker.process(record_of(2 * number + 1, event(trace_id, "1" * 16, "", "end", START_US)))
     assert worker.metric("runs_closed_total") > 100
+    # Entries of closed runs are removed lazily, at the latest when there are as many again.
     assert len(worker.logic._timers) <= 2 * len(worker.logic.runs) + 52
     for second in range(30):
         worker.logic.tick(START_US + 8_000_000 * 2 + second * 1_000_000)
@@ -319,6 +326,7 @@ def test_a_run_that_begins_after_a_backlog_closes_in_its_time() -> None:
     process = Process(Kafka(), random.Random(3), AssembleLimits())
     old, new = TRACES[:2]
     process.batch([record_of(0, event(old, "a" * 16, "", "end", START_US))])
+    # Two and a half minutes without a record: longer than what counts as a jump.
     now_us = START_US + 150_000_000
     process.logic.tick(now_us)
     record = record_of(1, event(new, "a" * 16, "", "end", now_us))

@@ -66,6 +66,7 @@ def test_what_is_counted_is_what_is_in_memory(seed: int, monkeypatch: pytest.Mon
 def test_the_idlest_are_those_that_were_silent_for_longest() -> None:
     """In any order of opening; a run with a record since then is not one of them."""
     process = Process(Kafka(), random.Random(1), AssembleLimits())
+    # All forty open in order, then 25 of them go on in another order.
     order = [*range(1, 41), *random.Random(5).sample(range(1, 41), 25)]
     for offset, number in enumerate(order):
         item = event(f"{number:032x}", f"{offset + 1:016x}", "f" * 16, "start", START_US)

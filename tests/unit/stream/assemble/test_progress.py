@@ -40,6 +40,7 @@ def test_progress_keeps_behind_what_waits_to_be_published() -> None:
     reporter, logic = ProgressReporter(3, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=False)
     outputs = reporter.due(logic)
+    # Usage of this time may still be unpublished: windows must not be sealed past it.
     assert reported(outputs) == {NOW_US - 3_000_000 - MARGIN_US}
     assert [output.partition for output in outputs] == [0, 1, 2]
     logic.clock.advance(NOW_US + EVERY_US - 1, watching=False)
@@ -53,6 +54,7 @@ def test_nothing_is_reported_while_timers_wait() -> None:
     reporter, logic = ProgressReporter(1, LIMITS), Assemble()
     logic.clock.advance(NOW_US, watching=True)
     assert reporter.due(logic) == []
+    # Timers wait for this long after a jump, so progress does as well.
     for second in range(1, CATCH_UP_US // 1_000_000 + 1):
         logic.clock.advance(NOW_US + second * 1_000_000, watching=True)
     assert len(reporter.due(logic)) == 1
@@ -66,6 +68,7 @@ def test_the_slowest_partition_decides() -> None:
     assert watermark.time_us == 30
     assert not watermark.advance(1, 20)
     assert not watermark.advance(0, 60)
+    # A partition that does not exist: a record of before the topic was made anew.
     assert not watermark.advance(7, 90)
     assert watermark.advance(1, 55)
     assert watermark.time_us == 55

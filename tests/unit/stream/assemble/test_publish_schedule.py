@@ -63,6 +63,7 @@ def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
     kafka = Kafka()
     process = Process(kafka, random.Random(0), AssembleLimits(usage_interval_us=2 * SECOND_US))
     process_all(process, 0, [event(trace, "1" * 16, "", "start", START_US) for trace in RUNS])
+    # The first trajectory of each run is never delayed.
     assert set(published(kafka, "trajectories").values()) == {1}
     for second in (1, 2, 3, 4):
         steps = [
@@ -75,6 +76,7 @@ def test_growing_runs_take_turns_and_nothing_else_waits() -> None:
     assert (
         0.8 * earned < sum(growth.values()) - len(RUNS) < earned + 2 * EACH_SECOND < 4 * len(RUNS)
     )
+    # Turns are fair: no run is published twice before another one once.
     assert max(growth.values()) - min(growth.values()) <= 1
     assert process.logic.counters.trajectories_delayed > 0
     published_usage: dict[str, str] = {}

@@ -67,6 +67,7 @@ def test_every_run_is_whole_without_crashes(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
     """State is the log plus one record per run: crashes leave trajectories and findings equal."""
+    # Enough runs that a crash finds some of them in each state of their checkpoint.
     log, truth = make_log(seed, runs=150)
     calm, _ = play(log, seed)
     kafka, crashes = play(log, seed + 1_000, crash_rate=0.08)
@@ -82,6 +83,7 @@ def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
 def test_long_open_runs_do_not_pin_the_safe_offset(seed: int) -> None:
     """Runs that keep the safe offset back are checkpointed: replay is bounded, without loss."""
     log, truth = make_log(seed, runs=80, concurrent=40)
+    # With forty runs open at a time this is reached again and again.
     limits = AssembleLimits(replay_records=60)
     kafka, crashes = play(log, seed, crash_rate=0.15, limits=limits)
     assert crashes > 0
@@ -152,6 +154,7 @@ def test_late_steps_make_a_new_revision_of_the_closed_run() -> None:
     assert kafka.final()[trace]["closed"]
     assert not process.logic.runs, "a closed run whose state is written is no longer in memory"
     late = record_of(2, event(trace, child, root, "end", at + 5, at + 9))
+    # A minute later: the run is closed, and its state is all that is left of it.
     late.timestamp = at // 1000 + 60_000
     process.batch([late])
     process.settle(at + 61_000_000)
@@ -269,6 +272,7 @@ def test_a_run_of_fifty_thousand_steps_is_bounded_and_counted() -> None:
         record_of(i, event(trace, f"{i:016x}", "f" * 16, "end", START_US)) for i in range(1, 50_000)
     ]
     log.append(record_of(50_000, event(trace, "f" * 16, "", "end", START_US, START_US + 5)))
+    # In batches, as a worker reads them; one record at a time takes much longer.
     for start in range(0, len(log), 5_000):
         process.batch(log[start : start + 5_000])
     process.settle(log[-1].timestamp * 1000)

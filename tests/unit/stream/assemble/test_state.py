@@ -83,6 +83,7 @@ def test_everything_that_is_no_sum_of_steps_survives() -> None:
         START_US + 9,
     )
     run.closed, run.closed_at_us, run.live, run.started_late = True, START_US + 77, False, True
+    # Numbers that no other field has, so that a mix-up shows.
     run.duplicates, run.over_limit, run.late_steps = 3, 4, 5
     run.fired["x||limit"] = Fired("x", "", "limit", "run_cost", "p", resolved=True)
     run.detector_state["loop"] = {"key": ["1" * 16]}
@@ -140,6 +141,7 @@ def test_a_record_with_fewer_fields_is_read() -> None:
     """Fields are only added at the end, with defaults: records of older workers lack them."""
     run = Run("a" * 32, START_US, BOOK.rules_for("default", "", "tester", "", ""))
     merge(run, event("a" * 32, "1" * 16, "", "start", START_US))
+    # The first byte is the version; the rest is an array without names.
     fields = msgspec.msgpack.decode(encode_state(run, 1)[1:])
     steps = RunState.__struct_fields__.index("steps")
     fields[steps:] = [
@@ -221,6 +223,8 @@ class TestStateIndex:
         index.written("a", 400, closed=False, closed_at_us=0)
         assert (WORKER.decode(index.metadata(1)) or 0) == 500
         index.written("a", 900, closed=False, closed_at_us=0)
+        # The sum over all runs is not made for every commit: 500 is still right, because it is
+        # lower.
         assert (WORKER.decode(index.metadata(2)) or 0) == 500
         assert (WORKER.decode(index.metadata(1 + REFRESH_OFFSETS)) or 0) == 900
 

@@ -45,6 +45,7 @@ def restored(version: int, kind: str) -> Run:
 def test_the_newest_version_and_the_one_before_it_are_kept() -> None:
     """A new version keeps its bytes here; those before the previous version may go."""
     assert VERSIONS[-1] == STATE_VERSION
+    # A worker that is updated meets state records of the version before.
     assert VERSIONS[0] <= STATE_VERSION - 1
     assert [base64.b64decode(golden(version)["open"])[0] for version in VERSIONS] == list(VERSIONS)
 
@@ -115,4 +116,5 @@ def test_written_again_it_is_the_same(version: int, kind: str) -> None:
 def test_the_metadata_of_version_1_is_not_trusted() -> None:
     """It has no end, and clients read on: the whole state topic is read instead."""
     assert (WORKER.decode(golden(1)["safe_offset_metadata"]) or 0) == 0
+    # 0 reads the whole topic: slower, and never too little.
     assert (WORKER.decode("1;state=17") or 0) == 0

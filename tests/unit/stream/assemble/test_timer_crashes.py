@@ -166,6 +166,7 @@ def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, see
     kafka = spend_late(seed, crash_after)
     fleet = AlertPartition(0)
     alerts: dict[str, Any] = {}
+    # Through the alert stage: whether an alert stays open is decided there.
     for offset, output in enumerate(kafka.topics["findings"]):
         fleet.process(Rec(offset, 0, b"", output.value, ()))
         for made in fleet.drain():

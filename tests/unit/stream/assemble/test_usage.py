@@ -90,6 +90,7 @@ FIRST = START_US - START_US % MINUTE_US
 def test_steps_count_for_their_own_agent_version_and_minute() -> None:
     """A step keeps its own agent; one usage record stands for each agent, version and minute."""
     kafka = play(
+        # Costs of 5, 7 and 9: each sum shows which steps are in it.
         [[root("start"), step(5, "a"), step(7, "a", version="2"), step(9, "b", minute=1), root()]]
     )
     assert summed(kafka) == {
@@ -105,6 +106,7 @@ def test_steps_without_an_agent_count_once_for_their_run_whenever_the_root_comes
     order: tuple[int, ...],
 ) -> None:
     """Usage under a previous owner is withdrawn: a total must not count a step twice."""
+    # A step without an agent counts for the root's agent, and the root may come last.
     items = [root(), step(5, ""), step(7, "helper"), step(9, "", minute=1)]
     kafka = play([[items[index]] for index in order])
     assert summed(kafka) == {

@@ -136,6 +136,7 @@ class TestDays:
 
     def test_days_fade_and_old_ones_are_gone(self) -> None:
         """A week ago counts half; what is older than the history does not count."""
+        # Ten runs each, so that only age makes a difference.
         weights = day_weights({DAY: 10, DAY - 7: 10, DAY - KEPT_DAYS: 10}, DAY)
         assert weights == {DAY - 7: 0.5, DAY: 1.0}
 
@@ -197,6 +198,7 @@ class TestLearner:
         world = World()
         for position, (now_us, item) in enumerate(log):
             world.learner.closed(item, now_us)
+            # Seals come between records, at no round number of them.
             if position % 7 == 6:
                 world.seal(now_us - LATENESS_US, rng)
             if world.dies or rng.random() < crashes / 20:
@@ -213,6 +215,7 @@ class TestLearner:
             run(5, status="error"),
         ]
         found = published(learn([*runs, run(6, unpriced_steps=1)]))[OWNER]
+        # Runs 1, 5 and 6; the cost of 6 is unknown.
         assert (found.runs, found.priced_runs) == (3, 2)
 
     def test_a_later_revision_may_belong_to_another_owner(self) -> None:
@@ -264,6 +267,7 @@ class TestPublishing:
                 if key == baseline_key(OWNER)
             ]
         assert shown[:MIN_RUNS] == list(range(1, MIN_RUNS + 1))
+        # Of 200 runs: a settled baseline changes little, and each record is read by all workers.
         assert len(shown) < 60
 
     def test_nothing_is_published_more_often_than_it_should(self) -> None:
@@ -312,6 +316,7 @@ class TestPin:
         """The narrowest with enough runs; the widest there is where none has enough."""
         for runs_of, wanted, whose in (
             ({"task": 30, "agent": 60, "project": 90}, 30, "support/refund"),
+            # One run too few for the task.
             ({"task": 29, "agent": 60, "project": 90}, 30, "support"),
             ({"task": 5, "agent": 29, "project": 90}, 30, "project shop"),
             ({"project": 90}, 30, "project shop"),

@@ -21,6 +21,7 @@ def test_it_never_goes_back() -> None:
     """Append times may step back when the leader changes; deadlines are not checked twice."""
     clock = PartitionClock()
     clock.advance(10 * SECOND_US, watching=True)
+    # As after a change of the leader, whose clock is behind.
     clock.advance(9 * SECOND_US, watching=True)
     assert clock.now_us == 10 * SECOND_US
 
@@ -46,6 +47,7 @@ def test_a_step_of_exactly_the_limit_is_no_jump() -> None:
 def test_a_jump_while_nothing_is_open_needs_no_grace() -> None:
     """An idle partition's first record starts no wait: there is no timer the jump could fire."""
     clock = PartitionClock(now_us=SECOND_US)
+    # An hour later, and nothing was open that could be overdue.
     clock.advance(3_600 * SECOND_US, watching=False)
     assert clock.timers_may_fire
 

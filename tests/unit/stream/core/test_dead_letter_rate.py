@@ -85,6 +85,7 @@ def test_a_restart_knows_that_it_has_blown() -> None:
     out = made.refused(11, START_US)
     again = fuse()
     assert again.restore(notes(out)[0].value or b"") == START_US
+    # The alert is open already: it is known from the state record.
     assert again.refused(11, START_US) == []
     again.passed(START_US + MINUTE_US)
     ended = again.passed(START_US + 2 * MINUTE_US)
@@ -93,6 +94,7 @@ def test_a_restart_knows_that_it_has_blown() -> None:
     assert third.restore(notes(ended)[0].value or b"") == 0
     assert not third.is_exceeded
     forgetful = fuse()
+    # Without the record the finding comes again with the same id, and changes nothing.
     assert states(forgetful.refused(11, START_US))[0]["finding_id"] == states(out)[0]["finding_id"]
 
 

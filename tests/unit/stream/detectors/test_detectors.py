@@ -192,6 +192,7 @@ class TestTimers:
         bench = case.bench()
         for at_s, item in case.breaks:
             bench.send(item, at_s)
+        # The clock jumps over the deadline, as after an outage of the worker.
         back_s = case.wait_s + 60
         bench.tick(back_s)
         bench.wait(back_s + 9)
@@ -203,6 +204,7 @@ class TestTimers:
         """Records appended long after their own time are an import: their silence means nothing."""
         bench = case.bench()
         for at_s, item in case.breaks:
+            # Appended 100 s after the step's own time.
             bench.send(item, at_s + 100)
         bench.wait(100 + case.wait_s)
         assert bench.findings() == []
@@ -273,6 +275,7 @@ def test_a_step_of_a_long_run_costs_no_more_than_one_of_a_short_run() -> None:
     process_all(range(2, 1_000))
     early = lines_executed(lambda: process_all(range(1_000, 1_200)))
     process_all(range(1_200, 7_000))
+    # Lines are counted, not seconds: 1.5 allows for branches, a scan of the run would be 7 times.
     assert lines_executed(lambda: process_all(range(7_000, 7_200))) < 1.5 * early
     bench.process(root("end", 0.0, 1.0), 0.0)
     bench.wait(5)

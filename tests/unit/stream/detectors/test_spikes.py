@@ -208,6 +208,8 @@ class TestCost:
                 sent.append(output)
                 bench.logic.acknowledged(output)
         topics = [output.topic for output in sent]
+        # After a crash in between, the state has the finding and sends it again; the other way
+        # round an alert would be open that no worker knows.
         assert topics.index("state") < topics.index("findings")
         state = decode_state(
             next(output.value or b"" for output in sent if output.topic == "state")
@@ -226,6 +228,7 @@ class TestCost:
         """Raised first, then resolved: no alert stays open."""
         bench = play(SpikeBench(COST), BEGIN, think(2, "0.1"), END)
         bench.wait(30)
+        # Five times the cost of the closed run.
         at_s, late = think(3, "0.5")
         bench.send(late, 31 + at_s)
         bench.wait(40)
@@ -236,6 +239,7 @@ class TestCost:
 
     def test_the_root_decides_whose_run_it_is(self) -> None:
         """Steps of another agent came first; the baseline of its root's agent applies."""
+        # Compared with this one the run would be cheap.
         other = baseline(agent="helper", values={name: [1.0] * len(SHARES) for name in AMOUNTS})
         bench = SpikeBench(COST)
         bench.baselines.apply(other)

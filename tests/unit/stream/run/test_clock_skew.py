@@ -75,6 +75,7 @@ def test_a_clock_that_differs_changes_no_duration(ahead_s: float) -> None:
     assert (seen.duration_us, summary.duration_us) == (2 * SECOND, 2 * SECOND)
     assert seen.end_time - seen.start_time == seen.duration_us
     assert buckets_of(summary) == buckets_of(run_summary(same))
+    # Counted, so that an operator can find the host with the wrong clock.
     assert (seen.skewed_steps, trajectory(same).skewed_steps) == (1, 0)
 
 
@@ -101,6 +102,7 @@ def test_a_task_that_waited_in_a_queue_is_no_skew() -> None:
 def test_a_run_sent_long_after_it_happened_keeps_its_times() -> None:
     """Recordings arrive within a second; steps minutes apart in them stay so, without skew."""
     log = Log()
+    # 50 minutes old, appended now: differences to the append time are no skew here.
     log.add(1, "end", -3_000, 0.1, end_s=-1_000)
     assert trajectory(log.run).duration_us == 2_000 * SECOND
     log.add(0, "end", -3_600, 0.2, end_s=-60)

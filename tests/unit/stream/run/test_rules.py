@@ -33,6 +33,7 @@ def test_without_policies_the_defaults_apply_to_every_run() -> None:
     """Rules that need no limit are on for all; their set is shared and pinned to nothing."""
     rules = book().rules_for(*OWNER)
     assert tuple(item.rule for item in rules.applied) == default_rules("run")
+    # An empty text in the state means the defaults: most runs have no policy.
     assert rules.pinned == ""
     assert len(rules.detectors) == len(default_rules("run"))
     assert book().rules_for("", "", "", "", "").pinned == ""
@@ -118,6 +119,7 @@ def test_a_run_keeps_its_rules_through_a_restart_and_a_change_of_policies(
 ) -> None:
     """What was in force at its begin: the text in its state gives the same rules in any book."""
     rules = book({"name": "p", "mode": "enforce", "rules": [rule]}).rules_for(*OWNER)
+    # A book without the policy, as after its removal.
     again = book({"name": "else", "rules": []}).restored(rules.pinned)
     assert again.applied == rules.applied
     assert again.pinned == rules.pinned
@@ -145,6 +147,7 @@ def test_a_policy_without_rules_is_no_rule() -> None:
 def test_many_owners_do_not_grow_without_end() -> None:
     """Every version and task is another owner; the memory is bounded, the sets are shared."""
     rules = book({"name": "p", "rules": [COST]})
+    # 25,000 versions of an agent, as a build number in the version gives.
     sets = {id(rules.rules_for("shop", "prod", "a", str(number), "")) for number in range(25_000)}
     assert len(sets) == 1
     assert len(rules._by_owner) <= 10_001

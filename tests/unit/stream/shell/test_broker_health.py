@@ -58,6 +58,7 @@ def test_a_leader_that_is_away_counts_as_failure_when_it_goes_and_when_it_is_bac
     for leader in (-1, 1):
         cluster.leaders[FIRST] = leader
         assert cluster.health.has_failed(FIRST)
+        # For this long after a change of the leader fetches do not show that nothing more came.
         cluster.now += LEADER_S
         assert not cluster.health.has_failed(FIRST)
 

@@ -75,6 +75,7 @@ def test_a_document_that_cannot_be_read_leaves_the_one_before_in_force(broken: b
     """A limit must not silently go away because of a rule that this worker does not know."""
     documents = Documents()
     documents.apply([record("policy/p", POLICY)])
+    # The first has a good version in force, the second one never had any.
     assert not documents.apply([record("policy/p", broken), record("policy/q", broken)])
     assert policies(documents) == ["p"]
 

@@ -109,6 +109,7 @@ def test_a_record_is_tried_three_times_and_skipped() -> None:
     assert 7 not in logic.fed
     assert logic.fed[-1] == 19
     _, mended = kafka.work(log(), set())
+    # Processed now it would be in a trajectory and in the dead letter.
     assert mended.skipped == [7], "skipped before: its copy is in the dead letter"
 
 
@@ -124,7 +125,9 @@ def test_too_many_in_a_short_time_halt_the_partition() -> None:
         shell.pump()
         shell.note_safe_offset()
         assert max(kafka.safe_offsets.values(), default=(0, ""))[0] <= 8
+    # Five records are skipped after three tries each; the sixth halts the partition.
     assert kafka.tries == MAX_TRIES * (MAX_SKIPS + 1)
+    # Each start reports it, and it is one alert.
     assert {finding["finding_id"] for finding in kafka.findings} == {
         kafka.findings[0]["finding_id"]
     }

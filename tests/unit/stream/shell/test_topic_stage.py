@@ -127,6 +127,7 @@ async def test_it_waits_while_too_much_is_under_way() -> None:
     world = World()
     await world.assigned()
     world.is_full = True
+    # The bound is there for a call that never returns.
     await asyncio.wait_for(world.stage.handle(STEPS, records(0, 3), 1), 1)
     assert not world.is_full
 
@@ -137,9 +138,11 @@ async def test_a_gap_is_checked() -> None:
     logic = await world.assigned()
     await world.stage.handle(STEPS, records(0, 3), 1)
     await world.stage.handle(STEPS, records(2, 3), 1)
+    # One offset is missing: the end marker of a transaction takes one.
     await world.stage.handle(STEPS, records(6, 3), 1)
     assert world.checked == []
     await world.stage.handle(STEPS, records(20, 3), 1)
+    # A gap of eleven: Kafka is asked whether it has records there.
     assert world.checked == [(STEPS, 9, 20)]
     assert logic.fed[-1] == 22
 

@@ -118,6 +118,7 @@ async def test_chunks_that_were_read_are_skipped() -> None:
     """After a seek some fetched records are old; a chunk that reaches further is not lost."""
     flow = Flow()
     await flow.hand_over(batch(0, 100))
+    # Fetched before the seek: all of it was read already.
     await flow.hand_over(batch(0, 50))
     await flow.hand_over(batch(50, 100))
     assert [(offsets[0], offsets[-1]) for _, offsets in flow.got] == [(0, 99), (50, 149)]
@@ -295,4 +296,5 @@ async def test_what_was_not_committed_is_tried_again() -> None:
     assert consumer._should_commit(STEPS, 42)
     assert await consumer._commit_offsets({STEPS: 42})
     assert not consumer._should_commit(STEPS, 42)
+    # A later offset is committed, whatever became of the one before.
     assert consumer._should_commit(STEPS, 43)

@@ -120,6 +120,7 @@ def test_an_objective_that_is_low_still_notices_that_everything_fails() -> None:
     """14.4 times what 10 % allow is more than all: most runs failing is enough."""
     past = Past()
     for minute in range(60):
+        # Nine of ten fail; the objective allows one of ten.
         past.runs(T0 + minute * MINUTE_US, 1, 9)
     observations = evaluate(ErrorSlo(rule="error_slo", objective=0.9), past, T0 + HOUR_US)
     assert [observation.severity for observation in observations] == ["critical"]
@@ -146,6 +147,7 @@ def test_a_drop_in_success_needs_a_past() -> None:
     """Half of all runs failing is raised where 2 % did; not where unknown, or half always did."""
     rule = SuccessDrop(rule="success_drop")
     now_us = T0 + 3 * DAY_US
+    # Of 100: 2 failed, 50 failed, and nothing is known.
     for failed_before, expected in ((2, 1), (50, 0), (None, 0)):
         past = Past()
         if failed_before is not None:
@@ -159,6 +161,7 @@ def test_chance_of_failures_adds_up() -> None:
     """The tail is a probability: all of it is one, it falls, and a long past makes it smaller."""
     tails = [chance_of(failed, 30, 5, 200) for failed in range(31)]
     assert tails[0] == pytest.approx(1.0)
+    # More failures are less likely: a tail that rose would raise alerts for good news.
     assert all(after < before for before, after in itertools.pairwise(tails))
     assert chance_of(10, 30, 50, 2_000) < chance_of(10, 30, 1, 40)
 
@@ -242,6 +245,8 @@ def compared(
 
 def test_a_new_version_that_is_no_worse_is_rarely_accused() -> None:
     """Checked after every run: over 150 equal rollouts at most a few are called worse."""
+    # Tests that are repeated after every run find something sooner or later, unless the test is
+    # made for it (mSPRT).
     accused = sum(bool(compared(seed, (0.1, 0.1), (0.2, 0.2), 200)) for seed in range(150))
     assert accused <= 4  # one in a hundred is promised
 
@@ -260,6 +265,7 @@ def test_a_better_version_raises_nothing() -> None:
 def test_the_ratio_is_that_of_the_paper() -> None:
     """Against the integral it stands for: likelihood ratio averaged over normal differences."""
     difference, variance, prior = 0.1, 0.0016, 0.01
+    # The integral by a sum: 4,001 points give three digits.
     step, total = 0.0005, 0.0
     for number in range(-2_000, 2_001):
         true = number * step
@@ -315,6 +321,7 @@ def test_a_spike_stands_out_of_the_cycle() -> None:
             assert model.is_spike(at_us, 5 * value, count)
             assert model.is_spike(at_us, 5 * value, 5 * count)
         model.learn(at_us, value, count)
+    # 504 hours without a false alarm.
     assert sum(raised) == 0
 
 
@@ -328,6 +335,7 @@ def test_cold_start_raises_nothing() -> None:
 
 def test_the_first_week_has_a_higher_threshold() -> None:
     """Four times the usual is raised once a week is known; before that it must be more."""
+    # The same four times the usual, before and after a week is known.
     for days, expected in ((4, False), (16, True)):
         model, rng = learnt(days * 24)
         value, count = usual(days * 24, rng)
@@ -340,6 +348,7 @@ def test_a_bad_day_is_not_learnt_as_normal() -> None:
     model, rng = learnt(15 * 24)
     for hour in range(15 * 24, 15 * 24 + 10):
         value, count = usual(hour, rng)
+        # Learnt as they are, these hours would make the next bad day normal.
         model.learn(MONDAY_US + hour * HOUR_US, 10 * value, count)
     for hour in range(15 * 24 + 10, 16 * 24):
         model.learn(MONDAY_US + hour * HOUR_US, *usual(hour, rng))
@@ -405,6 +414,7 @@ def test_a_budget_warns_breaks_and_ends_with_its_window() -> None:
     """80 % is a warning, more than all an error; the next day begins anew, per user and zone."""
     day = {"rule": "spend", "alert": "day", "limit_usd": 10}
     items = [progress(0)]
+    # 5 and 8.5 of 10 dollars, then 10.5; the next day 9.
     for hour, usd in ((1, 5), (2, 3.5), (3, 2), (25, 0), (30, 9)):
         items += [used(f"t{hour}", hour * 60, 2, int(usd * 1e9)), progress(hour * 60 + 5)]
     assert [entry for entry in lifecycle(items, {"rules": [day]}) if entry[1] == "day"] == [
@@ -439,6 +449,7 @@ def test_a_budget_is_exact_when_totals_grow_and_owners_change() -> None:
     assert lifecycle(items, {"rules": [rule]}) == []
     items.append(used("t", 0, 8, 3_000_000_001))
     assert [entry[0] for entry in lifecycle(items, {"rules": [rule]})] == ["firing"]
+    # One nano-dollar less, and the run has another owner: exactly the limit is no excess.
     items[-1] = used("t", 0, 8, 3_000_000_000, task="known now")
     assert lifecycle(items, {"rules": [rule]}) == []
 
@@ -456,6 +467,7 @@ def test_objectives_fire_and_end_through_the_stage() -> None:
     slo = {"rule": "error_slo", "alert": "slo", "objective": 0.99}
     items = [progress(0)]
     for minute in range(180):
+        # A quarter of an hour in which every run fails.
         status = "error" if 70 <= minute < 85 else "ok"
         items += [closed_run(f"t{minute}-{n}", minute, 3, status) for n in range(4)] + [
             progress(minute + 1)
@@ -468,6 +480,7 @@ def test_without_a_policy_a_quiet_start_raises_nothing() -> None:
     """Rules that are always on need to learn first: three days of an ordinary agent are no news."""
     rng = random.Random(5)
     items = [progress(0)]
+    # Every ten minutes for three days, at costs of chance.
     for minute in range(0, 3 * 1_440, 10):
         items += [
             used(f"t{minute}", minute, 2, rng.randrange(10**8)),

@@ -142,6 +142,7 @@ def test_nothing_found_is_an_answer_of_a_search_tool() -> None:
 
 def test_words_are_answered_in_words() -> None:
     """A call in words is answered in words about anything; a plain error is still one."""
+    # The question itself has a word of failure, as the answer will.
     asked = json.dumps({"question": "what did the user write about the cancelled order of May"})
     assert not failed("They wrote that it was not delivered", "ask_user", asked)
     assert failed("Error: the user did not answer", "ask_user", asked)
@@ -151,6 +152,7 @@ def test_both_ends_are_checked() -> None:
     """The first and the last 4,096 characters; JSON that is cut is not read as such."""
     assert contents("x" * HEAD + "y" + "z" * HEAD).output == "x" * HEAD + "\n" + "z" * HEAD
     assert contents("x" * 2 * HEAD).output == "x" * 2 * HEAD
+    # The middle is missing: parsed, the two ends would be another object.
     assert contents(json.dumps({"a": "x" * 9_000})).taken is None
 
 
@@ -201,6 +203,7 @@ def test_failures_of_the_kept_lists(name: str, recall: float, precision: float) 
 )
 def test_forms_cost_what_the_text_is_long(line: str) -> None:
     """The text that a detector reads whole; a backtracking pattern would take minutes on it."""
+    # Patterns of several lines, with the long one between their first and last part.
     runtime_error(f"panic Error\n{line}\nError {line}")
     assert not is_log(line)
     assert not ends_well(line)

@@ -110,10 +110,12 @@ def test_a_table_of_parameters_is_a_schema() -> None:
 
 def test_a_schema_cannot_make_much_work() -> None:
     """Schemas are untrusted: references stay inside them, and checks are counted."""
+    # Three ways to itself: without a bound 3 to the power of its depth checks.
     loop: dict[str, Any] = {"anyOf": [{"$ref": "#"}, {"$ref": "#"}, {"$ref": "#"}]}
     schema = ToolSchema(loop)
     assert isinstance(schema.errors({"a": 1}), list)
     assert MAX_CHECKS - schema._left <= MAX_CHECKS + 1
+    # Nothing is downloaded, so nothing can be said against the arguments.
     assert ToolSchema({"$ref": "https://example.org/s.json"}).errors({"a": 1}) == []
     assert ToolSchema({"properties": {"a": {"type": 7}}}).errors({"a": 1}) == []
 
@@ -140,6 +142,7 @@ def test_sensitive_forms(form: str, text: str) -> None:
     found = list(found_in(text, text.encode(), FORMS[form]))
     assert len(found) == 1
     assert found[0].hint not in ("", text)
+    # Longer, it could be the secret itself.
     assert len(found[0].hint) < 30
 
 
@@ -170,6 +173,7 @@ def test_sketches_measure_how_similar_two_inputs_are() -> None:
     """Close to the share of words in common; nothing is alike to nothing."""
     one, other = [b"w%d" % n for n in range(20)], [b"w%d" % n for n in range(10, 30)]
     assert similarity(sketch(one), sketch(one)) == 1.0
+    # Ten words in common of thirty; the sketch has 256 bits, hence the tolerance.
     assert similarity(sketch(one), sketch(other)) == pytest.approx(1 / 3, abs=0.12)
     assert similarity(sketch([]), sketch([])) == 0.0
 

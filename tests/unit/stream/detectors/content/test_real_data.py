@@ -36,6 +36,7 @@ RULES = (
 @pytest.mark.parametrize("way", WAYS)
 def test_hidden_failures_are_found_in_every_wording(way: str) -> None:
     """Precision and recall 0.95 as they stand, 0.8 reworded; what was not retried likewise."""
+    # Of 200: enough failures for the bounds below, in a third of the time.
     runs = real_runs("tau_bench")[:70]
 
     def reworded(step: StepEvent) -> StepEvent:
@@ -58,6 +59,7 @@ def test_hidden_failures_are_found_in_every_wording(way: str) -> None:
                 )
     least = 0.95 if way == "as it stands" else 0.8
     for counted, wanted in ((hidden, least), (not_retried, min(least, 0.9))):
+        # Precision of few findings would be 1 by chance.
         assert counted.found > 10
         assert (counted.precision or 0) >= wanted
         assert (counted.recall or 0) >= wanted
