@@ -29,6 +29,7 @@ def is_settled(truth: Truth, collected: Collector) -> bool:
         < truth.expected_findings()
     ):
         return False
+    # The state of a closed run is written last: with it nothing of the run is under way.
     closed = sum(1 for state in collected.states.values() if state.closed)
     alerts = Counter(record.value["alert_id"] for record in collected.records["alerts"])
     return closed >= truth.count(closed_only=True) and len(alerts) >= sum(
@@ -80,6 +81,7 @@ def _trajectories(truth: Truth, collected: Collector) -> Iterator[str]:
     finals: Counter[str] = Counter()
     for record in collected.records["trajectories"]:
         value, run = record.value, truth.runs.get(record.value["trace_id"])
+        # A revision counts the records: a higher one means that a record counted twice.
         if run is not None and value["revision"] > run.final_revision:
             yield (
                 f"{_name(run)}: revision {value['revision']} exceeds the true one, "
@@ -122,6 +124,7 @@ def _trajectory(run: RunTruth, got: dict[str, Any] | None, collected: Collector)
     for name, (found, wanted) in facts.items():
         if found != wanted:
             yield f"{_name(run)}: {name} is {found}, wanted {wanted}"
+    # A path has a bounded number of steps; the state has all of them and is compared below.
     if not got.get("path_truncated") and _path(got) != run.parents:
         yield f"{_name(run)}: the tree is wrong"
     yield from _state(run, collected)
@@ -157,6 +160,7 @@ def _usage(truth: Truth, collected: Collector) -> Iterator[str]:
         value = record.value
         if "kind" in value:  # a closed run's summary, or a partition's progress
             continue
+        # Records are running totals: of each key the one with the highest revision counts.
         key = (value.get("agent", ""), value.get("agent_version", ""), value["minute"])
         known = newest[value["trace_id"]].get(key)
         if known is None or value["revision"] >= known["revision"]:
@@ -183,6 +187,7 @@ def _usage_of(run: RunTruth, newest: dict[tuple[str, str, int], dict[str, Any]])
         ]
         for (agent, _, minute), value in newest.items()
     }
+    # A record of zeros withdraws what was counted for an earlier owner.
     found = {key: sums for key, sums in found.items() if any(sums)}
     if found != {key: sums for key, sums in wanted.items() if any(sums)}:
         yield f"{_name(run)}: usage is {found}, wanted {wanted}"
@@ -257,6 +262,7 @@ def _alerts(truth: Truth, collected: Collector) -> Iterator[str]:
 
 
 def _alert(alert_id: str, records: dict[int, list[dict[str, Any]]]) -> Iterator[str]:
+    # A gap would be a change that no subscriber was notified of.
     if sorted(records) != list(range(1, len(records) + 1)):
         yield f"alert {alert_id}: seqs are {sorted(records)}"
     for seq, same in records.items():
@@ -269,6 +275,7 @@ def _alert(alert_id: str, records: dict[int, list[dict[str, Any]]]) -> Iterator[
             )
             for value in same
         }
+        # A replay may write a record again, but not another one under the same number.
         if len(kinds) != 1:
             yield f"alert {alert_id} seq {seq} has different contents: {kinds}"
 
@@ -292,6 +299,7 @@ def _dead_letters(truth: Truth, collected: Collector) -> Iterator[str]:
         )
         for record in collected.records["deadletter"]
     }
+    # By place: a replay may write a letter twice.
     if len(places) != truth.rejected:
         yield f"{len(places)} records were dead-lettered, wanted {truth.rejected}"
 

@@ -98,9 +98,11 @@ class StoreMix:
 
 def process_faults(seed: str, crew: str, mix: Mix, seconds: float, count: int) -> Iterator[Fault]:
     """Faults on the ``count`` processes of a crew, at random moments."""
+    # A seed for each crew: another crew in the scenario does not move these faults.
     rng = random.Random(seed + crew)
 
     def some_time() -> float:
+        # Not in the first seconds: processes that have not joined yet would only start again.
         return rng.uniform(3, seconds)
 
     for _ in range(mix.kills):
@@ -114,6 +116,7 @@ def process_faults(seed: str, crew: str, mix: Mix, seconds: float, count: int) -
     for _ in range(mix.rolls):
         at_s = some_time()
         for slot in range(count):
+            # One after the other, as a deployment replaces them.
             yield Fault(at_s + 1.5 * slot, f"roll {crew} {slot}", methodcaller("roll", crew, slot))
     for _ in range(mix.joins):
         slot = rng.randrange(count)
@@ -160,6 +163,7 @@ def store_faults(seed: str, mix: StoreMix, seconds: float) -> Iterator[Fault]:
 def _spread(rng: random.Random, kinds: list[str], seconds: float) -> Iterator[tuple[float, str]]:
     """Each kind at a time of its own, in any order."""
     rng.shuffle(kinds)
+    # Equal parts of the time: a fault of an engine is over before the next one begins.
     room_s = (seconds - 5) / max(1, len(kinds))
     for index, kind in enumerate(kinds):
         yield 4 + index * room_s + rng.uniform(0, room_s * 0.2), kind

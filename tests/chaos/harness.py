@@ -102,10 +102,12 @@ class Scenario:
             "clickhouse_database": prefix,
             "topic_prefix": prefix,
             "partitions": self.partitions,
+            # With three nodes one may fail and writes go on: two replicas are in sync.
             "replication_factor": min(3, self.nodes),
             "min_insync_replicas": 2 if self.nodes >= 3 else 1,
             "session_timeout": f"{self.session_s}s",
             "rootless_idle": f"{ROOTLESS_IDLE_S}s",
+            # Less than the load of some seconds, so that runs are checkpointed while they are open.
             "replay_records": 1_000,
             **self.more,
         }
@@ -229,6 +231,7 @@ class Stage:
         self._limit_trajectories(AlterConfigOpType.DELETE)
 
     def _limit_trajectories(self, operation: AlterConfigOpType) -> None:
+        # No trajectory is so small: the broker answers, and refuses for good (MSG_SIZE_TOO_LARGE).
         entry = ConfigEntry("max.message.bytes", "64", incremental_operation=operation)
         name = topic(self._settings.topic_prefix, "trajectories")
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
@@ -264,6 +267,8 @@ class Stage:
             threading.Thread(
                 target=self._play_safely,
                 args=(faults, began),
+                # Killing a broker waits for its start: in one thread it would delay the faults of
+                # processes.
                 name="faults of engines",
                 daemon=True,
             )
@@ -288,6 +293,7 @@ class Stage:
     def _play(self, faults: list[Fault], began: float) -> None:
         for fault in faults:
             self._pass(began + fault.at_s - time.monotonic())
+            # With the time: a problem is compared with what had been done just before.
             log.info("%6.1f s  %s", time.monotonic() - began, fault.name)
             fault.do(self)
 
@@ -410,6 +416,7 @@ def _settle(
 
 
 def _exits(scenario: Scenario, exits: list[Exit]) -> list[str]:
+    # A process may end when its brokers are away for long, never by a crash in native code.
     unexpected = [item for item in exits if item.code in NATIVE_CRASHES or not scenario.excused]
     return [
         f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}"

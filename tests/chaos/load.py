@@ -23,6 +23,7 @@ from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import topic
 from tests.chaos.truth import Ended, Expected, RunTruth, Truth
 
+# Seconds instead of the minutes of production: the load lasts a minute or two.
 HUNG_AFTER_S = 5
 STUCK_AFTER_S = 6
 PUNCTUAL_LIMIT_S = 6
@@ -123,12 +124,14 @@ class Plan:
         """A tree of steps under a root; with ``disorder_s`` every record is delayed by up to so
         much."""
         run = self._run(species, agent, disorder_s)
+        # Seven steps in the median, with a long tail, as recorded runs have.
         steps = min(60, max(2, int(self._rng.lognormvariate(2.0, 0.8))))
         span_s = self._rng.uniform(0.2, 3.0)
         root = run.start(at_s, kind="agent", name="answer")
         ids = [root]
         for index in range(1, steps):
             begin_s = at_s + span_s * index / (steps + 1)
+            # One of the last six: a tree that is deep as well as wide.
             parent = self._rng.choice(ids[-6:])
             ids.append(
                 run.step(
@@ -195,6 +198,7 @@ class Plan:
         root = run.start(at_s, kind="agent", name="answer")
         for index in range(3):
             run.step(at_s + 0.2 * index, at_s + 0.2 * index + 0.1, root, starts=True)
+        # A root without an end never closes its run; the rule `stuck_run` reports it.
         run.truth.closes = False
         run.truth.findings["stuck-run", ""] = Expected(resolved=0, live=True)
 
@@ -219,6 +223,7 @@ class Plan:
                 at_s + index * 0.1 + 0.05,
                 root,
                 starts=False,
+                # Three steps pass the warning at 0.50, five the limit at 1.00.
                 cost_nanos=200_000_001,
             )
         run.end(root, at_s, at_s + 1, kind="agent", name="answer")
@@ -258,6 +263,7 @@ class Plan:
         run = self._run("giant", "worker", 0.0)
         root = run.start(at_s, kind="agent", name="answer")
         span_s = max(1.0, self.shape.seconds - 6)
+        # Spread over the whole load, so that the run is open during every fault.
         for index in range(self.shape.giant_steps):
             begin_s = at_s + span_s * index / self.shape.giant_steps
             run.step(begin_s, begin_s + 0.02, root, starts=index % 3 == 0)
@@ -270,6 +276,7 @@ class Plan:
         steps."""
         rng, shape = self._rng, self.shape
         for record in list(self.records):
+            # Half of them soon, as a producer retries; half after the run was closed.
             if rng.random() < shape.duplicate_share:
                 at_s = record.at_s + (
                     rng.uniform(0, 1) if rng.random() < 0.5 else rng.uniform(2, shape.tail_s)
@@ -461,6 +468,7 @@ class Sender(threading.Thread):
         # default.
         self._producer: Producer = producer(
             settings,
+            # Ten minutes: what was planned has to arrive, however long the brokers are away.
             **{"linger.ms": 10, "message.timeout.ms": 600_000, "socket.timeout.ms": 10_000},
         )
         self.failed: list[str] = []

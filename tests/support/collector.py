@@ -48,7 +48,10 @@ class Collector:
         self._prefix = settings.topic_prefix
         self._names = {topic(settings.topic_prefix, name): name for name in READ}
         self._consumer: Consumer = consumer(
-            settings, f"{settings.topic_prefix}.checker", **{"fetch.wait.max.ms": 100}
+            # Half a second by default, for each read of a topic without new records.
+            settings,
+            f"{settings.topic_prefix}.checker",
+            **{"fetch.wait.max.ms": 100},
         )
         parts = []
         for full in self._names:
@@ -100,6 +103,7 @@ class Collector:
         )
 
     def _take_state(self, key: bytes, value: bytes | None) -> None:
+        # Keys with ! are notes of the partition, such as its tries of poison records.
         if not value or key.startswith(b"!"):
             return
         state = decode_state(value)

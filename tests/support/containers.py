@@ -70,8 +70,11 @@ def _prepared_kafka(container: Any) -> Any:
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        # Three seconds by default, for every consumer group of every test.
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        # 90 days, as docker-compose.yml has: a week by default, in which a stopped sink loses its
+        # place.
         "KAFKA_OFFSETS_RETENTION_MINUTES": "129600",
     }
     wait = "until [ -s /tmp/start ]; do sleep 0.1; done; . /tmp/start"
@@ -113,6 +116,7 @@ def _running(service: str, prepare: Any) -> Iterator[Any]:
         pytest.skip(f"Docker does not start {image}: {error.explanation or error}")
     finally:
         container.stop()
+        # Its sockets would be warnings, which are errors in these tests.
         container.get_docker_client().client.close()
 
 

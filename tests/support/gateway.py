@@ -45,6 +45,7 @@ def running(settings: Settings, *, with_topics: bool = True) -> Iterator[Gateway
     gateway.server.start("gateway")
     try:
         if with_topics:
+            # Before, it answers 503: a test would measure the start of the client.
             wait_until(lambda: gateway.writer.connected, 30, "the gateway has found Kafka")
         yield gateway
     finally:
@@ -82,6 +83,7 @@ def stored_steps(settings: Settings) -> list[AnyStep]:
     found = []
     for message in read_to_end(settings, name):
         step = msgspec.json.decode(message.value() or b"", type=AnyStep)
+        # Holds for every step of every test: another key would be another partition.
         assert message.key() == step.trace_id.encode()
         found.append(step)
     return found

@@ -95,6 +95,7 @@ class App:
         sent: list[Message] = []
 
         async def receive() -> Message:
+            # Refusals must cost the gateway no memory, so they come before the body.
             assert read, "the body was read"
             return {"type": "http.request", "body": body, "more_body": False}
 

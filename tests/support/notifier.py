@@ -33,7 +33,9 @@ def prepared(bootstrap: str, prefix: str, **more: Any) -> Settings:
     """Settings of an installation of one's own, its topics made."""
     given: dict[str, Any] = {
         "fleet_partitions": 2,
+        # Receivers of the tests are on 127.0.0.1, which is refused by default.
         "notify_allow_private": True,
+        # The shortest that the broker grants: a killed notifier's partitions are free after it.
         "session_timeout": 6,
         "log_level": "info",
     }
@@ -57,7 +59,7 @@ def notifier(settings: Settings, log: Path) -> Process:
 
 
 class Publisher:
-    """Writes alerts as the fleet stage does."""
+    """Writes alerts as the alert stage does."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -83,6 +85,7 @@ class Publisher:
                     partition=partition,
                 )
                 break
+            # The client's queue is full; it empties while it is polled.
             except BufferError:
                 self._producer.poll(0.1)
         self._producer.poll(0)

@@ -54,7 +54,11 @@ class World:
     def _start(self) -> PartitionDelivery:
         delivery = PartitionDelivery(0, self.subscriptions)
         records = [
-            (n, _decode(value)) for n, value in enumerate(self.records) if n >= self.restore_offset
+            # Records below the noted offset may have been removed by compaction: they must not be
+            # needed.
+            (n, _decode(value))
+            for n, value in enumerate(self.records)
+            if n >= self.restore_offset
         ]
         delivery.restore(records, self.committed, self.now)
         return delivery

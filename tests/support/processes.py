@@ -31,6 +31,8 @@ class Process:
         environment = {
             **os.environ,
             **to_environment(settings),
+            # librdkafka, chDB and ClickHouse's driver are native code: their crash leaves no
+            # traceback.
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",
         }
@@ -42,6 +44,8 @@ class Process:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                # A Ctrl-C in the terminal would reach the process as well, before the test can end
+                # it.
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -127,6 +131,7 @@ def wait_until(
     what it returns: what was found in its place. ``timeout_s`` is enough on an idle machine; a
     busy one gets ``PATIENCE`` times as long.
     """
+    # The steady clock: tests of skewed clocks change the other one.
     deadline = time.monotonic() + timeout_s * PATIENCE
     while not (found := condition()):
         if time.monotonic() > deadline:

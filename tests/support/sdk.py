@@ -73,9 +73,11 @@ class _Kept(logging.Handler):
 def logged() -> Iterator[list[logging.LogRecord]]:
     """What the SDK logs inside the block, without the rate limit of earlier messages."""
     kept = _Kept()
+    # The same message of an earlier test would be withheld for a minute.
     with sdk_log._lock:
         sdk_log._last.clear()
     LOGGER.addHandler(kept)
+    # Expected errors would be printed, and fail tests that check the output.
     propagate, LOGGER.propagate = LOGGER.propagate, False
     try:
         yield kept.records

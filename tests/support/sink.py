@@ -51,6 +51,7 @@ def small_batches(
         topic_prefix=topic_prefix,
         clickhouse_database=clickhouse_database,
         session_timeout="6s",
+        # Many small batches: each is a chance for a crash between two points of the protocol.
         sink_batch_interval="50ms",
         **more,
     )
@@ -120,6 +121,7 @@ class Steps:
                 "start_time": self.now_us - self.random.randrange(7_200_000_000),
                 "input": "what was asked " * self.random.randrange(20),
             }
+            # Nine digits after the point: a sum in floats would differ in the last one.
             cost = Decimal(self.random.randrange(1, 10**9)).scaleb(-9)
             end = (
                 start
@@ -186,6 +188,7 @@ class SinkProcess:
     def stop(self) -> int:
         """End it as an operator would."""
         if self.process.poll() is None:
+            # A frozen process gets SIGTERM only when it goes on.
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
         try:

@@ -65,6 +65,7 @@ class World:
         self.sent: list[tuple[Output, Any]] = []
         self.safe_offsets: dict[TP, tuple[int, str]] = {}
         self.logics: list[Processor] = []
+        # Closed by a test that needs a partition which is still being loaded.
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
@@ -74,6 +75,8 @@ class World:
         self.checked: list[tuple[TP, int, int]] = []
         self.stage = TopicStage(
             "steps",
+            # World is the sender and the observer as well: their methods are few, and tests see the
+            # calls.
             cast(Sender, self),
             self.safe_offsets,
             self.load,

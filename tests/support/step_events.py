@@ -71,6 +71,7 @@ _document = st.fixed_dictionaries(
         "content": texts,
     },
 )
+# A day: starts lie in the day before yesterday, ends in yesterday, so that none precedes its start.
 _ages = st.integers(0, 86_400_000_000)
 
 # Events of version 1 as they should be written.
@@ -126,6 +127,7 @@ def odd_events(draw: st.DrawFn) -> dict[str, Any]:
     """A valid event after a few accidents: nulls, other types, other values, unknown and missing
     fields."""
     data: dict[str, Any] = dict(draw(valid_events))
+    # Few accidents at a time: with many, the first one that is refused hides the others.
     for field in draw(st.lists(st.sampled_from(_FIELDS), max_size=3, unique=True)):
         data[field] = draw(json_values | st.sampled_from(_TEMPTING))
     for field in draw(st.lists(st.sampled_from(sorted(data)), max_size=1)):

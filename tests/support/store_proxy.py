@@ -48,6 +48,8 @@ class _Request:
         own = (
             f"Host: {host}".encode(),
             b"Content-Length: %d" % len(self.body),
+            # The end of the answer is then the end of the connection: nothing of HTTP has to be
+            # parsed.
             b"Connection: close",
         )
         return b"\r\n".join((self.line, *own, *self.headers, b"", b""))
@@ -99,6 +101,7 @@ class StoreProxy:
             await writer.wait_closed()
 
     async def _handle(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        # Only the sink's inserts have a token; queries and migrations pass.
         what = self._action() if b"insert_deduplication_token" in request.line else ""
         if what in ERRORS:
             words = ERRORS[what].encode()
@@ -110,6 +113,7 @@ class StoreProxy:
             await writer.drain()
         elif what == "hang":
             with contextlib.suppress(TimeoutError):
+                # Ends with the proxy, so that a test does not wait for a connection that hangs.
                 await asyncio.wait_for(self._over.wait(), HANG_S)
         elif what == "half":
             await self._forward_half(request)
@@ -143,6 +147,7 @@ class StoreProxy:
                 request.head(f"{self._host}:{self._port}") + request.body[: len(request.body) // 2]
             )
             await writer.drain()
+            # A test kills the sink here, which blocks.
             await asyncio.to_thread(self.at_half)
         finally:
             writer.close()

@@ -70,6 +70,7 @@ class MemoryWriter:
 
     def insert(self, block: OffsetBlock, token: str) -> float:
         refuse(block)
+        # As ClickHouse does: the same token is the same block, whatever its rows.
         if token not in self._tokens:
             self._tokens.add(token)
             self._rows += [record.offset for record in block.records]

@@ -78,11 +78,13 @@ def make_log(seed: int, runs: int = 60, concurrent: int = 12) -> tuple[list[Rec]
     events: list[dict[str, Any]] = []
     waiting: list[tuple[int, dict[str, Any]]] = []
     made = 0
+    # Interleaved as many agents would: no run's records follow each other.
     while live or made < runs:
         while len(live) < concurrent and made < runs:
             live.append(_run_events(rng, truth, len(events)))
             made += 1
         chosen = rng.choice(live)
+        # 15 % of the records are out of order, and 5 % come a second time.
         position = 0 if rng.random() < 0.85 else rng.randrange(len(chosen))
         picked = chosen.pop(position)
         events.append(picked)
@@ -99,8 +101,10 @@ def make_log(seed: int, runs: int = 60, concurrent: int = 12) -> tuple[list[Rec]
 
 def _run_events(rng: random.Random, truth: dict[str, Truth], at: int) -> list[dict[str, Any]]:
     trace_id = f"{rng.getrandbits(128) | 1:032x}"
+    # Each record has to be accepted where it is read.
     while partition_for(trace_id, 1) != 0:
         trace_id = f"{rng.getrandbits(128) | 1:032x}"
+    # Five steps in the median, with a long tail, as recorded runs have.
     steps = min(60, max(1, int(rng.lognormvariate(1.6, 1.0))))
     ids = [f"{rng.getrandbits(64) | 1:016x}" for _ in range(steps)]
     start = START_US + at * 20_000
@@ -111,6 +115,7 @@ def _run_events(rng: random.Random, truth: dict[str, Truth], at: int) -> list[di
         mine.parents[step_id] = parent
         cost = rng.randrange(0, 5_000_000)
         mine.cost_nanos += cost
+        # Not every producer sends starts.
         if rng.random() < 0.6:
             events.append(event(trace_id, step_id, parent, "start", start + index))
         status = "error" if rng.random() < 0.1 else "ok"
@@ -183,6 +188,7 @@ class Process:
         newest: dict[str, Any] = {}
         for output in kafka.topics.get("state", []):
             state = decode_state(output.value or b"")
+            # A replaced worker may have written later: `order` decides, not the offset.
             if state.trace_id not in newest or state.order >= newest[state.trace_id].order:
                 newest[state.trace_id] = state
         self.logic.restore(newest.values(), kafka.committed)
@@ -214,10 +220,13 @@ class Process:
             last = max(
                 (due for due, other in self.flight if other.topic == output.topic), default=0
             )
+            # Acknowledged in order per topic, as an idempotent producer does, and across topics in
+            # any.
             self.flight.append((max(last, self.now + self.rng.randrange(0, 6)), output))
 
     def crash(self) -> None:
         """A random part of what was in flight on each topic still arrives."""
+        # Of each topic a first part: Kafka has it, and the worker does not know.
         for topic in {output.topic for _, output in self.flight}:
             mine = [output for _, output in self.flight if output.topic == topic]
             for output in mine[: self.rng.randrange(len(mine) + 1)]:
@@ -225,6 +234,7 @@ class Process:
 
     def settle(self, end_us: int) -> None:
         """Time passes with nothing more to read, until everything is closed and acknowledged."""
+        # 200 s of log time: longer than any timer of these tests.
         for step in range(1, 400):
             self.logic.tick(end_us + step * 500_000)
             self.logic.flush()

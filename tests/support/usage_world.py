@@ -122,6 +122,7 @@ class Kafka:
                 continue
             for item in window.minutes:
                 key = (*owner(window), str(hour + item.minute * MINUTE_US))
+                # A reader that adds windows up would count it twice.
                 assert key not in sums, "a minute stands in two windows"
                 sums[key] = item.cost_nanos
         return sums
@@ -130,6 +131,7 @@ class Kafka:
         """By id; records with the same id must be equal."""
         found: dict[str, Item] = {}
         for item in self.findings:
+            # The same id with other contents would be two truths about one finding.
             assert found.setdefault(item["finding_id"], item) == item
         return found
 
@@ -170,6 +172,7 @@ class Process:
         checkpoints = [
             decode_checkpoint(value) for key, value in newest.items() if key.startswith(KEY_PREFIX)
         ]
+        # Of several owners in turn: the one that has read furthest.
         checkpoint = max(checkpoints, key=lambda found: found.through, default=None)
         self.logic.restore(kafka.windows(), checkpoint, kafka.committed)
         self.flight: list[Output] = []
@@ -179,6 +182,7 @@ class Process:
         for record in log:
             self.logic.process(record)
         self.logic.flush()
+        # Only a part is acknowledged when the next batch comes, as with a real broker.
         self.pump(self.rng.random())
 
     def pump(self, share: float = 1.0) -> None:
@@ -247,6 +251,7 @@ def play(
                 old.crash()
             process = Process(kafka, rng, window_rules, limits, partitions)
             if zombies:
+                # A paused worker that was replaced reads on from what it had fetched.
                 for record in log[position : position + 40]:
                     old.logic.process(record)
                 old.crash()

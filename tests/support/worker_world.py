@@ -42,11 +42,13 @@ class World:
                 "kafka_brokers": brokers,
                 "topic_prefix": f"w{os.getpid()}_{uuid.uuid4().hex[:6]}",
                 "partitions": PARTITIONS,
+                # Times of production, such as 5 s to close a run, would be most of a test's length.
                 "close_after": "400ms",
                 "rootless_idle": "3s",
                 "revision_interval": "100ms",
                 "usage_interval": "100ms",
                 "session_timeout": "6s",
+                # So small that tests reach the checkpoint of open runs.
                 "replay_records": 20,
                 **more,
             }
@@ -65,6 +67,7 @@ class World:
         self.process = process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
         wait_until(
             lambda: (
+                # Steps have `partitions`, usage and findings two each.
                 process.tail(200).count("ready: ") >= self.settings.partitions + 4
                 or not process.running
             ),
@@ -92,6 +95,7 @@ class World:
 
         def evaluated() -> bool:
             run = trace()
+            # Each try is a new run: rules are pinned when a run begins.
             self.send(step(run, 1, "start", agent=agent), step(run, 2, agent=agent))
             self.send(step(run, 1, agent=agent))
             self.collected.read(0.3)
@@ -182,6 +186,7 @@ def trace(partition: int | None = None) -> str:
     """A new trace id, on a partition of one's choice."""
     while True:
         trace_id = uuid.uuid4().hex
+        # Random ids until one falls on the partition: three tries on average.
         if partition is None or partition_for(trace_id, PARTITIONS) == partition:
             return trace_id
 
