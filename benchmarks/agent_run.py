@@ -66,11 +66,13 @@ class TextPool:
             "".join(rng.choices(letters, range(26, 0, -1), k=rng.randrange(2, 11)))
             for _ in range(4_000)
         ]
+        # Zipf's law: texts of equally frequent words would compress far less.
         weights = [1 / (rank + 3) for rank in range(len(words))]
         self._text = " ".join(rng.choices(words, weights, k=size // 6))
 
     def take(self, rng: random.Random, median: float, sigma: float = 0.8, most: int = 8_000) -> str:
         """Some text, lognormal in length."""
+        # Most texts are short and some are very long, as in recorded runs.
         length = min(most, max(8, int(median * rng.lognormvariate(0, sigma))))
         start = int(rng.random() * (len(self._text) - length))
         return self._text[start : start + length]
@@ -176,6 +178,7 @@ class AgentRun:
                 fields, rng.lognormvariate(-1, 0.8), output=self._texts.take(rng, 260)
             )
             return
+        # Most failures are tried again; the others are work for `tool_error_ignored`.
         if rng.random() >= IGNORED_SHARE:
             again = fields["step_id"]
             self._retry = {**fields, "step_id": self._step_id(), "attempt": 2, "retry_of": again}
@@ -186,6 +189,7 @@ class AgentRun:
         self._left -= 2
         rng = self._rng
         both = [(rng.lognormvariate(-1, 0.8), self._tool_fields()) for _ in range(2)]
+        # Events leave in the order of their times, so the shorter call ends first.
         both.sort(key=lambda pair: pair[0])
         for _, fields in both:
             yield self._start(fields)

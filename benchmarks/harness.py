@@ -37,6 +37,7 @@ class Goal:
 
     @property
     def met(self) -> bool:
+        # A goal that was not measured must not pass for one that was met.
         if self.reached is None:
             return False
         return self.reached <= self.goal if self.at_most else self.reached >= self.goal
@@ -172,6 +173,7 @@ class Report:
             print(f"WRONG: {line}")
         if file is not None:
             file.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+        # A goal that is not met is no failure of the benchmark; a lost event is.
         return 1 if self.wrong else 0
 
 
@@ -209,6 +211,7 @@ def run(
         measure(report, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        # Threads of engines would keep the process for minutes.
         os._exit(130)
     sys.exit(report.finish(arguments.json))
 

@@ -107,6 +107,7 @@ class Log:
                 number,
                 int(self._start_ms + number * self._ms_each),
                 keys[number],
+                # A copy: values that are in the processor's cache would flatter the decoder.
                 bytes(memoryview(values[number])),
             )
             for number in range(first, min(last, len(self)))
@@ -115,6 +116,7 @@ class Log:
 
 def make_stage(**limits: Any) -> AssemblePartition:
     """A partition with the default rules, but for those that read contents."""
+    # Reading contents has a benchmark of its own (detection contents_cost).
     all_limits = AssembleLimits(content_detectors=False, **limits)
     return AssemblePartition(
         0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=all_limits
@@ -134,6 +136,7 @@ def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> P
             stage.process(record)
         stage.flush()
         out = stage.drain()
+        # A chunk later, as Kafka acknowledges while the next records are processed.
         for output in under_way:
             stage.acknowledged(output)
         stage.offsets.safe  # noqa: B018  (the shell asks for it after each chunk)
@@ -164,6 +167,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     if arguments.profile:
         _profile(log, opening, arguments.profile)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Without timers: each of them costs a share of what it measures.
     plain, stage = _warm_and_play(log, opening)
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     total_us = plain.seconds * 1e6 / events

@@ -120,9 +120,11 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     count = arguments.runs or (5_000 if report.quick else 100_000)
     steps: int = arguments.steps
     runs = Runs(count, steps, arguments.seed)
+    # No run may be closed because of memory: it is what is measured.
     stage = make_stage(max_held_bytes=2**40)
     gc.collect()
     gc.freeze()
+    # As the worker sets them: with Python's own, collections would take most of the time.
     gc.set_threshold(50_000, 20, 100)
     before = pss_bytes([os.getpid()])
     read, raw_bytes = play(stage, runs.open())
@@ -147,6 +149,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         "counted_bytes": stage.size_bytes,
     }
     report.ratios["open_to_their_records"] = grown / raw_bytes
+    # The worker bounds what it counts: the ratio shows how far that is the process's growth.
     report.ratios["counted_to_grown"] = stage.size_bytes / grown
     began = time.perf_counter()
     gc.collect()

@@ -35,6 +35,7 @@ from stepstream.sinks.clickhouse import connect
 
 GOAL_STEPS_PER_S: Final = 20_000
 LIGHT_EVENTS_PER_S: Final = 200
+# How often SQL is asked. The resolution of the times; at full load every query costs the sink.
 LIGHT_PROBE_S: Final = 0.02
 BUSY_PROBE_S: Final = 0.1
 
@@ -86,6 +87,7 @@ class Bench:
     def load(self, *, events: int = 0, whole: int = 0, rate: float) -> Truth:
         """A load of its own: ``events`` records of runs that need not end, or whole runs of about
         ``whole`` records."""
+        # A seed for each phase: the same ids again would be duplicates.
         self._phase += 1
         spec = LoadSpec(
             events=events, seed=self.seed + self._phase, start_us=int(time.time() * 1e6)
@@ -177,6 +179,7 @@ def _visible(
 ) -> None:
     """Send at a rate; from a record's sending to the first answer of SQL with it."""
     report = bench.report
+    # Some thousands of samples, always an even number apart: a step is a start and an end.
     every = max(2, int(truth.events / 4_000) * 2)
     with (
         connect(bench.settings) as client,
@@ -185,6 +188,7 @@ def _visible(
         bench.sending(truth)
         answer = bench.sender.send(bench.topic, rate=rate, sample_every=every)
         bench.wait_visible()
+        # The last sample is seen by the probe after this one.
         time.sleep(2 * probe_s)
     took, missing = latencies(answer["samples"], probe.seen)
     if missing:
@@ -223,6 +227,7 @@ def _maximum(bench: Bench) -> float:
     Events a second.
     """
     report = bench.report
+    # Whole runs: open ones would never close, and closing is a part of the work.
     truth = bench.load(whole=bench.scale.events, rate=2 * GOAL_STEPS_PER_S)
     report.progress(
         f"{truth.events:,} events of {truth.value_bytes / truth.events:.0f} bytes; "
@@ -235,6 +240,7 @@ def _maximum(bench: Bench) -> float:
     stored_s, visible_s = bench.wait_visible()
     busy = meter.lap()
     bench.wait_closed()
+    # Closing runs costs CPU after everything is visible; it belongs to the events as well.
     closing = meter.lap()
     took_s: float = max(stored_s, visible_s) - answer["began_s"]
     rate, stored = truth.events / took_s, truth.events / (stored_s - answer["began_s"])
@@ -262,6 +268,7 @@ def _limits(bench: Bench, truth: Truth) -> list[tuple[str, float, float, float |
     answer = bench.sender.send(name)
     produced = truth.events / (answer["ended_s"] - answer["began_s"])
     cpu_us = meter.lap()["producer"] / truth.events * 1e6
+    # In a process of its own, as the worker is: threads would share the interpreter's lock.
     script = Path(__file__).parent / "peers" / "plain_consumer.py"
     arguments = [bench.settings.kafka_brokers, name, "plain", str(int(0.95 * truth.events))]
     with Child([sys.executable, str(script), *arguments]) as child:
@@ -330,6 +337,7 @@ def _compare(bench: Bench) -> None:
         ("", "sent", "stored", "difference"),
         [(n, f"{a:,}", f"{b:,}", b - a) for n, a, b in pairs],
     )
+    # A fast pipeline that loses something is no result: the exit code is then 1.
     report.wrong += [f"{name}: sent {a:,}, stored {b:,}" for name, a, b in pairs if a != b]
     report.figures["lost_events"] = sent.events - stored.events
     report.figures["lost_steps"] = sent.steps - stored.steps

@@ -89,6 +89,7 @@ def _wait_read(settings: Settings, process: Process) -> None:
     wait_until(
         lambda: process.tail(400).count("ready: ") >= settings.partitions, 60, "a ready worker"
     )
+    # Open runs keep offsets back by so many records each partition, and no more.
     most = settings.partitions * settings.replay_records
     wait_until(
         lambda: _behind(settings) <= most,
@@ -123,6 +124,7 @@ def _restart(
         every_s=0.02,
     )
     ready_s = time.monotonic() - began
+    # Lag would be 0 before the outputs are published: a mark shows that they are.
     caught_up_s = _marks(settings, _send_marks(settings)) - began
     read = [
         float(found)

@@ -76,6 +76,7 @@ def rss_mb(pid: int) -> float:
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """The backlog, then the steady load."""
     with scratch_folder() as folder:
+        # An hour of late steps would be growth for an hour.
         more = {"state_dir": str(folder), "data_dir": str(folder / "data"), "late_horizon": "60s"}
         settings = load(environ={}, file=Path(os.devnull), **more)
         with Pipeline(settings) as pipeline, Sender(pipeline.settings.kafka_brokers) as sender:
@@ -131,6 +132,7 @@ def _steady(
     quarter_s = seconds * WARM_UP_SHARE
     rows = []
     for name in WATCHED:
+        # Medians: a sample in the middle of a garbage collection is no trend.
         early = median(memory.values(name, quarter_s, 2 * quarter_s) or [0.0])
         late = median(memory.values(name, 3 * quarter_s) or [0.0])
         growth = late / early - 1 if early else 0.0

@@ -26,6 +26,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         settings = load(
             environ={}, file=Path(os.devnull), state_dir=str(folder), data_dir=str(folder / "data")
         )
+        # The first start makes data folders, topics and the schema.
         for label in ("first", "second"):
             began = time.monotonic()
             with Pipeline(settings) as pipeline:
@@ -55,6 +56,7 @@ def _idle(report: Report, pipeline: Pipeline) -> None:
     seconds = 5 if report.quick else 30
     parts = {**pipeline.pids(), "supervisor": [os.getpid()]}
     time.sleep(3)
+    # After some seconds: caches that the start has filled are written, and are no idle work.
     meter = CpuMeter(parts)
     time.sleep(seconds)
     used = meter.lap()

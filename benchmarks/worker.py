@@ -36,6 +36,7 @@ SAMPLED: Final = "0"
 WARM_S: Final = 2.5
 # An answer costs the worker a third of a millisecond.
 POLL_S: Final = 0.05
+# Parts of the highest rate: at the highest itself latency is the length of the queue.
 LATENCY_SHARES: Final = (0.1, 0.5, 0.9)
 
 

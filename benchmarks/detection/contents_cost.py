@@ -112,6 +112,7 @@ def _full_runs(seed: int, quick: bool, *, as_json: bool) -> list[list[StepEvent]
             }
             for _ in range(78)
         ]
+        # As long as what is read, and still valid: cut JSON takes the way of plain text.
         while len(written := json.dumps({"rows": rows})) > HEAD:
             rows.pop()
         return written
@@ -166,6 +167,7 @@ def _cost(runs: list[list[StepEvent]], rules: Iterable[RuleBase]) -> tuple[float
     steps = sum(len(of) for _, of in loaded)
     sizes = [len(step.input[:HEAD]) + len(step.output[:HEAD]) for _, of in loaded for step, _ in of]
     gc.collect()
+    # The best of five: other processes only ever add to the time.
     best = min(_read_all(loaded, applied) for _ in range(ROUNDS))
     return best * 1e6 / max(1, steps), steps, int(median(sizes))
 
@@ -186,7 +188,9 @@ def _merged(runs: list[list[StepEvent]]) -> Loaded:
 
 def _read_all(loaded: Loaded, rules: RuleSet) -> float:
     for run, _ in loaded:
+        # Each round reads as if for the first time: what was found before would be left out.
         run.detector_state.clear()
+    # CPU, not wall time: the machine has other work.
     began = time.process_time()
     for run, steps in loaded:
         for step, info in steps:

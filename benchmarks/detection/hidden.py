@@ -24,6 +24,7 @@ from benchmarks.detection.score import ROW, Confusion, mean_text
 from benchmarks.harness import Goal, Report
 from stepstream.schemas.step import StepEvent
 
+# Their arguments are free text or a calculation: none of them is the one that was meant.
 FREE: Final = frozenset({"think", "calculate", "transfer_to_human_agents"})
 HIDDEN, NOT_RETRIED, ARGUMENTS = "hidden-tool-error", "failure-not-retried", "tool-arguments"
 
@@ -57,6 +58,7 @@ def _measure_elsewhere(report: Report) -> None:
         return step.model_copy(
             update={
                 "status": "ok",
+                # What the framework knew as an error is given as an ordinary output.
                 "output": step.error_message,
                 "error_message": "",
                 "error_type": "",
@@ -123,6 +125,7 @@ def _measure_hidden(report: Report, runs: list[list[StepEvent]]) -> None:
         )
         later.append((name, "detector", *not_retried.row(), _early(replayed, NOT_RETRIED)))
         wording = "as it stands" if name == "as it stands" else f"reworded ({name})"
+        # Reworded failures have no word to go by; the goals were set before they were measured.
         least = 0.95 if name == "as it stands" else 0.8
         _goals(report, f"hidden tool errors, {wording}", hidden, least)
         _goals(
@@ -170,6 +173,7 @@ def _one_word(run: Replayed) -> set[str]:
     return {
         step.step_id
         for step in run.steps
+        # The simplest detector that a user would write.
         if step.kind == "tool_call" and "error" in step.output.lower()
     }
 
@@ -193,6 +197,7 @@ def wrong_arguments(run: dict[str, Any]) -> bool:
     ]
     for action in run["info"]["task"]["actions"]:
         given = [arguments for name, arguments in calls if name == action["name"]]
+        # A tool that was never called is another mistake, and no wrong argument.
         if action["name"] not in FREE and given and action["kwargs"] not in given:
             return True
     return False

@@ -28,6 +28,7 @@ from stepstream.stream.detectors import make_detector
 from stepstream.stream.run.rules import RuleBook
 
 _decode_summary = msgspec.json.Decoder(RunSummaryStruct).decode
+# Longer than any timer of the default rules after the end of a run.
 SETTLE_US: Final = MINUTE_US
 TICK_US: Final = 500_000
 CHUNK: Final = 200
@@ -69,6 +70,7 @@ class Replayed:
 
     def share_of_time(self, finding: dict[str, Any]) -> float:
         """How much of the run's time had passed when it was found."""
+        # Some recorded runs have the same time for all steps.
         whole = max(1, self.ended_us - self.started_us)
         return min(1.0, max(0.0, (int(finding["time"]) - self.started_us) / whole))
 
@@ -113,6 +115,8 @@ def _replay_one(
     last_us = 0
     for offset, event in enumerate(lifecycle(steps)):
         at_us = (event.end_time or event.start_time) if event.phase == "end" else event.start_time
+        # Timers fire in between, as in a worker; without ticks hung steps were found by the next
+        # record.
         if last_us and at_us - last_us > TICK_US:
             _pass_time(stage, replayed, last_us, at_us)
         value = event.model_dump_json(exclude_defaults=True).encode()

@@ -53,6 +53,8 @@ def _measure_waste(report: Report, runs: list[list[StepEvent]], truth: list[bool
                 "rule": "repetition",
                 "repeats": repeats,
                 "similarity": similarity,
+                # Identical calls as well, which `loop` reports by default: the labels make no
+                # difference.
                 "exact": True,
             }
             replayed[repeats, similarity] = replay(runs, only(rule))
@@ -165,6 +167,7 @@ def leave_one_out(reports: Reports, truth: Sequence[bool]) -> tuple[list[bool], 
     most folds chose."""
     out: list[bool] = []
     chosen: Counter[Any] = Counter()
+    # With the run itself in the choice, every setting would look better than it is.
     for left_out in range(len(truth)):
         rest = [index for index in range(len(truth)) if index != left_out]
         best = max(
@@ -194,6 +197,7 @@ def f1_interval(
     pairs = list(zip(reports, truth, strict=True))
     drawn = []
     for _ in range(RESAMPLES):
+        # Runs are drawn, not findings: those of one run depend on each other.
         sample = rng.choices(pairs, k=len(pairs))
         drawn.append(
             confusion([one for one, _ in sample], [other for _, other in sample]).f1 or 0.0
