@@ -64,6 +64,7 @@ METRICS: Final = {"inputTokenCount": 100, "outputTokenCount": 50, "invocationLat
 TWO_CALLS: Final = (("weather", {"city": "Bern"}), ("clock", {"zone": "CET"}))
 
 CALLS: Final[dict[str, Case]] = {
+    # OpenAI's own form; the forms below are those of servers that copy it.
     "by index": Case(
         [
             piece("weather", "", 0, "a"),
@@ -78,6 +79,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         TWO_CALLS,
     ),
+    # The index is 0 for every call: a new id or name is what begins the next one.
     "all of index 0": Case(
         [
             piece("weather", '{"city": "Bern"}', 0, "a"),
@@ -103,6 +105,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         TWO_CALLS,
     ),
+    # Pieces of two calls alternate: only the id names the call that a piece belongs to.
     "turn by turn, by id": Case(
         [
             piece("weather", '{"city": ', None, "a"),
@@ -129,6 +132,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         TWO_CALLS,
     ),
+    # Nothing but the name marks where the second call begins.
     "no index, no id": Case(
         [
             piece("weather", '{"city": '),
@@ -141,6 +145,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         TWO_CALLS,
     ),
+    # The name again is no second call as long as the arguments are not complete.
     "name in every piece": Case(
         [
             piece("read_file", '{"p', 0, "a"),
@@ -177,6 +182,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         (("read_file", {"path": "x"}),),
     ),
+    # The name itself comes in pieces, as the arguments do.
     "name in parts": Case(
         [
             piece("read_", None, 0, "a"),
@@ -189,6 +195,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         (("read_file", {"path": "x"}),),
     ),
+    # Two calls of one tool: the name alone must not join them.
     "the same tool twice": Case(
         [piece("find", '{"a": 1}', 0, "a"), piece("find", '{"a": 2}', 1, "b"), USED],
         BOTH,
@@ -203,6 +210,7 @@ CALLS: Final[dict[str, Case]] = {
         "",
         (("find", {"a": 1}), ("find", {"a": 2})),
     ),
+    # Arguments as an object instead of JSON text.
     "whole calls in one piece": Case(
         [
             chunk(
@@ -233,6 +241,7 @@ CALLS: Final[dict[str, Case]] = {
 STREAMS: Final[dict[str, Case]] = {
     **{f"calls, {name}": case for name, case in CALLS.items()},
     "OpenAI chat": Case([*CONTENT, USED], BOTH, "0.00075"),
+    # OpenAI sends usage only with stream_options: {include_usage: true}.
     "OpenAI chat without usage": Case(CONTENT, {}, None),
     "OpenAI chat, tier and charge": Case(
         [chunk({"content": "hi"}, service_tier="flex"), chunk(usage=HUNDRED | {"cost": 0.0005})],
@@ -240,6 +249,7 @@ STREAMS: Final[dict[str, Case]] = {
         "0.0005",
         tier="flex",
     ),
+    # With a key of one's own the cost is 0 and the provider's charge is a detail.
     "OpenRouter, own key": Case(
         [
             chunk({"content": "hi"}, "x/y"),
@@ -256,6 +266,7 @@ STREAMS: Final[dict[str, Case]] = {
         BOTH,
         "0.0360795",
     ),
+    # Gateways send 0 for "unknown" as well, so the list price is taken.
     "OpenRouter, 0 is no bill": Case(
         [chunk({"content": "hi"}), chunk(usage=HUNDRED | {"cost": 0})], BOTH, "0.00075"
     ),
@@ -268,6 +279,7 @@ STREAMS: Final[dict[str, Case]] = {
         BOTH | {"output_audio_tokens": 40},
         "0.00075",
     ),
+    # The client's helper repeats each piece in events of its own: they count once.
     "OpenAI helper events": Case(
         [
             {"type": "chunk", "chunk": CONTENT[0], "snapshot": {}},
@@ -313,6 +325,7 @@ STREAMS: Final[dict[str, Case]] = {
         BOTH,
         "0.00075",
     ),
+    # Usage comes with the last event; what had arrived before is kept all the same.
     "OpenAI responses, broken off": Case(
         [
             {"type": "response.created", "response": response() | {"output": []}},
@@ -448,6 +461,7 @@ STREAMS: Final[dict[str, Case]] = {
         BOTH,
         "0.00105",
     ),
+    # message_start has a first count of output tokens: a lower bound, marked as incomplete.
     "Anthropic, broken off": Case(
         [begun(), *text_block()],
         {"input_tokens": 100, "output_tokens": 1, "incomplete": True},
@@ -681,6 +695,7 @@ STREAMS: Final[dict[str, Case]] = {
         calls=(("find", {"a": 1}),),
         model="command-r-plus",
     ),
+    # Version 1 of the API has another form of event; old programs still use it.
     "Cohere, first version": Case(
         [
             {"event_type": "text-generation", "text": "hi"},
@@ -697,6 +712,7 @@ STREAMS: Final[dict[str, Case]] = {
         "0.00075",
         model="command-r-plus",
     ),
+    # Without a price: a model on the user's own machine.
     "Ollama": Case(
         [
             {"model": "llama3", "message": {"role": "assistant", "content": "h"}, "done": False},

@@ -68,7 +68,9 @@ CASES = (
         ],
         [
             call(2, 1, ORDER, "Order placed"),
+            # A field `error` without a value is what many tools return on success.
             call(3, 2, ORDER, {"error": None, "id": 7}),
+            # A search that finds nothing has answered.
             call(4, 3, {"q": "x"}, "No match", "find"),
         ],
         findings=2,
@@ -82,6 +84,7 @@ CASES = (
         ],
         [
             call(2, 1, ORDER, {"id": 1, "total": 3}),
+            # A sentence as well, with a word of success.
             call(3, 2, ORDER, "your order was placed today"),
         ],
     ),
@@ -142,6 +145,7 @@ CASES = (
         [
             model(2, 1, "where is my order ord_77123?", CALLING),
             call(3, 2, ORDER, {"courier_id": "c_55102"}),
+            # One id from an earlier output, the other one written with another separator.
             call(4, 3, {"courier_id": "c_55102", "order_id": "ord-77123"}, {}),
         ],
     ),
@@ -149,6 +153,7 @@ CASES = (
         "a call that the tool refused",
         {"rule": "tool_arguments", "rejected": True},
         [call(2, 1, ORDER, "Error: order_id ord_77123 is malformed")],
+        # Refused for another reason than its arguments.
         [call(2, 1, ORDER, "Error: this article is sold out")],
     ),
     case(
@@ -261,6 +266,7 @@ CASES = (
             ),
         ],
         [
+            # Bulk work: each call is about another day.
             call(n, n, {"from": "LIS", "day": f"2026-05-0{n}"}, f"flights of {n}", "search")
             for n in range(2, 6)
         ],
@@ -272,6 +278,7 @@ CASES = (
             call(n, n, {"page": f"{n}"}, f"Error: page {n} cannot be opened", "open")
             for n in range(2, 5)
         ],
+        # The same input, and progress all the same: the answer changes.
         [call(n, n, {"page": "next"}, f"content of page {n}", "open") for n in range(2, 8)],
     ),
     case(
@@ -284,6 +291,7 @@ CASES = (
         "a tool that is forbidden",
         {"rule": "forbidden", "tools": ["delete_*"]},
         [call(2, 1, ORDER, "ok", "delete_order")],
+        # The pattern is `delete_*`: it must match the whole name.
         [call(2, 1, ORDER, "ok", "undelete_order")],
     ),
     case(
@@ -297,6 +305,7 @@ CASES = (
         {"rule": "sensitive_data"},
         [model(2, 1, "-", "Your card 4539 1488 0343 6467 was charged.")],
         [
+            # One digit more: the check digit (Luhn) is wrong, so it is no card.
             model(2, 1, "-", "Your order 4539 1488 0343 6468 was placed."),
             call(3, 2, ORDER, "4539148803436467"),
         ],

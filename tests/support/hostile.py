@@ -19,9 +19,11 @@ NUMBERS: tuple[Any, ...] = (
     0.1,
     -320,
     2**31,
+    # JSON numbers are doubles in many languages: exact up to 2**53.
     2**53 - 1,
     2**53,
     2**53 + 1,
+    # The last integer that fits into 64 bits; above it msgspec and ClickHouse differ.
     2**63 - 1,
     2**63,
     2**64,
@@ -32,12 +34,14 @@ NUMBERS: tuple[Any, ...] = (
     -1e308,
     5e-324,
     1.5,
+    # Microseconds of the year 10000: the first time that datetime cannot hold.
     253_402_300_800_000_000,
     4_000_000_000_000_000,
 )
 WORDS: tuple[str, ...] = (
     "",
     " ",
+    # isdigit() is true for these, and int() raises for some of them.
     "²",
     "①",
     "³¹",
@@ -60,6 +64,7 @@ WORDS: tuple[str, ...] = (
     "\x00",
     "\x1b[2J",
     "\r\n",
+    # Right-to-left override: it turns the rest of a terminal's line around.
     "\u202e",
     "\ufeff",
     "\u2028",
@@ -97,6 +102,7 @@ WORDS: tuple[str, ...] = (
     "Traceback (most recent call last):",
     "ValueError: invalid literal",
     '{"error": {"code": "²"}}',
+    # Backtracks without end where it is taken for a pattern.
     "(a+)+$",
     "0" * 5_000,
 )
@@ -139,9 +145,11 @@ RAW: tuple[bytes, ...] = (
     b"\xff\xfe",
     b"\x00",
     b"\x80\x81",
+    # Deeper than a recursive parser can go.
     b"[" * 5_000,
     b'{"a":' * 3_000,
     b'{"a":1e400}',
+    # Two values of one key: readers differ in which one counts.
     b'{"a":1,"a":2}',
     b'{"trace_id":"\\ud800"}',
     b"NaN",
@@ -261,6 +269,7 @@ class Hostile:
         if rng.random() < 0.2:
             return rng.choice(RAW)
         item = copy.deepcopy(valid)
+        # Mostly one change: a record with many is refused for the first, and the rest is untested.
         for _ in range(rng.choice((1, 1, 1, 2, 5))):
             name = rng.choice((*item, *KEYS[:3])) if item else rng.choice(KEYS)
             match rng.randrange(7):

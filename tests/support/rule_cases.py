@@ -86,6 +86,7 @@ CASES = (
     Case(
         {"rule": "run_cost", "limit_usd": "1"},
         [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3, "0.21")],
+        # Exactly the limit: only more than it is a finding.
         [BEGIN, spend(2, 1), spend(3, 2), spend(4, 3, "0.2")],
         "error",
         r"cost \$1\.01 so far, the limit is \$1\.00",
@@ -135,6 +136,7 @@ CASES = (
     ),
     Case(
         {"rule": "run_duration", "limit": "10s"},
+        # Without a start: the duration is known only when the end arrives.
         [(0.1, step(2, "end", 0.05, 0.06)), (0.1, root("end", -11.0, 0.0))],
         [(0.1, step(2, "end", 0.05, 0.06)), (0.1, root("end", -10.0, 0.0))],
         "error",
@@ -147,6 +149,7 @@ CASES = (
         [BEGIN, (1.0, step(2, "start", 1.0, kind="tool_call", tool="search"))],
         [
             BEGIN,
+            # Hung as well, but of a tool that the rule does not name.
             (1.0, step(2, "start", 1.0, kind="tool_call", tool="fetch")),
             call(3, 2.0),
             done(20.0),
@@ -175,6 +178,7 @@ CASES = (
         [
             BEGIN,
             (1.0, step(2, "start", 1.0, kind="tool_call", tool="search")),
+            # Something else happens in the run: the step is slow, and the run is alive.
             (18.0, step(3, "end", 17.0, 18.0)),
             done(21.5),
         ],
@@ -199,6 +203,7 @@ CASES = (
     Case(
         {"rule": "loop", "repeats": 3},
         [BEGIN, call(2, 1), call(3, 2), call(4, 3)],
+        # A new answer, and a new input: neither of them is the same call with the same result.
         [BEGIN, call(2, 1), call(3, 2), call(4, 3, answer="another"), call(5, 4, given="another")],
         "warning",
         r"search was called 3 times with the same input and gave the same answer",
@@ -241,6 +246,7 @@ CASES = (
         [
             BEGIN,
             call(2, 1, status="error"),
+            # The SDK's own mark for an alternative, though its tool is another one.
             (1.5, step(4, "start", 1.5, kind="llm_call", fallback_of=f"{2:016x}")),
             (2.1, step(3, "end", 2.0, 2.1, kind="output", output="All done.")),
             done(3),
@@ -255,6 +261,7 @@ CASES = (
     Case(
         {"rule": "tool_error_ignored"},
         [BEGIN, call(2, 1, status="error"), done(3)],
+        # The run itself failed: the error was not ignored.
         [BEGIN, call(2, 1, status="error"), done(3, status="error")],
         "warning",
         r"search failed, no later call made up for it, and the run went on as if it had succeeded",
@@ -299,6 +306,7 @@ CASES = (
                     kind="llm_call",
                     model="made-up-1",
                     usage={"input_tokens": 1200},
+                    # A cost of 0 that was given is known; it is no missing price.
                     cost_usd="0",
                 ),
             ),

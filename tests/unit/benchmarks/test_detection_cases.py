@@ -83,6 +83,7 @@ PLAIN = "Your request is done. Is there anything else I can help you with?"
         (
             Steps()
             .model()
+            # Names that share a word, and both read: the second call is an alternative.
             .call("find_member_by_phone", failed="no such phone")
             .model()
             .call("find_member_by_name")
@@ -107,6 +108,8 @@ PLAIN = "Your request is done. Is there anything else I can help you with?"
             .model()
             .call("read_pdf", failed="broken file")
             .model()
+            # After a failed read any other read counts, if the model asked for it after the
+            # failure.
             .call("ocr_page", taken="text")
             .model(PLAIN),
             "the agent went on with ocr_page",
@@ -151,6 +154,7 @@ PLAIN = "Your request is done. Is there anything else I can help you with?"
             Steps()
             .model()
             .call("book_room", failed="timeout")
+            # The mention is at the end of a long answer.
             .model(f"{'A long summary of the day. ' * 40}The room was not booked."),
             "the agent mentioned it",
         ),
@@ -173,6 +177,7 @@ def test_a_failure_that_the_run_recovered_from_is_a_note(run: Steps, noted: str)
         .model()
         .call("refund_order", failed="gone")
         .model()
+        # Mail only reports: it cannot make up for a refund that failed.
         .call("email_confirmation")
         .model("You get your money back."),
         Steps()
@@ -194,6 +199,7 @@ def test_one_broken_tool_is_one_alert() -> None:
     """Not a loop, a repetition and an ignored error."""
     run = Steps()
     for _ in range(5):
+        # Three rules see this tool; the most specific one reports it.
         run.model().call("next_page", {}, failed="unexpected argument")
     assert run.model(PLAIN).alerts() == ["repetition"]
 
@@ -226,6 +232,8 @@ def test_a_tool_that_works_in_the_end_resolves_its_repetition() -> None:
     [
         pytest.param(
             [
+                # A check after each change: the same call and answer, with something new in
+                # between.
                 ("git_branch", {}, "main") if n % 2 else ("write_file", {"path": f"f{n}"}, "saved")
                 for n in range(10)
             ],
@@ -301,6 +309,7 @@ def test_handovers_between_agents_are_no_repetition() -> None:
     """Each agent is compared with itself alone."""
     run = Steps()
     for a, b in (("Ann", "Ben"), ("Ben", "Cal"), ("Cal", "Dan"), ("Dan", "Eve")):
+        # Nearly the same words four times, each time of another agent.
         run.model(HANDOVER.format(a=a, b=b), name=a, agent=a)
     assert run.alerts() == []
 
@@ -333,6 +342,7 @@ def test_an_identifier_from_nowhere_is_found_behind_long_inputs() -> None:
     """The whole of a text is learnt, not its ends."""
     for filler, place in (
         ("", ""),
+        # Longer than the 4,096 characters that rules about contents read at each end.
         ("words and words " * 400, ""),
         ("words " * 3_000, "order ORD-998877 "),
     ):
