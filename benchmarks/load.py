@@ -49,6 +49,7 @@ class LoadSpec:
     most_steps: int = 60
     start_us: int = 0
     seed: int = 1
+    # The log begins in the middle of running agents, instead of with their first runs.
     under_way: bool = False
 
     def at_rate(self, events_per_s: float) -> LoadSpec:
@@ -62,6 +63,7 @@ class LoadSpec:
 
     def mean_events(self) -> float:
         """Events of a run, on average."""
+        # A generator of its own: asking for the mean must not change the load that is made next.
         rng = random.Random(0)
         return 2 * fmean(steps_of(rng, self) for _ in range(2_000))
 

@@ -116,6 +116,7 @@ def test_cpu_time_counts_children_that_have_ended() -> None:
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None
+        # Above the highest pid that Linux gives.
         meter = CpuMeter({"parent": [parent.pid], "gone": [2**22 + 1]})
         assert parent.stdout.readline() == b"done\n"
         used = meter.lap()
@@ -159,6 +160,7 @@ def test_latency_runs_to_the_first_trajectory_with_the_record() -> None:
 
     Records outside the window are left out.
     """
+    # The second record is in revision 4, which is never published, and so in revision 6.
     sent = {"a": [10.0, 11.0, 11.5, 13.0], "b": [11.0]}
     arrived = {"a": [(10.1, 2.0), (12.0, 6.0), (13.4, 9.0)], "b": []}
     found = event_to_trajectory(sent, arrived, since_s=10.5, until_s=20)

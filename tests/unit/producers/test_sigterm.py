@@ -95,6 +95,7 @@ def test_an_earlier_handler_that_goes_on(tmp_path: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 """
     code, text, ended = terminated(tmp_path, before=before, after=after, output="own\n")
+    # The exit code of the last handler: the process has lived on after the first signal.
     assert (code, text) == (3, "")
     assert ended["agent"] == ended["search"] == "cancelled"
     assert ended["later"] == "ok"

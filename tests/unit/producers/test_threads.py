@@ -57,6 +57,7 @@ def test_a_task_of_a_pool_belongs_to_the_step_that_submitted_it(made: Traced) ->
         with made.tracer.tool(name):
             pass
 
+    # One thread for all runs: it must not keep the step of the task before.
     with ThreadPoolExecutor(1) as pool:
         for number in range(3):
             with made.tracer.run(f"run{number}"):
@@ -93,6 +94,7 @@ def test_executors_of_asyncio(made: Traced) -> None:
 
 def test_a_thread_that_outlives_its_run(made: Traced) -> None:
     """It adds to the run while that is open, and not afterwards."""
+    # The thread works before and after the end of the run.
     go_on, done = threading.Event(), threading.Event()
 
     def work() -> None:

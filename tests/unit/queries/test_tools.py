@@ -49,6 +49,7 @@ def test_a_model_step_of_another_branch_did_not() -> None:
         step("first", "agent", 1),
         step("second", "agent", 1),
         step("plan", "llm_call", 10, "first"),
+        # Later than `plan` and before the call: by time alone it would be the one.
         step("other", "llm_call", 15, "second"),
         step("a", "tool_call", 30, "first"),
     ]
@@ -71,6 +72,7 @@ def test_a_call_without_a_model_step_was_made_by_the_program() -> None:
 
 def test_steps_in_a_circle_and_orphans_are_no_obstacle() -> None:
     steps = [
+        # Each the other's parent: a walk upwards would not end.
         step("x", "tool_call", 5, "y"),
         step("y", "tool_call", 4, "x"),
         step("z", "tool_call", 9, "missing"),
@@ -105,6 +107,7 @@ def test_what_was_read_are_the_results_since_the_model_step_before() -> None:
         ({"tools": '[{"function": {"name": "a"}}, 7, "b", {}]'}, ["a", "b"]),
         ({"tools": "a, b"}, ["a", "b"]),
         ({"llm.tools.0.tool.json_schema": '{"function": {"name": "a"}}'}, ["a"]),
+        # Text of an agent's program: the JSON parser must not run out of stack.
         ({"tools": "[" * 10_000}, []),
     ],
 )

@@ -29,6 +29,7 @@ ZONES = (
     "Europe/Berlin",
     "America/New_York",
     "Asia/Kolkata",
+    # UTC+5:45; Lord Howe changes its clocks by half an hour, and Apia left out a whole day in 2011.
     "Asia/Kathmandu",
     "Australia/Lord_Howe",
     "Pacific/Apia",
@@ -55,6 +56,7 @@ def us(text: str) -> int:
             "2026-11-23T04:10:00+00:00",
             "hour",
             "Asia/Kolkata",
+            # UTC+5:30: a local hour begins at the half hour of UTC.
             "2026-11-23T03:30:00+00:00",
             "2026-11-23T04:30:00+00:00",
         ),
@@ -66,6 +68,7 @@ def us(text: str) -> int:
             "2026-11-24T00:00:00+01:00",
         ),
         (
+            # The day on which clocks go back: 25 hours.
             "2026-10-25T12:00:00+00:00",
             "day",
             "Europe/Berlin",
@@ -73,6 +76,7 @@ def us(text: str) -> int:
             "2026-10-26T00:00:00+01:00",
         ),
         (
+            # The day on which clocks go forward: 23 hours.
             "2026-03-29T12:00:00+00:00",
             "day",
             "Europe/Berlin",
@@ -80,6 +84,7 @@ def us(text: str) -> int:
             "2026-03-30T00:00:00+02:00",
         ),
         (
+            # Already November in Berlin.
             "2026-10-31T23:30:00+00:00",
             "month",
             "Europe/Berlin",
@@ -94,6 +99,7 @@ def us(text: str) -> int:
             "2027-01-01T00:00:00+00:00",
         ),
         (
+            # A leap year.
             "2024-02-29T23:30:00+00:00",
             "month",
             "UTC",
@@ -195,6 +201,7 @@ def test_a_histogram_answers() -> None:
     for seconds in range(1, 101):
         bucket = latency_bucket(seconds * 1_000_000)
         histogram[bucket] = histogram.get(bucket, 0) + 1
+    # The bucket of the limit is cut in two: the count is an estimate.
     assert 85 <= slower_than(histogram, 10_000_000) <= 90
     assert slower_than(histogram, HOUR_US) == 0
     assert 50e6 <= quantile_us(histogram, 0.5) <= 50e6 * 1.14

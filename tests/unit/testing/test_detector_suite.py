@@ -55,6 +55,8 @@ class Forgetful(Good):
     """Keeps its state in itself."""
 
     def __init__(self, applied: Applied) -> None:
+        # A detector serves many runs and is made anew at each restart: what it keeps is lost, and
+        # mixed.
         super().__init__(applied)
         self.seen = 0
 
@@ -67,6 +69,7 @@ class Hoarder(Good):
     """Keeps every text for ever."""
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
+        # The state of a run has to fit into a record of Kafka.
         self.state(run, {})[step.step_id] = contents.output * 100
         return super().on_content(run, step, contents, now_us)
 
@@ -89,6 +92,7 @@ class Repeating(Good):
 
     def on_content(self, run: Run, step: StepInfo, contents: Contents, now_us: int) -> Observations:
         return (
+            # Findings differ by subject and level, so each of these is another one.
             (Observation("a cat", "info", subject=f"{now_us}"),) if "cat" in contents.output else ()
         )
 

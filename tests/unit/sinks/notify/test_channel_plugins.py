@@ -87,6 +87,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("installed")
     (source / "pyproject.toml").write_text(PROJECT)
     (source / "acme_channels.py").write_text(CHANNEL)
+    # Nothing is downloaded: what the package needs is installed here.
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", *options, "--target", target, source],
@@ -102,6 +103,7 @@ def deliver(installed: Path) -> Callable[..., tuple[str, str]]:
 
     def run(options: dict[str, Any], **settings: Any) -> tuple[str, str]:
         done = subprocess.run(
+            # A process of its own: entry points are read once per process.
             [sys.executable, "-c", DELIVER, json.dumps(options), json.dumps(settings)],
             env={
                 **os.environ,

@@ -77,6 +77,7 @@ class Worker:
         """Process the next record of the log."""
         offset = self.offsets.position
         self.offsets.position += 1
+        # Its outputs were delivered before the state record was written.
         if offset <= self.checkpoint.checkpointed_through:
             return
         self.checkpoint.record_merged(offset, self.offsets)
@@ -158,6 +159,7 @@ class CheckpointMachine(RuleBasedStateMachine):
     def publish(self) -> None:
         self.worker.publish()
 
+    # Bounded, so that examples do not consist of this rule alone.
     @precondition(lambda self: not self.worker.is_closed and len(self.worker.found_by_time) < 6)
     @rule()
     def find_by_time(self) -> None:
@@ -194,6 +196,7 @@ class CheckpointMachine(RuleBasedStateMachine):
     @rule(outputs=st.integers(0, 8), states=st.integers(0, 2))
     def crash(self, outputs: int, states: int) -> None:
         """The worker crashes; Kafka has some of what was in flight. Another one takes over."""
+        # Any beginning of what was in flight: the broker has it, and the worker does not know.
         self.kafka.delivered.update(self.worker.outputs_under_way[:outputs])
         self.kafka.states += self.worker.states_under_way[:states]
         self.worker = Worker(self.kafka, self.kind)
@@ -252,6 +255,7 @@ class CheckpointMachine(RuleBasedStateMachine):
 
 FEW = settings(
     max_examples=300,
+    # The same examples in every run: a failure is one of the change, not of chance.
     derandomize=True,
     stateful_step_count=30,
     deadline=None,
@@ -318,6 +322,7 @@ class ForgetsRequests(RunCheckpoint):
 )
 def test_the_property_finds_each_way_to_break_the_protocol(broken: type[RunCheckpoint]) -> None:
     machine = type("Broken", (CheckpointMachine,), {"kind": broken})
+    # Not shrunk: that there is a counterexample is enough, and shrinking takes minutes.
     many = settings(FEW, max_examples=3_000, phases=[Phase.generate])
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine, settings=many)

@@ -83,6 +83,7 @@ def test_a_timer_fires_once_at_its_time(bench: Bench) -> None:
 def test_the_earlier_of_two_timers_of_one_name_stays() -> None:
     run = Run("a" * 32, 0, Bench().logic.rules.rules_for("", "", "", "", ""))
     run.set_timer("x", 10)
+    # Later than the first one of this name: the earlier stays, so that nothing is missed.
     run.set_timer("x", 20)
     run.set_timer("y", 15)
     assert run.next_timer_us == 10
@@ -101,6 +102,7 @@ def test_two_detectors_of_one_name_are_both_called(bench: Bench) -> None:
 
     use(bench, Noting, Noting)
     bench.send(root("start", 0), 0)
+    # With the first record, to set their timers.
     assert len(calls) == 2
     bench.wait(6)
     assert len(calls) == 4
@@ -117,6 +119,7 @@ def test_a_restart_sets_the_timers_again(bench: Bench) -> None:
 
 
 def test_a_root_that_comes_late_brings_the_timers_of_its_rules(bench: Bench) -> None:
+    # Before the root, whose agent decides which rules apply.
     bench.send(step(2, "start", 0.1), 0.1)
     use(bench, Overdue)
     bench.send(root("start", 0), 1)
@@ -137,6 +140,7 @@ def test_a_detector_whose_timer_raises_is_off_for_the_run(bench: Bench) -> None:
     bench.send(root("start", 0), 0)
     bench.wait(30)
     assert bench.logic.counters.detector_errors
+    # Off for this run alone; others have it still.
     assert "stuck-run" in bench.run.off
 
 
