@@ -5,8 +5,8 @@ begins. ``loop.run_in_executor`` and ``Executor.map`` call ``submit``. Only the 
 carried over, no other context variable. Outside of a step both do what they did before.
 
 A task of a pool belongs to the step that submitted it. A thread belongs to the step that started it
-while that run is open: a thread that lives on, such as one that serves connections, does not add to
-a run that has ended.
+while that run is open: a thread that outlives it, such as one that serves connections, does not
+add to a run that has ended.
 """
 
 from __future__ import annotations

@@ -225,7 +225,9 @@ DEAD_LETTER_RATE: Final = Metric(
     ("topic", "partition"),
 )
 FUSES: Final = Metric(
-    "stepstream_worker_dead_letter_fuses_total", "counter", "times a dead letter's fuse has blown"
+    "stepstream_worker_dead_letter_fuses_total",
+    "counter",
+    "times a partition exceeded its limit of dead letters",
 )
 HALTS: Final = Metric(
     "stepstream_worker_halts_total", "counter", "times a partition was halted by poison"

@@ -311,7 +311,7 @@ class Settings(BaseModel):
     )
     metrics_retention_days: int = _store(
         365,
-        "How long ClickHouse keeps the aggregates behind metrics_1m and metrics_1h.",
+        "How long ClickHouse keeps the rollups behind metrics_1m and metrics_1h.",
         metavar="DAYS",
         gt=0,
     )

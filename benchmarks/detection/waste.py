@@ -167,7 +167,7 @@ def leave_one_out(reports: Reports, truth: Sequence[bool]) -> tuple[list[bool], 
     most folds chose."""
     out: list[bool] = []
     chosen: Counter[Any] = Counter()
-    # With the run itself in the choice, every setting would look better than it is.
+    # With the run itself in the choice, every setting would get a better score than it has.
     for left_out in range(len(truth)):
         rest = [index for index in range(len(truth)) if index != left_out]
         best = max(

@@ -414,7 +414,7 @@ class Spool:
         """Become a new writer in a forked child; raise if the connection came with the fork.
 
         SQLite's record of the file's locks is shared by all connections of a process. A child that
-        has a copy of it does not take locks which it believes to have, and corrupts the file.
+        has a copy of it does not take the locks that the copy lists, and corrupts the file.
         """
         if self._database is not None:
             raise OSError("this process was forked while the file was open")

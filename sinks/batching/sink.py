@@ -80,7 +80,7 @@ class Sink:
         self._idle_at = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set. Raises what waiting does not mend."""
+        """Work until ``stop`` is set. Raises errors that waiting cannot resolve."""
         consumer = self._consumer = GroupConsumer(
             self._settings,
             SINK,

@@ -21,7 +21,7 @@ def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
     """Store what comes until SIGTERM or SIGINT, then finish what has been read. Returns the exit
     code.
 
-    0: stopped by a signal. 1: an error that waiting does not mend; nothing that is not stored is
+    0: stopped by a signal. 1: an error that waiting cannot resolve; nothing that is not stored is
     committed. Raises ``AddressTaken`` where the port of the metrics is in use.
     """
     for name, level in (("clickhouse_connect", logging.CRITICAL), ("urllib3", logging.ERROR)):

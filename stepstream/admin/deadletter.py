@@ -128,7 +128,7 @@ def resume(settings: Settings, name: str, partition: int) -> None:
     """
     if name not in LEDGER_TOPICS:
         raise ValueError(f"no worker reads {name}: one of {', '.join(sorted(LEDGER_TOPICS))}")
-    note = PoisonLedger(name, partition, LEDGER_TOPICS[name]).pardon()
+    note = PoisonLedger(name, partition, LEDGER_TOPICS[name]).resume_note()
     record = Outgoing(
         topic(settings.topic_prefix, note.topic), note.key, note.value, partition=partition
     )

@@ -40,11 +40,12 @@ class AskOptions:
         str | None,
         typer.Option(
             metavar="DURATION|TIME",
-            help="Beginning of the window: an age (2h, 7d) or a time. Default: 24h.",
+            help="Beginning of the time range: an age (2h, 7d) or a time. Default: 24h.",
         ),
     ] = None
     until: Annotated[
-        str | None, typer.Option(metavar="DURATION|TIME", help="End of the window. Default: now.")
+        str | None,
+        typer.Option(metavar="DURATION|TIME", help="End of the time range. Default: now."),
     ] = None
     project: ProjectOption = None
     environment: EnvironmentOption = None

@@ -124,7 +124,7 @@ def reconcile(
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Compare the aggregates behind metrics_1m and metrics_1h with the steps, and repair them.
+    """Compare the rollups behind metrics_1m and metrics_1h with the steps, and repair them.
 
     Compares day by day: the days before yesterday whose steps have not begun to expire. A day is
     replaced atomically; sinks may run meanwhile. Run it once a day, or after a manual repair.

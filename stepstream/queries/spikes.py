@@ -133,7 +133,7 @@ QUESTIONS: Final = (
             "environment": "the environment",
             "agent": "the agent",
             "cost_usd": "what its steps cost in this hour",
-            "normal_usd": "median of its active hours in the window and the seven days before",
+            "normal_usd": "median of its active hours in the time range and the seven days before",
             "excess_usd": "the difference",
             "times": "cost_usd / normal_usd",
             "part": "the tool, model or kind of step with the largest part of the difference",

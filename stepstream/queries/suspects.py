@@ -89,7 +89,7 @@ QUESTIONS: Final = (
             "start_us": "its start, microseconds since 1970",
             "status": "how it ended",
             "probability": "compared with the other steps of this run; they add up to 1",
-            "evidence": "what speaks against it",
+            "evidence": "why it is suspected",
             "path": "steps through which its values reached the output: id and name",
             "excerpt": "the beginning of its output or error",
         },

@@ -117,7 +117,7 @@ QUESTIONS: Final = (
             "agent": "the agent",
             "number": "runs that failed; steps that are retries, or repetitions in a loop",
             "cost_usd": "what they cost",
-            "share": "part of the cost of all runs of the window, 0 to 1",
+            "share": "part of the cost of all runs of the time range, 0 to 1",
         },
         _waste_sentence,
     ),
@@ -147,7 +147,7 @@ QUESTIONS: Final = (
         {
             "provider": "the provider",
             "model": "the model",
-            "steps": "all its steps in the hours of the window",
+            "steps": "all its steps in the hours of the time range",
             "unpriced_steps": "of them those whose cost is unknown",
             "share": "part of its steps, 0 to 1",
             "input_tokens": "tokens that its steps read",

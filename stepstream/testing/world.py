@@ -110,7 +110,7 @@ class World:
             )
 
     def crash(self) -> None:
-        """The worker dies.
+        """The worker crashes.
 
         Another one restores the acknowledged states and reads the log from the safe offset.
         """

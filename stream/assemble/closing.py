@@ -10,7 +10,7 @@ def close_at(run: Run, limits: AssembleLimits) -> int:
     """When an open run closes if no more of its records come.
 
     A run whose root has ended closes shortly after its last record, later while steps are still
-    open; one without a root once it was silent for long; every run at its greatest age.
+    open; one without a root once it has been idle for long; every run at its greatest age.
     """
     oldest_us = run.first_append_us + limits.max_run_age_us
     if run.root_ended:

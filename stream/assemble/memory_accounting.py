@@ -1,5 +1,5 @@
-"""How much memory the runs of a partition take, near enough to bound it, and which open ones were
-silent for longest.
+"""How much memory the runs of a partition take, near enough to bound it, and which open ones
+have been idle for longest.
 
 ``benchmarks/memory.py`` compares the estimate with what the process grows by. Runs are counted as
 they come, grow and go: nothing iterates over all of them.
@@ -70,7 +70,7 @@ class MemoryAccounting:
         active.size_bytes = 0
 
     def idlest(self, count: int, size_bytes: int = 0) -> list[ActiveRun]:
-        """The open runs that were silent for longest: at least ``count``, and together at least
+        """The open runs that have been idle for longest: at least ``count``, and together at least
         ``size_bytes``.
         """
         found: list[ActiveRun] = []

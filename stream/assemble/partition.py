@@ -122,7 +122,7 @@ class AssemblePartition:
             # The state may contain records whose trajectory and usage were not published: publish
             # again, or the windows would miss that usage.
             active.publication.is_outdated = True
-            for topic, key, value in state.announced:
+            for topic, key, value in state.deferred:
                 self._send(active, Output(topic, key, value))
 
     # -- records -----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ EACH_SECOND: Final = 300
 RUNS_AT_FULL_RATE: Final = 5_000
 LONGEST_USAGE_US: Final = MINUTE_US
 
-CROWD: Final = 50_000
+VERY_MANY_RUNS: Final = 50_000
 """With more runs open than this on a partition even the first trajectory of a run waits for the
 budget.
 """
@@ -95,7 +95,7 @@ class PublishSchedule:
         self._queue: list[tuple[int, str]] = []  # by when the trajectory is due
         self._usage_queue: list[tuple[int, str]] = []  # by when the usage was published last
         self._budget = Budget()
-        self._is_crowded = False
+        self._has_very_many_runs = False
 
     def usage_complete_until_us(self, now_us: int) -> int:
         """The log time until which the usage of every run is published."""
@@ -112,7 +112,7 @@ class PublishSchedule:
                 active.publication.due_us = None
                 self._attempt(active, now_us)
         self._usage_every_us = usage_every_us(self._usage_interval_us, open_runs)
-        self._is_crowded = open_runs > CROWD
+        self._has_very_many_runs = open_runs > VERY_MANY_RUNS
         published_by_us = now_us - self._usage_every_us
         # Usage does not wait for the budget: windows are only sealed once the usage of their time
         # is published.
@@ -141,7 +141,7 @@ class PublishSchedule:
         if run.is_late_fragment:
             return
         if publication.is_outdated:
-            if is_at_once or not (publication.published_us or self._is_crowded):
+            if is_at_once or not (publication.published_us or self._has_very_many_runs):
                 self._publish(active, now_us)
             else:
                 self._publish_or_queue(active, now_us)

@@ -1,4 +1,4 @@
-"""Closes runs: when they are over, and the ones that were silent for longest where too much is in
+"""Closes runs: when they are over, and those that have been idle for longest where too much is in
 memory.
 """
 

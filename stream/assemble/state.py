@@ -55,7 +55,7 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     fired: list[tuple[str, Fired]]
     detector_state: dict[str, Any]
     steps: list[StepInfo]
-    announced: list[tuple[str, bytes, bytes]] = []
+    deferred: list[tuple[str, bytes, bytes]] = []
     """Topic, key and value of findings and commands that are sent once this record is acknowledged.
     """
     normal: Normal | None = None
@@ -84,7 +84,7 @@ _VERSION_BYTE = bytes([STATE_VERSION])
 
 
 def encode_state(
-    run: Run, through: int, announced: Sequence[tuple[str, bytes, bytes]] = ()
+    run: Run, through: int, deferred: Sequence[tuple[str, bytes, bytes]] = ()
 ) -> bytes:
     """The record of a run whose records up to ``through`` are merged."""
     return encode(
@@ -108,7 +108,7 @@ def encode_state(
             fired=list(run.fired.items()),
             detector_state=run.detector_state,
             steps=list(run.steps.values()),
-            announced=list(announced),
+            deferred=list(deferred),
             normal=run.normal,
             off=sorted(run.off) if run.off else [],
             session_rank=run.session_rank,

@@ -22,7 +22,7 @@ class PartitionClock:
     """``now_us`` is the partition's time; ``timers_from_us`` is when timers may fire again after a
     jump.
 
-    After a jump a run that is silent may only wait for its producer to deliver. A run that began
+    After a jump a run without records may only wait for its producer to deliver. A run that began
     after the jump was never out of sight, so it need not wait.
     """
 

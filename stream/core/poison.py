@@ -28,7 +28,7 @@ KEY_PREFIX: Final = b"!poison|"
 MAX_TRIES: Final = 3
 MAX_SKIPS: Final = 5
 SKIP_WINDOW_US: Final = 600_000_000
-PARDON: Final = -1
+RESUME: Final = -1
 """The offset in the note that `stepstream deadletter resume` writes: skips before it do not count
 any more.
 """
@@ -75,7 +75,7 @@ class PoisonLedger:
         self._partition = partition
         self._ledger_topic = ledger_topic
         self._notes: dict[int, Note] = {}
-        self._pardoned: set[int] = set()
+        self._not_counted: set[int] = set()
 
     def owns(self, key: bytes) -> bool:
         """Whether a record of the ledger's topic is a note of this partition."""
@@ -91,20 +91,20 @@ class PoisonLedger:
             raise ValueError(
                 f"the note on offset {note.offset} is of a time after {latest_us}: {note.at_us}"
             )
-        if note.offset == PARDON:
-            self._pardoned.update(n.offset for n in self._notes.values() if n.skipped_at_us)
+        if note.offset == RESUME:
+            self._not_counted.update(n.offset for n in self._notes.values() if n.skipped_at_us)
             return max((n.at_us for n in self._notes.values()), default=0)
         self._notes[note.offset] = note
         return note.at_us
 
     @property
-    def is_pardoned(self) -> bool:
+    def is_resumed(self) -> bool:
         """Whether the partition was resumed by a person after a halt."""
-        return bool(self._pardoned)
+        return bool(self._not_counted)
 
-    def pardon(self) -> Output:
+    def resume_note(self) -> Output:
         """The note that lets a halted partition skip as many records again."""
-        return self._note(Note(PARDON, 0, "", 0))
+        return self._note(Note(RESUME, 0, "", 0))
 
     def failed(self, offset: int, at_us: int, traceback: str) -> Output:
         """Count a failed try. Returns the note to be acknowledged before the worker stops."""
@@ -143,7 +143,7 @@ class PoisonLedger:
         recent = (
             n
             for n in self._notes.values()
-            if n.skipped_at_us > after_us and n.offset not in self._pardoned
+            if n.skipped_at_us > after_us and n.offset not in self._not_counted
         )
         return sum(1 for _ in recent) >= MAX_SKIPS
 
@@ -192,6 +192,6 @@ class PoisonLedger:
         return Output("findings", b"stepstream", msgspec.json.encode(finding))
 
     def _note(self, note: Note) -> Output:
-        name = "pardon" if note.offset == PARDON else str(note.offset)
+        name = "pardon" if note.offset == RESUME else str(note.offset)
         key = KEY_PREFIX + f"{self._topic}|{self._partition}|{name}".encode()
         return Output(self._ledger_topic, key, msgspec.json.encode(note), partition=self._partition)

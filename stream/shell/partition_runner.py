@@ -194,7 +194,7 @@ class PartitionRunner:
         if not note.skipped_at_us and ledger.too_many(record.timestamp * 1000):
             return self._try_again(record, processor, ledger)
         now_us = record.timestamp * 1000
-        if ledger.is_pardoned and not note.skipped_at_us:
+        if ledger.is_resumed and not note.skipped_at_us:
             self._sender.send(ledger.resumed(record.offset, now_us), _ignore)
         self._skipped_at_us = now_us
         self._observer.count("poison_skipped")

@@ -255,7 +255,7 @@ class WindowPartition:
             else self._known_owner(line.owner)
         )
         self._pending.put_usage(slot, key, PendingUsage(line.revision, owner, line.user_id, used))
-        silent = offset < self._replay_until
+        is_replayed = offset < self._replay_until
         if known is not None and (known.owner != owner or known.user_id != line.user_id):
             self._add(
                 known.owner,
@@ -263,11 +263,11 @@ class WindowPartition:
                 line.minute,
                 [-n for n in known.amounts],
                 time_us,
-                silent,
+                is_replayed,
             )
             known = None
         new = used if known is None else tuple(map(sub, used, known.amounts))
-        self._add(owner, line.user_id, line.minute, new, time_us, silent)
+        self._add(owner, line.user_id, line.minute, new, time_us, is_replayed)
         self._bound(offset)
 
     def _add(
@@ -277,7 +277,7 @@ class WindowPartition:
         minute: int,
         used: Sequence[int],
         time_us: int,
-        silent: bool,
+        is_replayed: bool,
     ) -> None:
         row = self._cells.row(owner, minute)
         row.use(used)
@@ -287,7 +287,7 @@ class WindowPartition:
             self._cells.row(self._known_user(owner, user_id), minute).use(used)
         if rules.budgets and used[COST]:
             found = self.evaluation.used(
-                rules.budgets, owner, user_id, minute, used[COST], time_us, silent=silent
+                rules.budgets, owner, user_id, minute, used[COST], time_us, is_replayed=is_replayed
             )
             self._publish_findings(found)
 

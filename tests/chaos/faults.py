@@ -72,7 +72,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class BrokerMix:
-    """How many faults of each kind the brokers suffer, one after the other."""
+    """How many faults of each kind are done to the brokers, one after the other."""
 
     kills: int = 0
     down_s: float = 2.0
@@ -88,7 +88,7 @@ class BrokerMix:
 
 @dataclass(frozen=True)
 class StoreMix:
-    """How many faults of each kind ClickHouse suffers, one after the other."""
+    """How many faults of each kind are done to ClickHouse, one after the other."""
 
     kills: int = 0
     down_s: float = 2.0

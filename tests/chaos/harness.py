@@ -75,7 +75,7 @@ class Verifier(Protocol):
 class Scenario:
     """What is run. ``excused``: broker faults may end processes, which then start again.
 
-    ``store``: what ClickHouse suffers; None where the scenario has none.
+    ``store``: the faults of ClickHouse; None where the scenario has none.
     """
 
     name: str

@@ -220,7 +220,7 @@ class Play:
         for source, reasons in letters.items():
             if len(reasons) > 1:
                 self.problems.append(
-                    f"{source} lies in the dead letter {len(reasons)} times: {reasons}"
+                    f"{source} is in the dead letter {len(reasons)} times: {reasons}"
                 )
             if source not in self.sent:
                 self.problems.append(f"{source}, which is valid, was refused: {reasons}")

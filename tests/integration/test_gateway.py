@@ -134,7 +134,7 @@ def test_every_form_and_compression(
 def test_bad_items_cost_themselves_and_are_accounted_for(
     gateway: Gateway, settings: Settings
 ) -> None:
-    """Partial success has count and reason; each lies in the dead letter, once however often it
+    """Partial success has count and reason; each is in the dead letter, once however often it
     is sent.
     """
     old = recent(3)

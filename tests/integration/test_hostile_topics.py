@@ -59,7 +59,7 @@ def world(kafka_bootstrap: str, tmp_path: Path) -> Iterator[World]:
 
 
 def letters(world: World) -> Counter[tuple[str, int, int]]:
-    """How often each place lies in the dead letter."""
+    """How often each place is in the dead letter."""
     name = topic(world.settings.topic_prefix, "deadletter")
     return Counter(
         source

@@ -40,7 +40,7 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
 
 
 class Supervisor:
-    """Starts the failing worker, or a mended one, again whenever it ends."""
+    """Starts the failing worker, or a corrected one, again whenever it ends."""
 
     def __init__(self, settings: Settings, module: str) -> None:
         self._module = module
@@ -164,7 +164,7 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
             lambda: traces[0] in closed(settings) and last_alert(settings)["state"] == "resolved"
         )
     assert dead_letters(settings) == {b"1", b"3", b"4", b"5", b"6"}, (
-        "mended, it processes what it halted at"
+        "corrected, it processes what it halted at"
     )
     sent, foreign = deadletter.replay(settings, deadletter.read(settings, reason="poison"))
     assert (sent, foreign) == (len(messages(settings, "deadletter")), [])
@@ -197,7 +197,7 @@ def test_people_can_let_a_halted_partition_skip_more(settings: Settings) -> None
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_being_killed_is_not_poison(settings: Settings) -> None:
-    """However often a worker dies over a record, it is no reason to drop the record."""
+    """However often a worker is killed while it has a record, the record is not dropped."""
     (trace_id,) = send(settings, ["deadly"])
     with supervised(settings) as supervisor:
         supervisor.until(lambda: len(supervisor.exits) >= 4)

@@ -156,7 +156,7 @@ def test_without_a_credential_file_every_request_is_refused(tmp_path: Path) -> N
     ],
 )
 def test_no_page_is_answered(world: World, headers: dict[str, str]) -> None:
-    """Nor heard: a POST without a body too, also of a page on another port of this machine."""
+    """And nothing is done: also for a POST without a body, and for a page on another port here."""
     for method, target in (
         ("GET", "/subscriptions"),
         # Without a body a browser sends it without asking first (CORS preflight).

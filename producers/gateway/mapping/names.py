@@ -235,7 +235,7 @@ CHAINS: Final[dict[Field, str]] = {
     F.PENDING_PARENT: "logfire.pending_parent_id",
     F.PROJECT: "stepstream.project",
 }
-"""Names in the order in which they are believed."""
+"""Names in the order in which they are used: the first one that has a value counts."""
 
 ALSO_KEPT: Final = frozenset(
     [

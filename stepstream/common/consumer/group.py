@@ -10,8 +10,8 @@ What it guarantees:
   refuses commits of a member that lost a partition to another one; but while a group has no members
   it accepts any commit.
 - *Unreadable batches* are noted in the dead letter and skipped, other partitions go on meanwhile.
-- *Outages* of the brokers are logged once and waited out; only errors that waiting cannot mend are
-  raised.
+- *Outages* of the brokers are logged once and waited out; only errors that waiting cannot resolve
+  are raised.
 
 Everything here runs on one thread; the callbacks of a rebalance are called while it reads.
 """
@@ -159,7 +159,7 @@ class GroupConsumer(Generic[P]):
     ) -> Received[P, R]:
         """Up to ``most`` records after ``wait_s``; with ``at_once`` as soon as there is one.
 
-        Raises ``KafkaException`` for what waiting does not mend.
+        Raises ``KafkaException`` for what waiting cannot resolve.
         """
         messages = (
             self._first(most, wait_s) if at_once else self.client.consume(most, timeout=wait_s)
@@ -403,7 +403,7 @@ class GroupConsumer(Generic[P]):
 
     def _lose(self, _client: Consumer, places: list[TopicPartition]) -> None:
         self._logger.warning(
-            "lost %d partitions: the group heard nothing of this process", len(places)
+            "lost %d partitions: the group got no heartbeat of this process", len(places)
         )
         self._drop(places)
 

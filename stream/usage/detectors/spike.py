@@ -51,7 +51,7 @@ class SpendSpikeDetector(WindowDetectorBase[SpendSpike]):
         self._next_hour: int | None = None
 
     def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
-        """The hour that the last minute lies in and, early in an hour, the one before."""
+        """The hour of the last minute and, early in an hour, the one before."""
         self._learn(group)
         start = (now_us - MINUTE_US) // HOUR_US * HOUR_US
         row = group.hour(start)

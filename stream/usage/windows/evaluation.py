@@ -102,7 +102,7 @@ class WindowEvaluation:
         self._is_stale = True
         # A detector is made for its rule: other limits need another one, which learns anew.
         self._groups.clear()
-        # A changed policy may have mended what made a detector raise.
+        # A changed policy may have removed what made a detector raise.
         self._off.clear()
         for owner, past in series.items():
             for budget in rules.of(owner).budgets:
@@ -122,14 +122,14 @@ class WindowEvaluation:
         nanos: int,
         time_us: int,
         *,
-        silent: bool,
+        is_replayed: bool,
     ) -> Iterator[FindingStruct]:
-        """Count what was spent in a minute; ``silent``: it was evaluated before."""
+        """Count what was spent in a minute; ``is_replayed``: it was evaluated before."""
         for budget in budgets:
             if budget.rule.per == "user_id" and not user_id:
                 continue
             key, total = self.budgets.use(budget, owner, user_id, minute, nanos)
-            if not silent and nanos > 0:
+            if not is_replayed and nanos > 0:
                 yield from self._evaluate_budget(key, total, time_us)
 
     def sealed(

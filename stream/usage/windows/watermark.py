@@ -20,8 +20,8 @@ class Watermark:
         if not 0 <= partition < self.partitions or time_us <= self.known.get(partition, 0):
             return False
         self.known[partition] = time_us
-        # A partition not heard from may be hours behind: sealing without it would make its records
-        # late.
+        # A partition that has not reported may be hours behind: sealing without it would make its
+        # records late.
         if len(self.known) < self.partitions:
             return False
         lowest = min(self.known.values())

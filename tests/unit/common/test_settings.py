@@ -99,7 +99,7 @@ def test_nothing_is_read_where_the_named_file_is_the_null_device(home: Path) -> 
 
 
 def test_every_problem_is_reported_with_setting_source_and_reason(home: Path) -> None:
-    """One error names all that is wrong, so that it is mended in one go."""
+    """One error names all that is wrong, so that all of it can be corrected at once."""
     (home / "stepstream.toml").write_text('partitons = 3\nsink_batch_rows = "many"\n')
     variables = environ(
         home, STEPSTREAM_PARTITIONS="0", STEPSTREAM_KAFKA_BROKRES="x", STEPSTREAM_CLOSE_AFTER="soon"

@@ -468,8 +468,8 @@ def test_a_step_that_ends_in_a_signal_handler() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_a_fork() -> None:
-    """The child sends its own steps, of the run it was born into, and none of the parent's; the
-    parent goes on undisturbed.
+    """The child sends its own steps, of the run in which it was forked, and none of the parent's;
+    the parent goes on undisturbed.
     """
     reading, writing = os.pipe()
     transport = MemoryTransport(unreachable=True)

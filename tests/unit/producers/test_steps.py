@@ -435,7 +435,7 @@ def test_a_count_that_cannot_be_right_makes_the_cost_unknown(made: Traced) -> No
         "web_searches": 2,
         "incomplete": True,
     }
-    # Priced without the input it would be too little, and would look exact.
+    # Priced without the input it would be too little, and would pass for exact.
     assert (plan.cost_source, plan.attributes["service_tier"]) == ("unpriced", "flex")
 
 

@@ -1,4 +1,4 @@
-"""The one table of settings: named, explained, bounded, and silent about secrets."""
+"""The one table of settings: named, explained, bounded, and without the values of secrets."""
 
 from __future__ import annotations
 

@@ -350,7 +350,7 @@ def test_records_that_come_twice_change_nothing() -> None:
 
 
 def test_a_subscription_comes_and_goes_while_the_rest_goes_on() -> None:
-    """A new one hears from now on, a removed one of nothing more, and holds nothing back."""
+    """A new one gets later alerts, a removed one no more, and keeps no offset back."""
     world = World(subscription())
     world.publish(alert("a"))
     world.step()

@@ -99,11 +99,11 @@ def test_a_closed_run_stays_closed(version: int) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_was_announced_is_sent(version: int) -> None:
+def test_deferred_outputs_are_sent(version: int) -> None:
     """A finding that was written down before it was sent is still there to be sent."""
-    (announced,) = state(version, "announced").announced
-    assert announced[:2] == ("findings", b"shop")
-    assert json.loads(announced[2])["alert"] == "run-duration"
+    (deferred,) = state(version, "announced").deferred
+    assert deferred[:2] == ("findings", b"shop")
+    assert json.loads(deferred[2])["alert"] == "run-duration"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -289,7 +289,7 @@ def test_a_step_of_a_long_run_costs_no_more_than_one_of_a_short_run() -> None:
 
 
 def test_a_detector_finds_nothing_by_default() -> None:
-    """The base of all of them is silent."""
+    """The base class finds nothing."""
     detectors = [make_detector(Applied(rule)) for rule in default_rules("run")]
     bench = Bench()
     bench.send(root("start", 0.0), 0.0)

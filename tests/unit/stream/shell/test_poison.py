@@ -108,9 +108,9 @@ def test_a_record_is_tried_three_times_and_skipped() -> None:
     assert (kafka.tries, logic.skipped, shell.halted, kafka.findings) == (MAX_TRIES, [7], False, [])
     assert 7 not in logic.fed
     assert logic.fed[-1] == 19
-    _, mended = kafka.work(log(), set())
+    _, corrected = kafka.work(log(), set())
     # Processed now it would be in a trajectory and in the dead letter.
-    assert mended.skipped == [7], "skipped before: its copy is in the dead letter"
+    assert corrected.skipped == [7], "skipped before: its copy is in the dead letter"
 
 
 def test_too_many_in_a_short_time_halt_the_partition() -> None:
@@ -159,14 +159,14 @@ def test_a_mended_worker_goes_on_by_itself() -> None:
 
 
 def test_people_can_let_it_skip_as_many_again() -> None:
-    """After that it halts again; each pardon is for what was skipped before it."""
+    """After that it halts again; each permission is for what was skipped before it."""
     kafka = Kafka()
     bad = set(range(3, 15))
     kafka.work(log(), bad, starts=60)
-    kafka.notes.append(PoisonLedger("steps", 0, "state").pardon())
+    kafka.notes.append(PoisonLedger("steps", 0, "state").resume_note())
     shell, logic = kafka.work(log(), bad, starts=60)
     assert (shell.halted, logic.skipped) == (True, list(range(3, 13)))
-    kafka.notes.append(PoisonLedger("steps", 0, "state").pardon())
+    kafka.notes.append(PoisonLedger("steps", 0, "state").resume_note())
     shell, logic = kafka.work(log(), bad, starts=60)
     assert (shell.halted, logic.skipped) == (False, list(range(3, 15)))
     assert kafka.findings[-1]["state"] == "resolved"

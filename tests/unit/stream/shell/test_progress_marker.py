@@ -148,11 +148,11 @@ def test_a_watchdog_notes_before_it_bites() -> None:
     done: list[str] = []
     dog = Watchdog(
         0.01,
-        lambda reason: done.append(f"bite {reason}"),
+        lambda reason: done.append(f"end {reason}"),
         lambda reason: done.append(f"note {reason}"),
     )
     dog._watch()
-    assert [what.split()[0] for what in done] == ["note", "bite"]
+    assert [what.split()[0] for what in done] == ["note", "end"]
 
 
 async def test_what_lies_in_the_dead_letter_is_not_sent_again() -> None:

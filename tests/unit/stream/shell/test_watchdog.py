@@ -7,7 +7,7 @@ import threading
 from stepstream.stream.shell.watchdog import TURNS, Watchdog
 
 
-def test_it_bites_after_all_its_turns_in_silence() -> None:
+def test_it_ends_the_process_after_all_its_turns_without_progress() -> None:
     """And not one earlier."""
     dog = Watchdog(20)
     dog.beat()

@@ -243,12 +243,12 @@ def compared(
     return raised
 
 
-def test_a_new_version_that_is_no_worse_is_rarely_accused() -> None:
+def test_a_new_version_that_is_no_worse_is_rarely_called_worse() -> None:
     """Checked after every run: over 150 equal rollouts at most a few are called worse."""
     # Tests that are repeated after every run find something sooner or later, unless the test is
     # made for it (mSPRT).
-    accused = sum(bool(compared(seed, (0.1, 0.1), (0.2, 0.2), 200)) for seed in range(150))
-    assert accused <= 4  # one in a hundred is promised
+    called_worse = sum(bool(compared(seed, (0.1, 0.1), (0.2, 0.2), 200)) for seed in range(150))
+    assert called_worse <= 4  # one in a hundred is promised
 
 
 def test_a_new_version_that_is_worse_is_found() -> None:

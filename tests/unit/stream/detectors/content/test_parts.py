@@ -115,7 +115,7 @@ def test_a_schema_cannot_make_much_work() -> None:
     schema = ToolSchema(loop)
     assert isinstance(schema.errors({"a": 1}), list)
     assert MAX_CHECKS - schema._left <= MAX_CHECKS + 1
-    # Nothing is downloaded, so nothing can be said against the arguments.
+    # Nothing is downloaded, so no argument can be found wrong.
     assert ToolSchema({"$ref": "https://example.org/s.json"}).errors({"a": 1}) == []
     assert ToolSchema({"properties": {"a": {"type": 7}}}).errors({"a": 1}) == []
 
