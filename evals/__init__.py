@@ -1,1 +1,1 @@
-"""What made a run fail. Pure."""
+"""What made a run fail, and whether a version of an agent is worse. Pure."""

@@ -179,6 +179,11 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Add, list, test and remove subscriptions; show their deliveries.",
         "Policies, subscriptions, prices",
     ),
+    "eval": Entry(
+        "evals",
+        "Compare versions of an agent, and decide whether one is worse.",
+        "Evaluate",
+    ),
     "deadletter": Entry(
         "deadletter",
         "List, show and replay refused records; resume a halted partition.",

@@ -24,6 +24,7 @@ PANELS: Final = (
     "Inspect",
     "Act",
     "Policies, subscriptions, prices",
+    "Evaluate",
     "Data",
 )
 """The groups of the overview, in its order."""

@@ -399,7 +399,7 @@ def test_every_command_is_tested_or_shows_no_data_of_others() -> None:
     own_words |= {"apply", "delete", "replay", "validate", "schema", "credentials"}
     own_words |= {"gateway", "keys", "import", "console", "open", "spool"}
     # Below: their answers need a store, their printing is tested with rows and files.
-    own_words |= {"ask", "policy", "incident", "backtest"}
+    own_words |= {"ask", "policy", "incident", "backtest", "eval"}
     assert {arguments[0] for arguments in SHOWING} | own_words == set(COMMANDS)
 
 
@@ -434,6 +434,22 @@ def test_alerts_about_saved_runs_steer_nothing(
         assert run(["policy", "test", str(file), "--format", form]) == 1
         shown = capfd.readouterr()
         assert "loop" in shown.out
+        assert not steering(shown.out + shown.err), form
+
+
+@pytest.mark.usefixtures("alone")
+def test_verdicts_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Names of cases that moved, in every format."""
+    for name, success in (("a", True), ("b", False)):
+        lines = [
+            json.dumps({"case": f"{n}{ALL}".replace("\ud83d", ""), "trial": 0, "success": success})
+            for n in range(12)
+        ]
+        (tmp_path / name).write_text("\n".join(lines))
+    sides = ["--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")]
+    for form in ("text", "json", "markdown"):
+        assert run(["eval", "gate", *sides, "--format", form]) == 1
+        shown = capfd.readouterr()
         assert not steering(shown.out + shown.err), form
 
 

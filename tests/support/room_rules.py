@@ -100,6 +100,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stepstream/render",
         "stepstream/doctor",
         "stepstream/backtest",
+        "evals",
         "producers",
         "sinks",
         "sinks/clickhouse",

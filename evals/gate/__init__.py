@@ -1,0 +1,1 @@
+"""Whether a version of an agent is worse than another one: statistics of paired trials. Pure."""

@@ -1,0 +1,158 @@
+"""``stepstream eval``: suites of cases run, compared and gated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from stepstream.cli import errors
+from stepstream.cli.common import print_json
+from stepstream.cli.options import takes
+from stepstream.common.terminal import echo
+
+if TYPE_CHECKING:
+    from stepstream.evals.gate.policy import GatePolicy
+    from stepstream.evals.gate.trials import Results
+    from stepstream.evals.gate.verdict import Verdict
+    from stepstream.schemas.settings import Settings
+
+PANEL: Final = "Evaluate"
+EVAL_HELP: Final = "Compare versions of an agent, and decide whether one is worse."
+INCONCLUSIVE: Final = 3
+EXIT_CODES: Final = {"pass": 0, "fail": errors.FAILED, "inconclusive": INCONCLUSIVE}
+
+
+class Inconclusive(StrEnum):
+    """What an inconclusive comparison counts as."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class GateFormat(StrEnum):
+    """How a verdict is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+BaselineOption = Annotated[
+    Path, typer.Option("--baseline", metavar="FILE", help="Results of the version in use.")
+]
+CandidateOption = Annotated[
+    Path, typer.Option("--candidate", metavar="FILE", help="Results of the new version.")
+]
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """How the verdict is reached."""
+
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Metrics and margins (YAML or JSON)."),
+    ] = None
+    inconclusive: Annotated[
+        Inconclusive | None,
+        typer.Option(
+            "--inconclusive", metavar="VERDICT", help="What counts where nothing is certain."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the verdict is printed."""
+
+    format: Annotated[
+        GateFormat, typer.Option("--format", metavar="FORMAT", help="How it is printed.")
+    ] = GateFormat.TEXT
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.")] = None
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also append Markdown, as to $GITHUB_STEP_SUMMARY."),
+    ] = None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    evals = typer.Typer(no_args_is_help=True, help=EVAL_HELP)
+    evals.command("gate")(gate)
+    app.add_typer(evals, name="eval", rich_help_panel=PANEL)
+
+
+@takes()
+def gate(
+    settings: Settings,
+    baseline: BaselineOption,
+    candidate: CandidateOption,
+    deciding: Deciding,
+    output: Output,
+) -> None:
+    """Decide whether a candidate is worse than its baseline, from the results of both.
+
+    The trials are paired by case. The exit code is 0 (pass), 1 (fail), 3 (inconclusive: the trials
+    do not decide it) or 2 (wrong use). An unchanged agent fails in at most 5 % of the comparisons.
+    """
+    from stepstream.evals.gate.trials import ResultsError
+    from stepstream.evals.gate.verdict import gate as decide
+
+    chosen = _policy(deciding)
+    try:
+        verdict = decide(_results(baseline), _results(candidate), chosen)
+    except ResultsError as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
+    _print(verdict, output)
+    raise typer.Exit(EXIT_CODES[verdict.outcome])
+
+
+def _policy(deciding: Deciding) -> GatePolicy:
+    import yaml
+
+    from stepstream.evals.gate.policy import policy_of
+
+    file, inconclusive = deciding.policy, deciding.inconclusive
+    try:
+        data: Any = {} if file is None else yaml.safe_load(_read(file))
+        made = policy_of(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise errors.Failure(f"{file}: {error}", errors.USAGE) from None
+    return made.model_copy(update={"inconclusive": inconclusive.value}) if inconclusive else made
+
+
+def _results(file: Path) -> Results:
+    from stepstream.evals.gate.trials import parse_results
+
+    return parse_results(str(file), _read(file))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise errors.Failure(f"{file}: not a text in UTF-8", errors.USAGE) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise errors.Failure(f"{file}: {reason}", errors.USAGE) from None
+
+
+def _print(verdict: Verdict, output: Output) -> None:
+    from stepstream.evals.gate.output import as_json, junit, lines, markdown
+
+    if output.junit is not None:
+        output.junit.write_text(junit(verdict), encoding="utf-8")
+    if output.markdown is not None:
+        with output.markdown.open("a", encoding="utf-8") as file:
+            file.write(markdown(verdict))
+    if output.format is GateFormat.JSON:
+        print_json(as_json(verdict))
+    elif output.format is GateFormat.MARKDOWN:
+        echo(markdown(verdict).rstrip("\n"))
+    else:
+        echo(*lines(verdict))

@@ -1,0 +1,88 @@
+"""``stepstream eval gate``: exit codes and what is written for CI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from stepstream.cli.app import run
+from stepstream.evals.gate.trials import lines_of
+from tests.support.eval_results import MIXED, made
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> dict[str, str]:
+    """Files of a baseline, the same agent, a worse one and too few trials."""
+    sides = {
+        "baseline": made("a", MIXED),
+        "same": made("b", MIXED, seed=5),
+        "worse": made("c", [rate / 2 for rate in MIXED], seed=3),
+        "short": made("d", MIXED, 1, seed=4),
+    }
+    for name, one in sides.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines_of(one)), encoding="utf-8")
+    return {name: str(tmp_path / f"{name}.jsonl") for name in sides}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "code", "first"),
+    [("same", 0, "PASS: no metric"), ("worse", 1, "FAIL: success"), ("short", 3, "INCONCLUSIVE:")],
+)
+def test_the_exit_code_is_the_verdict(
+    results: dict[str, str],
+    candidate: str,
+    code: int,
+    first: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sides = ["--baseline", results["baseline"], "--candidate", results[candidate]]
+    assert run(["eval", "gate", *sides]) == code
+    assert capsys.readouterr().out.startswith(first)
+
+
+def test_ci_gets_junit_markdown_and_json(
+    results: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = ["--baseline", results["baseline"], "--candidate", results["worse"]]
+    files = ["--junit", str(tmp_path / "j.xml"), "--markdown", str(tmp_path / "s.md")]
+    assert run(["eval", "gate", *sides, *files, "--format", "json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["outcome"] == "fail"
+    assert printed["metrics"][0]["metric"] == "success"
+    suite = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert suite.attrib["failures"] == "2"
+    assert [case.attrib["name"] for case in suite] == ["success", "verdict"]
+    assert (tmp_path / "s.md").read_text(encoding="utf-8").startswith("## Gate: fail")
+
+
+def test_inconclusive_may_pass(results: dict[str, str]) -> None:
+    sides = ["--baseline", results["baseline"], "--candidate", results["short"]]
+    assert run(["eval", "gate", *sides, "--inconclusive", "pass"]) == 0
+    assert run(["eval", "gate", *sides, "--inconclusive", "fail"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("metrics: {sucess: {margin: 0.1}}", "success"),
+        ("metrics: [", "policy.yaml"),
+        ("rounds: [2, 1]", "rounds must rise"),
+    ],
+)
+def test_wrong_use_is_exit_code_2(
+    results: dict[str, str],
+    tmp_path: Path,
+    policy: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy, encoding="utf-8")
+    sides = ["--baseline", results["baseline"], "--candidate", results["same"]]
+    assert run(["eval", "gate", *sides, "--policy", str(file)]) == 2
+    assert words in capsys.readouterr().err
+    assert run(["eval", "gate", *sides[:3], str(tmp_path / "none")]) == 2
+    assert "no such file" in capsys.readouterr().err
