@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks import stopwatch
 from benchmarks.harness import Goal, Report, Table, percentile, show
 from benchmarks.latency import event_to_trajectory
 from benchmarks.machine import CpuMeter, cpu_seconds, machine_facts, pss_bytes
@@ -133,16 +133,19 @@ def test_memory_and_machine_are_reported() -> None:
         assert pss_bytes([os.getpid()]) > 5_000_000
 
 
-def test_sections_exclude_each_other() -> None:
+def test_sections_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A timer's section does not contain the sections inside it."""
+    # A clock of the test's own: on a busy machine a sleep of 50 ms took more than 200 ms.
+    now_ns = [0]
+    monkeypatch.setattr(stopwatch, "perf_counter_ns", lambda: now_ns[0])
 
     class Work:
         def outer(self) -> None:
-            time.sleep(0.02)
+            now_ns[0] += 20_000_000
             self.inner()
 
         def inner(self) -> None:
-            time.sleep(0.05)
+            now_ns[0] += 50_000_000
 
     before = Work.outer
     watch = Stopwatch()
@@ -152,7 +155,8 @@ def test_sections_exclude_each_other() -> None:
         Work().outer()
     assert Work.outer is before
     assert watch.calls == {"outer": 1, "inner": 1}
-    assert 15_000 < watch.spent_us("outer") < watch.spent_us("inner") < 200_000
+    assert watch.spent_us("outer") == 20_000
+    assert watch.spent_us("inner") == 50_000
 
 
 def test_latency_runs_to_the_first_trajectory_with_the_record() -> None:
