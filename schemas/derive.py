@@ -74,6 +74,7 @@ def _plain(annotation: Any, nested: dict[type, type]) -> Any:
         plain = _plain(base, nested)
         return Annotated[plain, msgspec.Meta(**bounds)] if bounds else plain
     if origin in (Union, types.UnionType):
+        # The arms are in a tuple, for which `X | Y` has no form.
         return Union[tuple(_plain(a, nested) for a in get_args(annotation))]  # noqa: UP007
     if origin in (list, dict, tuple):
         return origin[tuple(_plain(a, nested) for a in get_args(annotation))]

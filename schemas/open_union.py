@@ -68,5 +68,6 @@ def _adapter(field: str, models: tuple[type[BaseModel], ...]) -> TypeAdapter[Any
     # wording of errors finds the model whose fields to suggest.
     if len(models) == 1:
         return TypeAdapter(models[0])
+    # Union takes the models as a tuple, for which `X | Y` has no form.
     chosen: Any = Annotated[Union[models], Field(discriminator=field)]  # noqa: UP007
     return TypeAdapter(chosen)

@@ -38,6 +38,7 @@ def findings_from(
                 continue
             run.fired[key] = before._replace(resolved=True)
             if before.is_note or _is_kept_open(run, before):
+                # It closes no alert: it was a note itself, or another finding keeps it open.
                 seen = replace(seen, severity="note")  # noqa: PLW2901
         elif before is not None:
             continue

@@ -547,7 +547,7 @@ def test_kill_nine_in_the_middle_of_inserts_loses_and_doubles_nothing(
         with ThreadPoolExecutor(3) as pool:
             sent = [pool.submit(insert, batch) for batch in batches]
             wait_until(
-                lambda: sum(answer.done() for answer in sent) >= 5,  # noqa: B023
+                lambda: sum(answer.done() for answer in sent) >= 5,  # noqa: B023 called at once
                 30,
                 "five inserts acknowledged",
             )

@@ -164,6 +164,7 @@ class SinkProcess:
         self, settings: Settings, crash: str = "", passes: int = 0, freeze: str = ""
     ) -> None:
         self.name = settings.topic_prefix
+        # The process writes to it until it ends; `end` closes and removes it.
         self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115
             "w+", prefix="sink-", suffix=".log", delete=False
         )

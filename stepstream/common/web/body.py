@@ -130,6 +130,7 @@ class Spool:
         async for piece in pieces(scope, receive, max_bytes=max_bytes, wait_s=wait_s):
             self.size += len(piece)
             if self._file is None and self.size > SPOOL_BYTES:
+                # Closed, and so deleted, by `close`.
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
                 self._file.writelines(self._parts)
                 self._parts = []

@@ -84,9 +84,9 @@ def _can(name: str) -> bool:
     """Whether the package that an encoding needs is installed."""
     try:
         if name == "lz4":
-            import lz4.frame  # noqa: F401
+            import lz4.frame  # noqa: F401 only whether it can be
         elif name == "zstd":
-            import zstandard  # noqa: F401
+            import zstandard  # noqa: F401 only whether it can be
         elif name == "br":
             import brotli  # type: ignore[import-not-found]
 

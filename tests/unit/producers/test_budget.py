@@ -2,6 +2,7 @@
 
 what is set aside cannot be spent twice, and the step that does not fit does not begin.
 """
+# The error comes out of a step in the middle of a run, so pytest.raises is around the whole run.
 # ruff: noqa: PT012
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 """Commands to a running agent take effect at its next step and are recorded as steps of the run."""
+# The error comes out of a step in the middle of a run, so pytest.raises is around the whole run.
 # ruff: noqa: PT012
 
 from __future__ import annotations

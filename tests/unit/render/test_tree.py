@@ -272,7 +272,7 @@ def test_rows_are_read_from_the_views_columns() -> None:
         "kind": "retrieval",
         "name": "policies",
         "start_time": datetime(2026, 3, 1, 12, 3, 7, 5, tzinfo=UTC),
-        "end_time": datetime(2026, 3, 1, 12, 3, 8),  # noqa: DTZ001
+        "end_time": datetime(2026, 3, 1, 12, 3, 8),  # noqa: DTZ001 without a zone
         "cost_usd": Decimal("0.000000005"),
         "status": "ok",
         "tool": None,

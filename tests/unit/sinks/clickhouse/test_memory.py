@@ -28,7 +28,7 @@ class Column(list[Any]):
 class Store:
     """Encodes what it is given as the real client does, and forgets it."""
 
-    server_settings: dict[str, Any] = {}  # noqa: RUF012
+    server_settings: dict[str, Any] = {}  # noqa: RUF012 only read
 
     def __init__(self, compression: str | None) -> None:
         self.write_compression = compression

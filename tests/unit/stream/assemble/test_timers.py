@@ -44,6 +44,7 @@ def use(bench: Bench, *kinds: type[DetectorBase]) -> None:
     """Have the bench's runs followed by these detectors alone."""
     applied = Applied(StuckRun(rule="stuck_run"))
     made = iter(kinds)
+    # Not just next(made): each call takes the next kind.
     rules = RuleSet((applied,) * len(kinds), lambda item: next(made)(item))  # noqa: PLW0108
     bench.rules = bench.logic.rules = _Book(rules)  # type: ignore[assignment]
 
