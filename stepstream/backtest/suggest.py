@@ -1,4 +1,4 @@
-"""Limits from history: which limit would at most a wished share of good runs have exceeded?
+"""Limits from history: which limit would at most a given share of good runs have exceeded?
 
 A limit is a quantile of what good runs used. Its interval is free of assumptions about the
 distribution: the number of runs beyond the true quantile is binomial, so its ends are two of the
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ERROR: Final = 0.025
 """The chance that the true quantile is beyond one end of the interval."""
+# The two-sided 95 % quantile of the normal distribution.
 Z95: Final = 1.959963984540054
 
 
@@ -44,14 +45,14 @@ _GOOD: Final = """
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A limit for one rule; ``limit`` is None where the history is too short for one."""
+    """A limit for one rule; ``limit`` is None where the history has too few runs for one."""
 
     measure: Measure
     runs: int
     needed: int
     """Runs that an interval at this rate needs."""
     limit: float | None
-    """The upper end of the interval, rounded up: with 97.5 % confidence at most the wished share
+    """The upper end of the interval, rounded up: with 97.5 % confidence at most the given share
     of good runs exceeds it."""
     quantile: float | None
     low: float | None

@@ -21,7 +21,7 @@ MAX_NAMES: Final = 200
 
 
 class Moment:
-    """What an expression is evaluated on."""
+    """What an expression is evaluated on: a run as it is now, and the step of its newest record."""
 
     __slots__ = ("counts", "local", "now_us", "run", "step")
 
