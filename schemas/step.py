@@ -116,7 +116,7 @@ USUAL_MESSAGE_CHARS: Final = 4_096
 USUAL_ATTRIBUTES: Final = 64
 USUAL_DOCUMENTS: Final = 256
 
-ColumnType = Literal["", "label", "text", "time", "optional time", "number", "size", "map"]
+ColumnType = Literal["", "label", "text", "time", "optional time", "number", "size", "map", "flag"]
 """How the store keeps a field. ``label``: a text with few distinct values; empty: no column of its
 own."""
 LABEL: Final = "label"
@@ -126,6 +126,7 @@ OPTIONAL_TIME: Final = "optional time"
 NUMBER: Final = "number"
 SIZE: Final = "size"
 MAP: Final = "map"
+FLAG: Final = "flag"
 
 LIST: Final = object()
 DICT: Final = object()
@@ -217,6 +218,7 @@ class StepEvent(BaseModel):
         "the parent is a span of another process, which may not report to Stepstream: if it never"
         " arrives, this step is the run's root",
         read=read_flag,
+        column=FLAG,
     )
     phase: str = _field(
         "end",
@@ -332,6 +334,8 @@ class StepEvent(BaseModel):
         "usage and cost may repeat those of model calls below this one, as spans of nested"
         " instrumentations do: only the innermost call counts for the run",
         read=read_flag,
+        column=FLAG,
+        in_start=False,
     )
     cost_usd: Annotated[Usd, Field(allow_inf_nan=True)] | None = _field(
         None, "the step's own cost, a decimal string; absent if unknown", read=read_cost

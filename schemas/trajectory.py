@@ -12,6 +12,7 @@ from stepstream.schemas.step import Count, TimeUs
 RunStatus = Literal["running", "ok", "error", "cancelled", "stopped", "incomplete"]
 # A trajectory is published many times as it grows, so its largest part is bounded.
 MAX_PATH_BYTES: Final = 32_768
+MAX_REPEATED: Final = 5_000
 
 
 class PathStep(BaseModel):
@@ -117,6 +118,16 @@ class Trajectory(BaseModel):
         default_factory=list, description="steps by start time, at most 32 KB of them"
     )
     path_truncated: bool = False
+    repeated_step_ids: list[str] = Field(
+        default_factory=list,
+        description="model calls whose usage repeats that of calls below them and is not in the "
+        "run's sums; at most 5,000",
+    )
+    provisional: bool = Field(
+        False,
+        description="closed, and its root is a step whose parent is in another process and has not "
+        "come: a root that comes later takes the run over",
+    )
 
 
 class UsedAmounts(BaseModel):
@@ -187,6 +198,10 @@ class RunSummary(UsedAmounts):
         description="when it counts: the end of its root; without one, log time of its closing"
     )
     reopened: bool = Field(False, description="it had been closed before, and late steps came")
+    provisional: bool = Field(
+        False,
+        description="its root may still come from another process: it counts after a minute",
+    )
     environment: str = ""
     agent: str = ""
     agent_version: str = ""

@@ -83,6 +83,9 @@ _ALERTS: Final = {
     "resolved_at": "when the problem ended; NULL while it lasts",
     "acknowledged_by": "the person who acknowledged it",
     "silenced_until": "end of the silence; NULL without one",
+    "opened_offset": (
+        "offset of the finding that opened it; -1, and 0 in rows of older releases: not known"
+    ),
     "source_partition": "partition of the findings topic that it is made from",
 }
 _METRICS: Final = {

@@ -11,6 +11,7 @@ from stepstream.schemas.control import CONTROL_KIND
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import (
+    MAX_REPEATED,
     RunStatus,
     RunSummaryStruct,
     TrajectoryStruct,
@@ -83,6 +84,8 @@ def trajectory(run: Run) -> TrajectoryStruct:
         findings=len(run.fired),
         path=cast(Any, msgspec.Raw(b"[" + seen.path[:-1] + b"]")),
         path_truncated=seen.truncated,
+        repeated_step_ids=sorted(run.repeated)[:MAX_REPEATED] if run.repeated else [],
+        provisional=run.is_provisional,
     )
 
 
@@ -155,6 +158,7 @@ def run_summary(run: Run) -> RunSummaryStruct:
         status=run_status(run),
         time=root.end_us if root is not None and root.ended else run.closed_at_us,
         reopened=run.late_steps > 0,
+        provisional=run.is_provisional,
         environment=identity.environment,
         agent=identity.agent,
         agent_version=identity.agent_version,

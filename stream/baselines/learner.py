@@ -135,7 +135,7 @@ class Learner:
         known = self._pending.get(run.trace_id)
         if known is not None and known.revision >= run.revision:
             return None
-        settles_at = max(run.time, run.first_append_time) if known is None else known.settles_at
+        settles_at = settles_at_of(run) if known is None else known.settles_at
         if known is None and settles_at < self._settled_until:
             return None
         if known is None and len(self._pending) >= MAX_PENDING:
@@ -278,6 +278,11 @@ class Learner:
             abs(self.histories[owner].runs - runs) > GROWN * runs
             or as_of - computed_us >= RECOMPUTE_EVERY_US
         )
+
+
+def settles_at_of(run: RunSummaryStruct) -> int:
+    """When a closed run settles, by its first summary."""
+    return max(run.time, run.first_append_time)
 
 
 def buckets_of(run: RunSummaryStruct) -> Buckets:

@@ -190,6 +190,7 @@ class Run:
         "phases",
         "raised",
         "rank",
+        "repeated",
         "root",
         "rules",
         "session_rank",
@@ -221,6 +222,8 @@ class Run:
         """Ids of steps that stand above a model call with usage: what they used themselves repeats
         it.
         """
+        self.repeated: list[str] = []
+        """Ids of calls whose usage repeats that of calls below them."""
         self.open: dict[str, StepInfo] = {}
         self.step_index: StepIndex | None = None
         """Order and summary of its steps for the next trajectory; None where they must be worked
@@ -261,6 +264,11 @@ class Run:
     def root_ended(self) -> bool:
         """Whether the root was seen to end."""
         return self.root is not None and self.root.ended
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether it is closed by the end of a step that stands in for the root."""
+        return self.closed and self.root is not None and self.root.parent != ""
 
     @property
     def is_late_fragment(self) -> bool:
@@ -421,6 +429,7 @@ class Run:
         self.changed_minutes.add(key)
         self.cost_nanos -= info.cost_nanos or 0
         info.repeat = REPEATS
+        self.repeated.append(info.step_id)
         info.tokens, info.cost_nanos, info.cost_source = NO_TOKEN_COUNTS, None, ""
 
     def _name_session_and_user(self, step: Step) -> None:
@@ -464,6 +473,7 @@ class Run:
         All minutes count as changed: the state may contain growth that was not published yet.
         """
         self.by_minute, self.open, self.above_calls = {}, {}, set()
+        self.repeated = [info.step_id for info in self.steps.values() if info.repeat == REPEATS]
         self.step_index = None
         self.cost_nanos = self.errors = 0
         self.text_size = (

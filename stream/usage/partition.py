@@ -22,7 +22,7 @@ from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, LearntDayStruct
 from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
-from stepstream.stream.baselines.learner import Learner
+from stepstream.stream.baselines.learner import Learner, settles_at_of
 from stepstream.stream.core.contained_failures import ContainedFailures, LogText
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.deadletter import dead_letter
@@ -34,6 +34,11 @@ from stepstream.stream.usage.windows.evaluation import WindowEvaluation
 from stepstream.stream.usage.windows.hour_windows import HourWindows
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.pending import PendingRecords, PendingRun, PendingUsage, Slot
+from stepstream.stream.usage.windows.provisional import (
+    PROVISIONAL_US,
+    ProvisionalRun,
+    ProvisionalRuns,
+)
 from stepstream.stream.usage.windows.records import (
     Owner,
     UsageLine,
@@ -96,6 +101,7 @@ class WindowPartition:
         self._users: set[Owner] = set()
         self._cells = HourWindows()
         self._pending = PendingRecords(self.limits.seal_every_us)
+        self._provisional = ProvisionalRuns()
         self._replay_until = 0
         self._evaluated_us = 0
         self._seals: deque[_Seal] = deque()
@@ -107,7 +113,7 @@ class WindowPartition:
     @property
     def pending_records(self) -> int:
         """Records in memory until their windows are sealed."""
-        return self._pending.count
+        return self._pending.count + len(self._provisional)
 
     @property
     def behind_us(self) -> int:
@@ -293,6 +299,62 @@ class WindowPartition:
 
     def _close(self, line: UsageLine, summary: RunSummaryStruct, offset: int, time_us: int) -> None:
         """A closed run: it counts once, by its newest summary."""
+        if summary.provisional and self._wait_for_root(line, summary, offset, time_us):
+            self._bound(offset)
+            return
+        waited = self._provisional.take(line.trace_id)
+        # The checkpoint has the versions' runs up to there: they must not count twice.
+        is_new = offset >= self._replay_until
+        self._count_closed(line, summary, offset, time_us, is_new=is_new, waited=waited is not None)
+        self._bound(offset)
+
+    def _wait_for_root(
+        self, line: UsageLine, summary: RunSummaryStruct, offset: int, time_us: int
+    ) -> bool:
+        """Keep a run that was closed provisionally until it counts. False where it counts now:
+        it did so before, or it is too late for its window.
+        """
+        if line.trace_id in self._pending.runs:
+            return False
+        known = self._provisional.get(line.trace_id)
+        due_us = time_us + PROVISIONAL_US if known is None else known.due_us
+        # Time has passed that already only where the log is read again: it counted before the
+        # checkpoint.
+        if due_us <= self.watermark.time_us:
+            return False
+        if known is not None and line.revision <= known.line.revision:
+            self.counters.usage_repeats += 1
+            return True
+        minute = line.time - line.time % MINUTE_US
+        times = [at for at in (minute, settles_at_of(summary)) if at >= self.sealed_until]
+        if not times:
+            return False
+        for at in times:
+            # Its record must be read again after a restart.
+            self._slot(at, offset)
+        self._provisional.put(ProvisionalRun(line, summary, offset, time_us, due_us, times[0]))
+        return True
+
+    def _count_provisional(self, runs: Iterable[ProvisionalRun]) -> None:
+        """Count runs for whose root nothing waits any longer."""
+        for run in runs:
+            self._count_closed(
+                run.line, run.summary, run.offset, run.time_us, is_new=True, waited=True
+            )
+
+    def _count_closed(
+        self,
+        line: UsageLine,
+        summary: RunSummaryStruct,
+        offset: int,
+        time_us: int,
+        *,
+        is_new: bool,
+        waited: bool,
+    ) -> None:
+        """Count a run, or a later revision of one. ``is_new``: it is in no checkpoint yet;
+        ``waited``: it was kept until now.
+        """
         if self.learner is not None:
             settles_at = self.learner.closed(summary, time_us)
             # The learner needs this record after a restart, for as long as the slot is open.
@@ -300,15 +362,15 @@ class WindowPartition:
                 self._slot(settles_at, offset)
         minute = line.time - line.time % MINUTE_US
         known = self._pending.runs.get(line.trace_id)
-        if known is None and (minute < self.sealed_until or line.reopened):
+        was_counted = line.reopened and not waited
+        if known is None and (minute < self.sealed_until or was_counted):
             # A reopened run that is not in memory was counted in a sealed window.
             self._count_late(line, offset)
             return
         if known is not None and line.revision <= known.revision:
             self.counters.usage_repeats += 1
             return
-        # The checkpoint has the versions' runs up to there: they must not count twice.
-        if known is None and offset >= self._replay_until:
+        if known is None and is_new:
             self.evaluation.closed(summary)
         # Its old minute is still open, the new one is sealed: it goes on counting where it was.
         if minute < self.sealed_until and known is not None:
@@ -326,7 +388,6 @@ class WindowPartition:
             self._count_run(known, -1)
         self._pending.put_run(slot, line.trace_id, new)
         self._count_run(new, 1)
-        self._bound(offset)
 
     def _count_run(self, run: PendingRun, times: int) -> None:
         row = self._cells.row(run.owner, run.minute)
@@ -381,6 +442,7 @@ class WindowPartition:
         # Before the checkpoint everything was evaluated and sealed already.
         if offset < self._replay_until or not self.watermark.advance(line.partition, line.time):
             return
+        self._count_provisional(self._provisional.take_due(self.watermark.time_us))
         now_us = self.watermark.time_us // MINUTE_US * MINUTE_US
         if now_us > self._evaluated_us:
             self._evaluated_us = now_us
@@ -394,11 +456,12 @@ class WindowPartition:
 
     def _bound(self, offset: int) -> None:
         """Seal the oldest slots early when too many records are in memory."""
-        if self._pending.count > self.limits.max_records and offset >= self._replay_until:
+        if self.pending_records > self.limits.max_records and offset >= self._replay_until:
             self.counters.usage_forced_seals += 1
             self._seal(min(self._pending.slots) + self.limits.seal_every_us, offset + 1)
 
     def _seal(self, until: int, through: int) -> None:
+        self._count_provisional(self._provisional.take_sealed(until))
         seal, self._next_seal = self._next_seal, _Seal()
         windows = list(self._cells.seal(self.sealed_until, until, through))
         self.counters.windows_sealed += sum(window is not None for _, window in windows)

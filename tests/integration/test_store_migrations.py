@@ -35,7 +35,6 @@ from stepstream.sinks.clickhouse.schema import migrations
 from tests.support.paths import DOCS
 from tests.support.processes import wait_until
 from tests.support.sink import dump
-from tests.support.stores import ALERT_FIELDS_WITHOUT_COLUMN, STEP_FIELDS_WITHOUT_COLUMN
 
 MIGRATE = """
 import json, os, sys
@@ -323,13 +322,13 @@ def columns(client: Client, view: str) -> list[str]:
 def test_every_field_is_a_column_under_its_own_name(settings: Settings, client: Client) -> None:
     """Every field of the models is a column; tokens are columns of their own."""
     migrate(settings)
-    step = set(StepEvent.model_fields) - {"usage", *STEP_FIELDS_WITHOUT_COLUMN}
+    step = set(StepEvent.model_fields) - {"usage"}
     step |= {*TOTALLED, "usage_details"}
     assert step <= set(columns(client, "steps"))
     assert step <= set(columns(client, "trace"))
     assert set(Trajectory.model_fields) <= set(columns(client, "runs"))
     for view in ("alerts", "alert_events"):
-        assert set(Alert.model_fields) - ALERT_FIELDS_WITHOUT_COLUMN <= set(columns(client, view))
+        assert set(Alert.model_fields) <= set(columns(client, view))
 
 
 def test_views_only_ever_gain_columns(settings: Settings, client: Client) -> None:

@@ -20,11 +20,6 @@ from stepstream.sinks.batching.writer import RowsRefused, TopicHandler
 
 REFUSED = b"refused"
 
-# What only the worker needs: to close a run and to count it, to recognise the finding that opened
-# an alert, and for the text of an alert about a run that is still going.
-STEP_FIELDS_WITHOUT_COLUMN = frozenset({"parent_remote", "usage_may_repeat"})
-ALERT_FIELDS_WITHOUT_COLUMN = frozenset({"run_steps", "opened_offset"})
-
 
 @dataclass(frozen=True)
 class OffsetBlock:

@@ -84,6 +84,13 @@ def test_a_call_reported_twice_counts_at_the_innermost(seed: int) -> None:
     assert nanos_from_usd(found["cost_usd"]) == 2_000_000_000
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_trajectory_names_the_calls_that_repeat_others(seed: int) -> None:
+    """SQL leaves out their usage; also after a restart."""
+    found = final(NESTED, seed, crash_rate=0.2 if seed % 2 else 0.0)
+    assert found["repeated_step_ids"] == [f"{2:016x}", f"{6:016x}"]
+
+
 def test_calls_of_the_sdk_are_each_their_own() -> None:
     """Only spans may repeat: the SDK's usage is never its children's."""
     # A model call below another one: an agent that a tool's model calls.
@@ -161,6 +168,9 @@ def test_a_run_whose_root_is_elsewhere_closes_in_under_five_seconds() -> None:
     assert found["status"] == "ok"
     assert (found["name"], found["agent"]) == ("agent", "shopper")
     assert found["root_step_id"] == f"{2:016x}"
+    assert found["provisional"]
+    (summary,) = [value for value in kafka.values("usage") if value.get("kind") == "run"]
+    assert summary["provisional"]
 
 
 @pytest.mark.parametrize("root_s", [1.0, 6.0, 300.0])
@@ -173,9 +183,32 @@ def test_a_later_root_takes_the_run_over(root_s: float) -> None:
     assert (found["root_step_id"], found["name"]) == (f"{1:016x}", "web")
     assert found["steps"] == 3
     assert found["input_tokens"] == 100
+    assert "provisional" not in found
+    assert root_s < 2 or any(value.get("provisional") for value in closes(kafka))
+    summaries = [value for value in kafka.values("usage") if value.get("kind") == "run"]
+    assert "provisional" not in summaries[-1]
     revisions = [value["revision"] for value in kafka.values("trajectories")]
     # Readers keep the highest revision: one that went back would hide the new root.
     assert revisions == sorted(revisions)
+
+
+def test_usage_moves_to_the_agent_of_a_later_root() -> None:
+    """Steps without an agent count for the root's: the other agent's row is set to zero."""
+    items = [
+        (0.0, remote(2, 1, agent="inner")),
+        (0.1, call(4, 2, agent="")),
+        (6.0, step(1, agent="web", kind="agent")),
+    ]
+    newest: dict[str, dict[str, Any]] = {}
+    kafka = closing(items, 15)
+    for value in kafka.values("usage"):
+        agent = value.get("agent", "")
+        if "minute" in value and value["revision"] >= newest.get(agent, value)["revision"]:
+            newest[agent] = value
+    assert newest["web"]["input_tokens"] == 100
+    assert newest["inner"].get("input_tokens", 0) == 0
+    before = [value for value in kafka.values("usage") if value.get("agent") == "inner"]
+    assert any(value.get("input_tokens") == 100 for value in before)
 
 
 def test_a_later_root_brings_its_rules() -> None:

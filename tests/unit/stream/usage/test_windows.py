@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from stepstream.schemas.fleet import WindowMinute
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.trajectory import Progress, RunSummary, Usage
+from stepstream.stream.baselines.learner import Learner
+from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.limits import UsageLimits
 from stepstream.stream.usage.windows.records import UsageLine, decode_line
 from stepstream.stream.usage.windows.totals import FIELDS, USED
@@ -80,6 +82,7 @@ def make_items(
                 task=owner[4],
                 user_id=user,
                 reopened=late > 0,
+                provisional=not late and rng.random() < 0.3,
             )
             timed += [(end + rng.random() * 9 if not late else end + 9.5, summary)] * rng.choice(
                 (1, 2)
@@ -191,6 +194,67 @@ def test_a_run_that_closes_again_counts_once() -> None:
         for item in window.minutes
     ]
     assert found == [(2, 1, 0)]
+
+
+def runs_by_agent(kafka: Kafka) -> dict[str, int]:
+    """Closed runs in sealed hours."""
+    counted: dict[str, int] = defaultdict(int)
+    for window in kafka.windows():
+        if window.end - window.start == HOUR_US:
+            counted[window.agent] += sum(item.runs for item in window.minutes)
+    return {agent: count for agent, count in counted.items() if count}
+
+
+def test_a_run_without_its_root_counts_after_a_minute() -> None:
+    """Windows and detectors do not see it before; then it counts in its own minute."""
+    kafka = Kafka()
+    process = Process(kafka, random.Random(1))
+    log = records([progress(1), closed("t", 1, 3, provisional=True), progress(1.9), progress(2.1)])
+    owners = ("shop", "", "a", "", "", "")
+    process.process(log[:3])
+    assert owners not in process.logic.series
+    assert process.logic.pending_records == 1
+    process.process(log[3:])
+    assert process.logic.series[owners].rows(T0 + MINUTE_US)[0].finished == 1
+
+
+def test_baselines_learn_from_a_run_without_its_root_after_a_minute() -> None:
+    """With the agent of the root that came meanwhile, or else its own."""
+    learner = Learner()
+    stage = WindowPartition(0, 1, learner=learner)
+    first = closed("t", 1, 3, agent="inner", provisional=True, first_append_time=T0)
+    other = closed("u", 1, 3, agent="alone", provisional=True, first_append_time=T0)
+    web = closed("t", 1, 5, agent="web", reopened=True, first_append_time=T0)
+    log = records([progress(1), first, other, progress(1.5), web, progress(1.9), progress(2.1)])
+    for record in log[:-1]:
+        stage.process(record)
+    assert {owner.agent for owner in learner.histories if owner.agent} == {"web"}
+    stage.process(log[-1])
+    assert {owner.agent for owner in learner.histories if owner.agent} == {"web", "alone"}
+
+
+def test_a_root_that_comes_within_a_minute_brings_its_agent() -> None:
+    """The run counts once, for the root's agent alone; later it is corrected."""
+    soon = [
+        progress(1),
+        closed("t", 1, 3, agent="inner", provisional=True),
+        progress(1.5),
+        closed("t", 1, 5, agent="web", reopened=True),
+        progress(200),
+    ]
+    kafka, _ = play(records(soon), 1)
+    assert runs_by_agent(kafka) == {"web": 1}
+    later = [*soon[:2], progress(3), soon[3], soon[4]]
+    kafka, _ = play(records(later), 1)
+    assert runs_by_agent(kafka) == {"web": 1}
+
+
+def test_too_many_runs_without_a_root_are_sealed_early() -> None:
+    """They are bounded like other records."""
+    items = [progress(1), *(closed(f"t{n}", 1, 3, provisional=True) for n in range(30))]
+    kafka, _ = play(records([*items, progress(200)]), 1, limits=UsageLimits(max_records=20))
+    assert sum(runs_by_agent(kafka).values()) <= 30
+    assert runs_by_agent(kafka)["a"] >= 20
 
 
 def test_an_hour_replaces_its_parts() -> None:
