@@ -112,6 +112,7 @@ def from_events(events: Iterable[SpanEvent]) -> tuple[str, str]:
     taken: list[Any] = []
     for event in events:
         if event.name == DETAILS_EVENT:
+            given += _instructions(event.attributes)
             given += _as_list(event.attributes.get("gen_ai.input.messages"))
             taken += _as_list(event.attributes.get("gen_ai.output.messages"))
         elif event.name in _INPUT_EVENTS:
@@ -121,6 +122,12 @@ def from_events(events: Iterable[SpanEvent]) -> tuple[str, str]:
     return text_of(given) if given else "", text_of(taken) if taken else ""
 
 
+def _instructions(attributes: dict[str, Any]) -> list[Any]:
+    """The system's instructions as a message; nothing where there are none."""
+    parts = _as_list(attributes.get("gen_ai.system_instructions"))
+    return [{"role": "system", "parts": parts}] if parts else []
+
+
 def _as_list(value: Any) -> list[Any]:
     decoded = parsed(value)
     if decoded is None or decoded == "":
@@ -128,25 +135,44 @@ def _as_list(value: Any) -> list[Any]:
     return decoded if isinstance(decoded, list) else [decoded]
 
 
+_WHOLE: Final = ("gen_ai.prompt", "gen_ai.completion")
+_USED: Final = frozenset(
+    {
+        *_WHOLE,
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.system_instructions",
+    }
+)
+
+
+def _is_part(key: str) -> bool:
+    """Whether an attribute of a content event is a part of its message."""
+    return not key.startswith(("gen_ai.", "event."))
+
+
 def _event_message(name: str, attributes: dict[str, Any]) -> Any:
-    for whole in ("gen_ai.prompt", "gen_ai.completion"):
+    for whole in _WHOLE:
         if whole in attributes:
             return parsed(attributes[whole])
     role = name.removeprefix("gen_ai.").removesuffix(".message")
     fields = {
         key: parsed(value)
         for key, value in attributes.items()
-        if not key.startswith(("gen_ai.", "event.")) and value is not None
+        if _is_part(key) and value is not None
     }
     return {"role": "assistant" if role == "choice" else role} | fields
 
 
-def event_message(name: str, attributes: dict[str, Any], body: Any) -> Any:
-    """The message of a content event that is a log record: its body has the fields that a span
-    event has as attributes.
+def logged_event(name: str, time_ns: int, attributes: dict[str, Any], body: Any) -> SpanEvent:
+    """A log record as the span event that it stands for: its body has the fields that a span event
+    has as attributes.
     """
     fields = dict(body) if isinstance(body, dict) else {} if body is None else {"content": body}
-    return _event_message(name, attributes | fields)
+    fields = attributes | fields
+    # Only what ``from_events`` uses: the event may be kept for minutes.
+    used = {key: value for key, value in fields.items() if key in _USED or _is_part(key)}
+    return SpanEvent(time_ns, name, used)
 
 
 def exception_of(span: Span) -> tuple[str, str]:

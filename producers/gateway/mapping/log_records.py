@@ -1,9 +1,10 @@
 """Log records as steps: contents that instrumentations log apart from their spans, and results of
 evaluations.
 
-Each such record is a step of its own, a child of the span that it was logged in, because a step
-that was published cannot be changed. Other log records are no part of an agent's work and yield
-nothing.
+Each such record is a step of its own, a child of the span that it was logged in: it is
+acknowledged before the span is known, and a step that was published cannot be changed. Contents are
+also kept in memory, so that they fill the span's step if that comes later. Other log records are no
+part of an agent's work and yield nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepstream.producers.gateway.mapping import contents, secrets
+from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import (
     MAX_ATTRIBUTE_CHARS,
     MAX_NAME_CHARS,
@@ -25,7 +27,6 @@ from stepstream.schemas.accept import truncated
 from stepstream.schemas.step import AnyStep
 
 EVALUATION: Final = "gen_ai.evaluation.result"
-_OUTPUTS: Final = frozenset({"gen_ai.choice", "gen_ai.content.completion"})
 
 
 def name_of(record: LogRecord) -> str:
@@ -36,8 +37,10 @@ def name_of(record: LogRecord) -> str:
 class LogMapper:
     """Maps log records to steps."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, logged: LoggedContents | None = None) -> None:
+        """``logged`` keeps contents for the spans that they belong to."""
         self.options = options
+        self._logged = logged
 
     def steps(self, record: LogRecord, origin: Origin) -> list[AnyStep] | Refused:
         """The step that a record stands for; nothing for a record that is no content event and no
@@ -57,7 +60,7 @@ class LogMapper:
         if name == EVALUATION:
             _fill_evaluation(step, record)
         else:
-            self._fill_content(step, record, name)
+            self._fill_content(step, record, name, origin)
         if self.options.redact:
             secrets.redact(step)
         return [step]
@@ -88,17 +91,16 @@ class LogMapper:
             end_time=time_us,
         )
 
-    def _fill_content(self, step: AnyStep, record: LogRecord, name: str) -> None:
+    def _fill_content(self, step: AnyStep, record: LogRecord, name: str, origin: Origin) -> None:
         body = parsed(record.body)
-        if name == contents.DETAILS_EVENT:
-            fields = record.attributes | (body if isinstance(body, dict) else {})
-            given = fields.get("gen_ai.input.messages")
-            taken = fields.get("gen_ai.output.messages")
-        else:
-            message = contents.event_message(name, record.attributes, body)
-            given, taken = (None, message) if name in _OUTPUTS else (message, None)
+        event = contents.logged_event(name, record.time_ns, record.attributes, body)
+        given, taken = contents.from_events([event])
         step.input, step.input_bytes = self._content(given, step.kind)
         step.output, step.output_bytes = self._content(taken, step.kind)
+        if self._logged is not None:
+            span = (step.project, step.trace_id, step.parent_step_id)
+            size = len(given) + len(taken)
+            self._logged.add(span, step.step_id, event, size, origin.now_us)
         for key in ("gen_ai.request.model", "gen_ai.response.id", "gen_ai.system"):
             if record.attributes.get(key):
                 step.attributes[key] = text_of(record.attributes[key])[:MAX_NAME_CHARS]

@@ -10,6 +10,7 @@ import msgspec
 
 from stepstream.producers.gateway.mapping import contents, kinds, secrets, usage_counts
 from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read, provider_of
+from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.names import Field as F
 from stepstream.producers.gateway.mapping.spans import (
     KIND_SERVER,
@@ -157,8 +158,12 @@ def _source_of(resource: Resource, environment: str) -> _Source:
 class Mapper:
     """Maps spans to steps. Not to be used by several threads at a time."""
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(
+        self, options: Options | None = None, logged: LoggedContents | None = None
+    ) -> None:
+        """``logged`` has the contents that came as log records before their spans."""
         self.options = options or Options()
+        self._logged = logged
         self._reader = AttributeReader()
         # Spans of one resource follow each other.
         self._resource: Resource | None = None
@@ -201,6 +206,9 @@ class Mapper:
         if read.values[F.PENDING] == "pending_span":
             _make_start(step, read)
         if not (is_other and self.options.other_spans == BARE):
+            if self._logged:
+                found = self._logged.of((project, span.trace_id, span.span_id))
+                span.events = [*span.events, *found] if found else span.events
             self._fill(step, span, read)
         steps = [step, *self._selections(step)] if kind == kinds.LLM else [step]
         if self.options.redact:

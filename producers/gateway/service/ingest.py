@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.producers.gateway.mapping.log_records import LogMapper
+from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
 from stepstream.producers.gateway.mapping.spans import LogRecord, Span, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf
@@ -101,10 +102,12 @@ def _letter(original: Any, refused: Refused, key: str) -> Letter:
 class Ingest:
     """Turns bodies into batches. Not to be used by several threads at a time."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, logged: LoggedContents | None = None) -> None:
+        """``logged``: contents that came as log records, shared by all ways in."""
+        logged = LoggedContents() if logged is None else logged
         self._options = options
-        self._spans = Mapper(options)
-        self._logs = LogMapper(options)
+        self._spans = Mapper(options, logged)
+        self._logs = LogMapper(options, logged)
 
     def traces(self, body: bytes, form: str, origin: Origin) -> Iterator[Batch]:
         """The batch of a trace request; yielded after each slice, so that the caller can let

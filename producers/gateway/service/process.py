@@ -13,6 +13,7 @@ from stepstream.common.web.headers import Hosts
 from stepstream.common.web.key_file import KeyFile
 from stepstream.common.web.protocol import Limits
 from stepstream.common.web.server import WebServer
+from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import Options
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.callers import GatewayAccess
@@ -63,6 +64,8 @@ class Gateway:
         counts = Counts(self.observer)
         access = GatewayAccess(KeyFile(settings.credentials_file), hosts)
         seen = SeenTraces()
+        # One for all ways in: a program may send logs by gRPC and spans by HTTP.
+        logged = LoggedContents()
         self.hub = ControlHub(settings)
         control = ControlEndpoints(
             self.hub,
@@ -74,7 +77,7 @@ class Gateway:
         endpoints = Endpoints(
             project=settings.project,
             max_body_bytes=settings.gateway_max_body_bytes,
-            ingest=Ingest(options_of(settings)),
+            ingest=Ingest(options_of(settings), logged),
             writer=self.writer,
             admission=self.admission,
             counts=counts,
@@ -94,7 +97,7 @@ class Gateway:
             raise explained(
                 error, settings.gateway_port, "gateway_port", settings.gateway_host
             ) from None
-        self.grpc = self._grpc_server(settings, access, counts, seen)
+        self.grpc = self._grpc_server(settings, access, counts, seen, logged)
         self.collector: CollectorReader | None = None
         if settings.gateway_from_kafka:
             self.collector = CollectorReader(
@@ -105,7 +108,12 @@ class Gateway:
         self.observer.before_scrape(self._refresh)
 
     def _grpc_server(
-        self, settings: Settings, access: GatewayAccess, counts: Counts, seen: SeenTraces
+        self,
+        settings: Settings,
+        access: GatewayAccess,
+        counts: Counts,
+        seen: SeenTraces,
+        logged: LoggedContents,
     ) -> GrpcServer | None:
         if settings.gateway_grpc_port < 0:
             return None
@@ -117,7 +125,7 @@ class Gateway:
             project=settings.project,
             max_bytes=settings.gateway_max_body_bytes,
             # One of its own: it works in another thread.
-            ingest=Ingest(options_of(settings)),
+            ingest=Ingest(options_of(settings), logged),
             shared=Shared(self.writer, self.admission, counts, seen),
         )
         _log.info("gRPC at %s:%d", settings.gateway_host, server.port)

@@ -1,0 +1,173 @@
+"""Contents that come as log records: in the step of their span where they come before it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from stepstream.producers.gateway.mapping.logged_contents import (
+    ENTRY_BYTES,
+    KEPT_US,
+    MAX_SPAN_BYTES,
+    LoggedContents,
+)
+from stepstream.producers.gateway.mapping.mapper import Options, Origin
+from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
+from stepstream.producers.gateway.otlp import answers
+from stepstream.producers.gateway.service.ingest import Batch, Ingest
+from tests.support.otlp import NOW_NS, ORIGIN, any_value, json_request, pairs, request_of, span
+
+CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
+Logged = tuple[str, Any, dict[str, Any]]
+"""Name, body and attributes."""
+QUESTION: Logged = ("gen_ai.user.message", {"content": "where is order 7?"}, {})
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"o":7}'}}
+ANSWER: Logged = (
+    "gen_ai.choice",
+    {"index": 0, "message": {"role": "assistant", "tool_calls": [CALL]}},
+    {},
+)
+
+
+def logs(one: Span, *logged: Logged) -> bytes:
+    """A request with log records of a span, as instrumentations write them."""
+    request = ExportLogsServiceRequest()
+    scope = request.resource_logs.add().scope_logs.add()
+    for number, (name, body, attributes) in enumerate(logged):
+        scope.log_records.add(
+            time_unix_nano=NOW_NS - 5_000_000 + number,
+            trace_id=bytes.fromhex(one.trace_id),
+            span_id=bytes.fromhex(one.span_id),
+            event_name=name,
+            attributes=pairs(attributes),
+            body=None if body is None else any_value(body),
+        )
+    data: bytes = request.SerializeToString()
+    return data
+
+
+def call(more: dict[str, Any] | None = None) -> Span:
+    return span(1, attributes=CHAT | (more or {}))
+
+
+def taken(ingest: Ingest, spans: list[Span], origin: Origin = ORIGIN) -> list[dict[str, Any]]:
+    """The steps of a request of spans."""
+    *_, batch = ingest.traces(request_of(spans).SerializeToString(), answers.PROTOBUF, origin)
+    return steps_of(batch)
+
+
+def logged_steps(ingest: Ingest, body: bytes, origin: Origin = ORIGIN) -> list[dict[str, Any]]:
+    *_, batch = ingest.logs(body, answers.PROTOBUF, origin)
+    return steps_of(batch)
+
+
+def steps_of(batch: Batch) -> list[dict[str, Any]]:
+    assert not batch.refused, batch.first
+    return [json.loads(value) for _, value in batch.records]
+
+
+def test_contents_fill_the_span_that_comes_after_them() -> None:
+    """Messages by time, also as JSON, and the tools that the answer chose."""
+    for form in (answers.PROTOBUF, answers.JSON):
+        ingest, one = Ingest(Options()), call()
+        assert len(logged_steps(ingest, logs(one, ANSWER, QUESTION))) == 2
+        data = request_of([one]).SerializeToString()
+        if form == answers.JSON:
+            data = json.dumps(json_request([one])).encode()
+        *_, batch = ingest.traces(data, form, ORIGIN)
+        step, selection = steps_of(batch)
+        assert json.loads(step["input"]) == [{"role": "user", "content": "where is order 7?"}]
+        (choice,) = json.loads(step["output"])
+        assert choice["message"]["tool_calls"] == [CALL]
+        assert (selection["kind"], selection["tool"]) == ("tool_selection", "look_up")
+
+
+def test_details_of_an_inference_fill_it_with_its_instructions() -> None:
+    """The event of the newer conventions has all messages at once."""
+    ingest, one = Ingest(Options()), call()
+    details = {
+        "gen_ai.system_instructions": [{"type": "text", "content": "be brief"}],
+        "gen_ai.input.messages": [{"role": "user", "parts": []}],
+        "gen_ai.output.messages": [{"role": "assistant", "parts": []}],
+    }
+    name = "gen_ai.client.inference.operation.details"
+    logged_steps(ingest, logs(one, (name, None, details)))
+    (step,) = taken(ingest, [one])
+    system, user = json.loads(step["input"])
+    assert (system["role"], user["role"]) == ("system", "user")
+    assert json.loads(step["output"]) == [{"role": "assistant", "parts": []}]
+
+
+def test_contents_that_come_after_their_span_are_steps_below_it() -> None:
+    """The span's step is published already; nothing is lost."""
+    ingest, one = Ingest(Options()), call()
+    (step,) = taken(ingest, [one])
+    assert "input" not in step
+    question, answer = logged_steps(ingest, logs(one, QUESTION, ANSWER))
+    assert question["parent_step_id"] == answer["parent_step_id"] == one.span_id
+    assert "order 7" in question["input"]
+    assert "look_up" in answer["output"]
+
+
+def test_a_spans_own_contents_go_before_logged_ones() -> None:
+    ingest = Ingest(Options())
+    one = call({"gen_ai.input.messages": '[{"role":"user","content":"own"}]'})
+    logged_steps(ingest, logs(one, QUESTION, ANSWER))
+    step, *_ = taken(ingest, [one])
+    assert "own" in step["input"]
+    assert "order 7" not in step["input"]
+    assert "look_up" in step["output"]
+
+
+def test_a_record_that_is_sent_again_counts_once() -> None:
+    """And a span that is sent again has the same contents."""
+    ingest, one = Ingest(Options()), call()
+    for _ in range(2):
+        logged_steps(ingest, logs(one, QUESTION))
+    assert [step["input"] for step in taken(ingest, [one])] == [
+        step["input"] for step in taken(ingest, [one])
+    ]
+    assert len(json.loads(taken(ingest, [one])[0]["input"])) == 1
+
+
+def test_contents_stay_in_their_project_and_are_not_kept_where_they_are_not_wanted() -> None:
+    ingest, one = Ingest(Options()), call()
+    logged_steps(ingest, logs(one, QUESTION), Origin("other", ORIGIN.now_us))
+    assert "input" not in taken(ingest, [one])[0]
+    private = Ingest(Options(capture_content=False))
+    logged_steps(private, logs(one, QUESTION))
+    (step,) = taken(private, [one])
+    assert "input" not in step
+    assert step["input_bytes"] > 10
+
+
+def test_secrets_in_logged_contents_are_taken_out() -> None:
+    ingest, one = Ingest(Options()), call()
+    key = "sk-" + "proj-" + "a1B2" * 10
+    logged_steps(ingest, logs(one, ("gen_ai.user.message", {"content": f"use {key}"}, {})))
+    assert key not in json.dumps(taken(ingest, [one]))
+
+
+def event(text: str, time_ns: int = 1) -> SpanEvent:
+    return SpanEvent(time_ns, "gen_ai.user.message", {"content": text})
+
+
+def test_what_is_kept_is_bounded_in_bytes_and_time() -> None:
+    """The oldest go first; one span cannot take everything."""
+    kept = LoggedContents(max_bytes=10 * (ENTRY_BYTES + 100))
+    for number in range(30):
+        kept.add(("p", "t", str(number)), "s", event("x"), 100, number)
+    assert len(kept) == 10
+    assert not kept.of(("p", "t", "19"))
+    assert kept.of(("p", "t", "20"))
+    kept.add(("p", "t", "new"), "s", event("x"), 100, KEPT_US + 25)
+    assert kept.of(("p", "t", "25"))
+    assert not kept.of(("p", "t", "24"))
+    large = LoggedContents()
+    for number in range(5):
+        large.add(("p", "t", "1"), str(number), event("x", 9 - number), MAX_SPAN_BYTES // 3, 0)
+    found = large.of(("p", "t", "1"))
+    assert [one.time_ns for one in found] == [8, 9]
+    assert large.size_bytes < MAX_SPAN_BYTES
