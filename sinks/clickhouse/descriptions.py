@@ -43,6 +43,9 @@ _STEPS: Final = {
     "duration_us": "end_time - start_time in microseconds",
     "cost_usd": "the step's own cost, exact to the nano-dollar; NULL where unknown",
     "cost_source": "given, priced or unpriced; empty: the step used nothing that costs",
+    "usage_is_repeated": (
+        "its usage and cost repeat those of calls below it: they are 0 here and counted there"
+    ),
     "usage_details": "other priced counts by name, e.g. audio, images, searches; without zeros",
 }
 _OPEN_STEPS: Final = {"age_us": "microseconds since the step started"}
@@ -148,6 +151,10 @@ TABLES: Final = {
     "deliveries_raw": "The delivery log; read the views deliveries and delivery_events",
     "rollup_1m": "Sums per minute, filled from steps_raw; read the view metrics_1m",
     "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
+    "repeated_steps": "Steps whose usage repeats that of calls below them, filled from runs_raw",
+    "repeatable_usage": (
+        "Usage of steps that may be among them, filled from steps_raw; metrics views subtract it"
+    ),
     "schema_migrations": "Which migrations of this schema have been applied",
 }
 """The comment of each table."""
@@ -190,4 +197,6 @@ def columns() -> dict[str, dict[str, str]]:
         "metrics_1m": metrics,
         "rollup_1h": metrics,
         "metrics_1h": metrics,
+        "repeated_steps": run,
+        "repeatable_usage": {**step, **metrics},
     }

@@ -17,6 +17,7 @@ from string import Template
 from typing import Final
 
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.usage import TOTALLED
 from stepstream.sinks.clickhouse.migrated import shown_columns
 from stepstream.sinks.clickhouse.schema import template_values
 
@@ -111,7 +112,23 @@ def _column_lists() -> dict[str, str]:
         f"`{name}`" if name in opened else f"{_open_step_value(name, kind)} AS `{name}`"
         for name, kind in shown_columns("steps_raw").items()
     ]
-    return {**lists, "steps_open_as_steps": ", ".join(values)}
+    counted = [f"{_counted(name)} AS `{name}`" for name in shown_columns("steps_raw")]
+    return {
+        **lists,
+        "steps_open_as_steps": ", ".join(values),
+        "steps_counted_columns": ", ".join([*counted, "repeats AS `usage_is_repeated`"]),
+    }
+
+
+_COUNTED: Final = {**dict.fromkeys(TOTALLED, "0"), "cost_usd": "NULL", "cost_source": "''"}
+"""What a step shows whose usage repeats that of calls below it: sums over steps are then those of
+the worker.
+"""
+
+
+def _counted(name: str) -> str:
+    value = _COUNTED.get(name)
+    return f"s.`{name}`" if value is None else f"if(repeats, {value}, s.`{name}`)"
 
 
 def _listed(columns: dict[str, str]) -> str:

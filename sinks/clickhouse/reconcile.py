@@ -37,8 +37,8 @@ _FROM_ROWS: Final = (
     "countIf(status = 'cancelled'), "
     f"countIf(cost_source = 'unpriced'), {', '.join(f'sum({name})' for name in TOTALLED)}, "
     "sum(ifNull(cost_usd, 0)), "
-    "sum(duration_us) FROM steps WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} "
-    "GROUP BY day, project"
+    "sum(duration_us) FROM steps_raw FINAL "
+    "WHERE toDate(start_time) BETWEEN {first:Date} AND {last:Date} GROUP BY day, project"
 )
 _FROM_ROLLUP: Final = (
     "SELECT toDate(time) AS day, project, sum(r.steps), sum(r.error_steps), "

@@ -9,6 +9,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -168,3 +169,46 @@ def test_contents_in_log_records_fill_their_span(world: World) -> None:
         "the answer is stored",
     )
     assert "shipped" in world.row(below, trace_id)["output"]
+
+
+def test_usage_that_is_reported_twice_is_in_sql_once(world: World) -> None:
+    """The outer call repeats the inner one, which comes in a later request. Runs, steps, both views
+    of metrics and the trace have the same sums.
+    """
+    trace_id, project = secrets.token_hex(16), f"p{secrets.token_hex(4)}"
+    named = {"stepstream.project": project}
+    world.send(trace_id, (2, 1, CALL | named))
+    world.send(trace_id, (3, 2, CALL | named), (4, 1, CALL | named))
+    world.send(trace_id, (1, 0, AGENT | named))
+    run = world.run(trace_id, closed=True, steps=4)
+    assert (run["llm_calls"], run["input_tokens"]) == (2, 200)
+    assert run["repeated_step_ids"] == [f"{2:016x}"]
+    sums = "toUInt64(sum(input_tokens)), sum(cost_usd), sum(unpriced_steps), sum(steps)"
+    views = {
+        "steps": "toUInt64(sum(input_tokens)), sum(cost_usd), "
+        "countIf(cost_source = 'unpriced'), count()",
+        "metrics_1m": sums,
+        "metrics_1h": sums,
+    }
+    expected = (200, run["cost_usd"], 0, 4)
+
+    def found(view: str) -> tuple[Any, ...]:
+        query = f"SELECT {views[view]} FROM {view} WHERE project = {{project:String}}"
+        rows = world.client.query(query, parameters={"project": project}).result_rows
+        return tuple(rows[0])
+
+    def same(view: str, wanted: tuple[Any, ...]) -> bool:
+        return found(view) == wanted
+
+    for view in views:
+        wait_until(partial(same, view, expected), WAIT_S, f"the sums of {view}")
+    traced = world.client.query(
+        f"SELECT step_id, input_tokens, usage_is_repeated FROM trace(id = '{trace_id}') "
+        "ORDER BY step_id"
+    ).result_rows
+    assert traced == [
+        (f"{1:016x}", 0, False),
+        (f"{2:016x}", 0, True),
+        (f"{3:016x}", 100, False),
+        (f"{4:016x}", 100, False),
+    ]

@@ -83,6 +83,8 @@ def test_the_migrations_name_the_retention_of_each_table() -> None:
         "findings_raw": "alerts",
         "rollup_1m": "metrics",
         "rollup_1h": "metrics",
+        "repeated_steps": "metrics",
+        "repeatable_usage": "metrics",
     }
 
 
