@@ -120,7 +120,11 @@ def _column_lists() -> dict[str, str]:
     }
 
 
-_COUNTED: Final = {**dict.fromkeys(TOTALLED, "0"), "cost_usd": "NULL", "cost_source": "''"}
+_COUNTED: Final = {
+    **dict.fromkeys(TOTALLED, "0"),
+    "cost_usd": "NULL",
+    "cost_source": "toLowCardinality('')",
+}
 """What a step shows whose usage repeats that of calls below it: sums over steps are then those of
 the worker.
 """
