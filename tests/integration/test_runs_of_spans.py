@@ -108,7 +108,7 @@ def world(
         partitions=2,
         quiet=True,
         # Only the end of its root closes a run.
-        rootless_idle=600_000_000,
+        rootless_idle="10m",
     )
     with pytest.MonkeyPatch.context() as patch:
         # A loaded machine may take longer to start everything than a user would wait.

@@ -37,6 +37,8 @@ MAX_LETTER_BYTES: Final = 262_144
 SLICE: Final = 256
 SLICE_S: Final = 0.02
 """Items that are decoded and mapped before other requests get their turn, and the longest time."""
+TURN_S: Final = 0.002
+"""Time after which other requests get their turn."""
 LETTER_TOPIC: Final = "otlp"
 BY: Final = "gateway"
 
@@ -235,10 +237,14 @@ class Ingest:
 async def mapped(slices: Iterator[Batch]) -> Batch:
     """The whole batch; between two slices other requests have their turn."""
     whole = Batch()
+    since_s = time.monotonic()
     for batch in slices:
         whole = batch
-        # Mapping a large request takes long enough to delay the answers to all others.
-        await asyncio.sleep(0)
+        # Mapping a large request takes long enough to delay the answers to all others. A small one
+        # does not: another turn of the loop costs it as much as its mapping.
+        if time.monotonic() - since_s > TURN_S:
+            await asyncio.sleep(0)
+            since_s = time.monotonic()
     return whole
 
 

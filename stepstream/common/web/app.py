@@ -7,7 +7,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stepstream.common.web.access import Identifies
@@ -47,7 +47,8 @@ def create(
     health need none, nor do pages (see ``Front``).
     """
     # Health first: the last route of an application may take every path.
-    inner = Router([*_health(observed), *routes], redirect_slashes=False)
+    every = [*_health(observed), *routes]
+    inner = ExactPaths(Router(every, redirect_slashes=False), every)
     return Front(
         inner,
         hosts,
@@ -56,6 +57,36 @@ def create(
         page_path=page_path,
         error=error,
     )
+
+
+class ExactPaths:
+    """A router that looks up paths without parameters instead of trying one route after the other:
+    that takes 12 us of a small request.
+    """
+
+    def __init__(self, router: Router, routes: Sequence[BaseRoute]) -> None:
+        self._router = router
+        self._apps: dict[tuple[str, str], ASGIApp] = {}
+        # An earlier route of any form goes before a later one.
+        earlier: list[BaseRoute] = []
+        for route in routes:
+            if isinstance(route, Route) and "{" not in route.path and route.methods:
+                for method in route.methods:
+                    if not any(_takes(other, method, route.path) for other in earlier):
+                        self._apps[method, route.path] = route.app
+            earlier.append(route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = None
+        if scope["type"] == "http" and not scope.get("root_path"):
+            app = self._apps.get((scope["method"], scope["path"]))
+        await (app or self._router)(scope, receive, send)
+
+
+def _takes(route: BaseRoute, method: str, path: str) -> bool:
+    """Whether a route would answer a request, or refuse its method."""
+    matched, _ = route.matches({"type": "http", "method": method, "path": path, "root_path": ""})
+    return matched is not Match.NONE
 
 
 def _health(observed: Observed | None) -> list[BaseRoute]:
