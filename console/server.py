@@ -22,6 +22,7 @@ from stepstream.console.live.tail import BUFFER_BYTES, Tail
 from stepstream.console.login import Login, names_of
 from stepstream.console.pages import Pages, is_page
 from stepstream.console.reads import Reads
+from stepstream.console.releases import ReleasePages
 from stepstream.console.store import Store
 from stepstream.console.system import System
 from stepstream.schemas.settings import Settings
@@ -55,11 +56,13 @@ class Console:
         )
         self._reads = Reads(settings, self.store)
         self._actions = Actions(settings, self._reads, self.login)
+        self._releases = ReleasePages(settings, self.store)
         self._system = System(settings, self.store, self.tail)
         self._handler = create(
             [
                 *self._reads.routes(),
                 *self._actions.routes(),
+                *self._releases.routes(),
                 *self._system.routes(),
                 Route("/api/v1/live", Raw(self.streams.serve), methods=["GET"]),
                 *Pages(self.login).routes(),
@@ -104,7 +107,7 @@ class Console:
 
     def _close_parts(self) -> None:
         self.tail.close()
-        for part in (self.streams, self._actions, self._system, self.store):
+        for part in (self.streams, self._actions, self._releases, self._system, self.store):
             part.close()
 
 

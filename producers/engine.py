@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stepstream.producers.transport.encoder import Encoder
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.prices import PriceBook
+    from stepstream.schemas.release import Release
     from stepstream.schemas.settings import Settings
 
 
@@ -37,6 +38,13 @@ class EngineSource(Protocol):
 
     def engine(self) -> Engine | None:
         """The engine that records; None if recording is off."""
+
+
+class LoadedRelease(Protocol):
+    """A release, as a run needs it."""
+
+    def now(self) -> Release:
+        """The newest one that is known."""
 
 
 class OpenRun(Protocol):
@@ -70,6 +78,8 @@ class Engine:
         self._on_connect = on_connect
         # Called when a run begins, until it returns True.
         self._on_run = on_run
+        # By agent; the tracer replaces it by its own, which outlives this engine.
+        self.releases: Mapping[str, LoadedRelease] = {}
         self.settings = settings
         self.clock = clock
         # These fields are in the record of every step; a run may override some (Run._scoped).
@@ -120,6 +130,11 @@ class Engine:
             return nanos_from_usd(record.cost_usd)
         cost = self._loaded_prices().cost(record, None)
         return None if cost.source == "unpriced" else cost.nanos or 0
+
+    def release_of(self, agent: str) -> Release | None:
+        """The release that was loaded for an agent; None where none was."""
+        loaded = self.releases.get(agent)
+        return None if loaded is None else loaded.now()
 
     def run_began(self, run: OpenRun) -> None:
         """Note an open run, so that it can be ended when the process is terminated."""

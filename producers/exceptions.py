@@ -3,8 +3,10 @@
 Exception
 +-- RunStopped            a person or a policy stopped the run
 |   +-- BudgetExceeded    the run's budget is used up
++-- ReleaseUnavailable    ``stepstream.release`` found no release
 +-- ValueError
     +-- ArgumentsRefused  the tool's schema does not allow the arguments
+    +-- PromptError       a prompt of a release cannot be rendered (``schemas.release``)
 """
 
 from __future__ import annotations
@@ -45,3 +47,7 @@ class ArgumentsRefused(ValueError):
         super().__init__(f"{tool}: {'; '.join(problems)}")
         self.tool = tool
         self.problems = problems
+
+
+class ReleaseUnavailable(Exception):
+    """A release can be loaded neither from the endpoint nor from the cache or a file."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from stepstream.producers.control.budget import Budget
     from stepstream.schemas.alert import Command
+    from stepstream.schemas.release import Release
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,6 +39,16 @@ class HasStepId(Protocol):
 
     @property
     def step_id(self) -> str: ...
+
+
+class HasRelease(Protocol):
+    """What ``stepstream.release`` returns, as the value of ``release``."""
+
+    @property
+    def agent(self) -> str: ...
+
+    @property
+    def document(self) -> Release: ...
 
 
 class StepFields(TypedDict, total=False):
@@ -83,6 +94,8 @@ class RunFields(TypedDict, total=False):
     """What the run may use. The step that would exceed it raises ``BudgetExceeded``."""
     on_command: Callable[[Command], object]
     """Called in another thread with each command that reaches the run."""
+    release: HasRelease
+    """The release that the run uses. Default: the one that ``release`` loaded for its agent."""
     cancel_on_stop: bool
     """True: a stop cancels the asyncio task that entered the run, and the run's block raises
     ``RunStopped``."""

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stepstream.producers.control.run_control import RunControl
+    from stepstream.schemas.release import Release
 
 
 class Scope:
     """What the steps of a run, or of an agent inside it, share.
 
     ``labels`` are project, environment, agent and, where given, version, task, session and user.
-    ``capture`` is False if contents are not recorded, only their sizes.
+    ``capture`` is False if contents are not recorded, only their sizes. ``release`` is the release
+    of the agent when the run began.
     """
 
-    __slots__ = ("capture", "control", "labels", "trace_id")
+    __slots__ = ("capture", "control", "labels", "release", "trace_id")
 
     def __init__(
         self,
@@ -23,8 +25,10 @@ class Scope:
         labels: dict[str, str],
         capture: bool,
         control: RunControl | None = None,
+        release: Release | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.labels = labels
         self.capture = capture
         self.control = control
+        self.release = release

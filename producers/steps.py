@@ -37,13 +37,14 @@ from stepstream.producers.values.shortening import size_of
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_ATTEMPT
-from stepstream.schemas.step import KINDS
+from stepstream.schemas.step import KINDS, RELEASE_ATTRIBUTE
 from stepstream.schemas.step import Step as StepRecord
 from stepstream.schemas.usage import DETAILS, TOTALLED
 
 if TYPE_CHECKING:
     from stepstream.producers.control.budget import Reservation
     from stepstream.producers.engine import Engine, EngineSource
+    from stepstream.schemas.release import Release
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +75,7 @@ _CONTROL_FIELDS: Final = ("budget", "on_command", "cancel_on_stop")
 _NOT_RECORDED: Final = frozenset(
     {
         "capture_content",
+        "release",
         "schema",
         "reserve_usd",
         "reserve_tokens",
@@ -580,6 +582,8 @@ class Step(StepOpener["Step", "Run"]):
         # The kind on the wire is one of a fixed list; the program's own word is kept.
         elif self._kind not in _KINDS:
             self._record.attributes = {"kind": self._kind}
+        if scope.release is not None:
+            self._note_release(scope.release)
         if self._fields.get("schema") is not None:
             self._record.tool_schema = tool_arguments.schema_name(self._fields["schema"])
         for name, value in self._fields.items():
@@ -671,8 +675,11 @@ class Step(StepOpener["Step", "Run"]):
         )
         capture = self._fields.get("capture_content")
         if capture is not None and bool(capture) != scope.capture:
-            scope = Scope(scope.trace_id, scope.labels, bool(capture), scope.control)
+            scope = Scope(scope.trace_id, scope.labels, bool(capture), scope.control, scope.release)
         return scope
+
+    def _note_release(self, release: Release) -> None:
+        """Record the release; only runs do."""
 
     def _has_own_control(self) -> bool:
         """True if commands can be addressed to this step although it is inside a run."""
@@ -682,7 +689,9 @@ class Step(StepOpener["Step", "Run"]):
         scope = self._scope
         if parent is not None and scope is parent._scope:
             # The control is this step's own; the parent and its other children keep theirs.
-            scope = self._scope = Scope(scope.trace_id, scope.labels, scope.capture)
+            scope = self._scope = Scope(
+                scope.trace_id, scope.labels, scope.capture, None, scope.release
+            )
         scope.control = self._control = new_run_control(
             self._fields,
             trace_id=scope.trace_id,
@@ -781,9 +790,31 @@ class Run(Step):
         }
         if self._name and "agent" not in own and (parent is not None or not engine.settings.agent):
             own["agent"] = self._name
-        if not own:
+        release = self._release(engine, own, scope)
+        if release is not None:
+            own.setdefault("agent_version", release.version)
+        if not own and release is scope.release:
             return scope
-        return Scope(scope.trace_id, {**scope.labels, **own}, scope.capture, scope.control)
+        return Scope(scope.trace_id, {**scope.labels, **own}, scope.capture, scope.control, release)
+
+    def _release(self, engine: Engine, own: dict[str, str], scope: Scope) -> Release | None:
+        """The release that this run uses: the given one, else that of its agent."""
+        given = self._fields.get("release")
+        try:
+            if given is not None:
+                own.setdefault("agent", given.agent)
+                return cast("Release", given.document)
+            agent = own.get("agent") or scope.labels["agent"]
+            # A run of the same agent inside a run goes on with the release of that one.
+            if scope.release is not None and scope.release.agent == agent:
+                return scope.release
+            return engine.release_of(agent)
+        except Exception as error:
+            internal_error("Run.release", error)
+            return None
+
+    def _note_release(self, release: Release) -> None:
+        self._record.attributes = {**self._record.attributes, RELEASE_ATTRIBUTE: release.hash}
 
     def _has_own_control(self) -> bool:
         parent = self._parent

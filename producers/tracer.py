@@ -33,6 +33,7 @@ from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.printable import printable
 
 if TYPE_CHECKING:
+    from stepstream.producers.releases.agent_release import AgentRelease, ReleaseLoader
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
 
@@ -72,6 +73,7 @@ class Tracer(StepOpener[Step, Run]):
         self._set(settings, transport, redact, prices)
         self._at_exit_registered = False
         self._sources: list[Callable[[], object]] = []
+        self._releases: dict[str, ReleaseLoader] = {}
         call_after_fork(self)
 
     def _add_source(self, publish: Callable[[], object]) -> None:
@@ -234,7 +236,46 @@ class Tracer(StepOpener[Step, Run]):
         engine.stop_listening()
         return engine.sender.close(timeout)
 
+    def release(
+        self,
+        agent: str,
+        name: str = "production",
+        *,
+        follow: bool = False,
+        file: str | os.PathLike[str] | None = None,
+        wait_s: float = 5.0,
+    ) -> AgentRelease:
+        """The release that a label (or a version) of the agent names.
+
+        Waits up to ``wait_s`` for the endpoint, then takes what is in the cache on disk, then
+        ``file``, a release that ``stepstream build -o`` wrote. With ``follow`` it changes when the
+        label does. Runs of the agent carry its version and its hash from now on. A second call
+        with the same arguments returns the same release. Raises ``ReleaseUnavailable``.
+        """
+        # Not at the top: most programs never call it, and it would slow `import stepstream`.
+        from stepstream.producers.releases.loading import loader_of
+
+        with self._lock:
+            settings = self._resolved_settings()
+            loader = loader_of(settings, agent, name, follow=follow, file=file)
+            known = self._releases.get(agent)
+            if known is not None and known.same_as(loader):
+                return known.handle
+        loader.load(wait_s)
+        with self._lock:
+            self._releases[agent] = loader
+        return loader.handle
+
     # --- inside ---
+
+    def _resolved_settings(self) -> Settings:
+        """The settings in force. Raises ``ValueError``."""
+        settings = self._settings() if callable(self._settings) else self._settings
+        # Settings that were built in code have an endpoint that no loader has split yet.
+        if settings.endpoint.startswith("kafka://") and not settings.kafka_brokers:
+            brokers = settings.endpoint.removeprefix("kafka://").strip("/")
+            settings = settings.model_copy(update={"kafka_brokers": brokers})
+        return settings
 
     def engine(self) -> Engine | None:
         """The engine that records; None if recording is off. Never raises."""
@@ -256,26 +297,22 @@ class Tracer(StepOpener[Step, Run]):
 
     def _new_engine(self) -> Engine | None:
         try:
-            settings = self._settings() if callable(self._settings) else self._settings
+            settings = self._resolved_settings()
         except ValueError as error:
             _print_line(f"stepstream: nothing is recorded: {error}")
             return None
         if not settings.enabled:
             return None
-        if self._transport is None:
-            # Settings that were built in code have an endpoint that no loader has split yet.
-            if settings.endpoint.startswith("kafka://") and not settings.kafka_brokers:
-                brokers = settings.endpoint.removeprefix("kafka://").strip("/")
-                settings = settings.model_copy(update={"kafka_brokers": brokers})
-            if not settings.kafka_brokers and not is_http(settings.endpoint):
-                _print_line(NO_ENDPOINT)
-                return None
+        has_endpoint = bool(settings.kafka_brokers) or is_http(settings.endpoint)
+        if self._transport is None and not has_endpoint:
+            _print_line(NO_ENDPOINT)
+            return None
         if not self._at_exit_registered:
             self._at_exit_registered = True
             atexit.register(self._at_exit)
         if settings.thread_context:
             keep_steps_in_threads()
-        return Engine(
+        made = Engine(
             settings,
             self._clock,
             self._totals,
@@ -285,6 +322,8 @@ class Tracer(StepOpener[Step, Run]):
             on_connect=keep_steps_in_pools if settings.thread_context else None,
             on_run=self._watch_sigterm if settings.handle_sigterm else None,
         )
+        made.releases = self._releases
+        return made
 
     def _watch_sigterm(self) -> bool:
         return end_runs_on_sigterm(self._at_sigterm)

@@ -42,6 +42,23 @@ class Match(BaseModel):
             and fnmatchcase(task, self.task)
         )
 
+    def matches_release(self, agent: str, version: str) -> bool:
+        """Whether runs of that agent and version can be matched."""
+        return fnmatchcase(agent, self.agent) and fnmatchcase(version, self.agent_version)
+
+
+class PromotionRule(BaseModel):
+    """What has to be passed before a release of the agent gets a label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gate: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the promotion gate that has to pass"
+    )
+    labels: tuple[str, ...] = Field(
+        ("production",), min_length=1, description="labels that it is required for"
+    )
+
 
 class Policy(BaseModel):
     """Rules for the runs that match.
@@ -57,6 +74,9 @@ class Policy(BaseModel):
     mode: Literal["observe", "enforce"] = "observe"
     rules: tuple[AnyRule, ...] = ()
     tests: tuple[PolicyTest, ...] = Field((), description="run by `stepstream policy test`")
+    promotion: PromotionRule | None = Field(
+        None, description="a gate for releases of the agents that match"
+    )
 
     @model_validator(mode="after")
     def _alerts_are_distinct(self) -> Policy:

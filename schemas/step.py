@@ -48,6 +48,9 @@ HEADER_CONTENT_TYPE: Final = "content-type"
 TRACE_STATE_KEY: Final = "stepstream"
 TRACE_STATE_VALUE: Final = "1"
 
+RELEASE_ATTRIBUTE: Final = "stepstream.release"
+"""The attribute of a run's root step: the hash of the release that the run uses."""
+
 RECORD_HEADERS: Final = ((HEADER_CONTENT_TYPE, b"application/json"), (HEADER_SCHEMA, b"step/1"))
 """The Kafka headers of a step record."""
 

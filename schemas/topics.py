@@ -96,6 +96,14 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             "control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"
         ),
         TopicSpec("config", "kind/name", "Policy, Subscription, Prices", compacted, "one"),
+        # Not on config: agents read releases, and need no right on policies and subscriptions.
+        TopicSpec(
+            "releases",
+            "kind/agent@hash, kind/agent/id",
+            "Release, labels, Promotion, Decision",
+            compacted,
+            "one",
+        ),
         TopicSpec(
             "deadletter",
             "the original key",

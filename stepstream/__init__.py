@@ -9,8 +9,9 @@
             step.set_output(lookup_order(7))
         run.set_output(answer)
 
-Nothing here waits for a network. Only three exceptions are raised into your program, and only if
-you use what causes them: ``RunStopped``, ``BudgetExceeded`` and ``ArgumentsRefused``.
+Only ``release`` waits for a network. Five exceptions are raised into your program, and only if you
+use what causes them: ``RunStopped``, ``BudgetExceeded``, ``ArgumentsRefused``, and for releases
+``ReleaseUnavailable`` and ``PromptError``.
 """
 
 # The import loads what the first step needs, so that the step does not wait for it, but no Kafka
@@ -23,7 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from stepstream.common.settings import load_with_others as _load_with_others
 from stepstream.producers.error_guard import never_raises as _never_raises
-from stepstream.producers.exceptions import ArgumentsRefused, BudgetExceeded, RunStopped
+from stepstream.producers.exceptions import (
+    ArgumentsRefused,
+    BudgetExceeded,
+    ReleaseUnavailable,
+    RunStopped,
+)
 from stepstream.producers.propagation import propagate
 from stepstream.producers.sdk_log import internal_error as _internal_error
 from stepstream.producers.sdk_log import sdk_log as _sdk_log
@@ -34,16 +40,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stepstream.producers.control.budget import Budget, BudgetWarning
+    from stepstream.producers.releases.agent_release import AgentRelease
     from stepstream.producers.transport.base import Transport
     from stepstream.producers.transport.memory import MemoryTransport
     from stepstream.queries.query import query
     from stepstream.schemas.alert import Command
     from stepstream.schemas.documents import Prices
+    from stepstream.schemas.release import PromptError
     from stepstream.schemas.settings import Settings
     from stepstream.schemas.step import Document
     from stepstream.sinks.subscribe import asubscribe, on_alert, subscribe
 
 __all__ = [
+    "AgentRelease",
     "ArgumentsRefused",
     "Budget",
     "BudgetExceeded",
@@ -52,6 +61,8 @@ __all__ = [
     "Document",
     "MemoryTransport",
     "Prices",
+    "PromptError",
+    "ReleaseUnavailable",
     "Run",
     "RunStopped",
     "Settings",
@@ -71,6 +82,7 @@ __all__ = [
     "on_alert",
     "propagate",
     "query",
+    "release",
     "retrieval",
     "run",
     "step",
@@ -102,6 +114,7 @@ step = _tracer.step
 attempt = _tracer.attempt
 flush = _tracer.flush
 close = _tracer.close
+release = _tracer.release
 continue_run = _tracer.continue_run
 trace_headers = _tracer.trace_headers
 trace_kafka_headers = _tracer.trace_kafka_headers
@@ -190,12 +203,14 @@ def uninstrument() -> None:
 
 # Imported when they are first used, because most agents never use them.
 _LATER = {
+    "AgentRelease": "stepstream.producers.releases.agent_release",
     "Budget": "stepstream.producers.control.budget",
     "BudgetWarning": "stepstream.producers.control.budget",
     "Command": "stepstream.schemas.alert",
     "Document": "stepstream.schemas.step",
     "MemoryTransport": "stepstream.producers.transport.memory",
     "Prices": "stepstream.schemas.documents",
+    "PromptError": "stepstream.schemas.release",
     "Settings": "stepstream.schemas.settings",
     "asubscribe": "stepstream.sinks.subscribe",
     "query": "stepstream.queries.query",

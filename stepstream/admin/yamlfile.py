@@ -138,6 +138,11 @@ def explain(error: ValidationError, document: Document, kinds: Any) -> list[Prob
     ]
 
 
+def line_of(document: Document, path: tuple[int | str, ...]) -> int:
+    """The line of a value, or of the deepest mapping or list around it that is there."""
+    return _line(document.node, path)
+
+
 def _line(node: yaml.Node, path: tuple[int | str, ...]) -> int:
     """The line of the deepest part of the path that is there; an unknown key's own line."""
     line = node.start_mark.line + 1

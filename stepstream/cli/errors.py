@@ -82,6 +82,10 @@ _EXPLAINED: Final = (
     "stepstream.sinks.clickhouse.errors:StoreError",
     "stepstream.producers.replay.replay:ReplayError",
     "stepstream.producers.transport.spool:SpoolError",
+    "stepstream.releases.topic:ReleaseConflict",
+    "stepstream.releases.topic:Undecided",
+    "stepstream.releases.promote:NoSuchRelease",
+    "stepstream.releases.promote:NotExpected",
 )
 
 

@@ -45,6 +45,10 @@ def create(
     act: Annotated[
         bool, typer.Option("--act", help="The key may stop, pause and resume runs too.")
     ] = False,
+    releases: Annotated[
+        bool,
+        typer.Option("--releases", help="The key may read releases too: those of every agent."),
+    ] = False,
 ) -> None:
     """Make a key that may send for the projects, and print it, once: only a hash of it is kept.
 
@@ -62,7 +66,11 @@ def create(
     wanted = name or _free_name(table, _plain(project[0]))
     if table.get(wanted) is not None:
         raise errors.Failure(f"there is a {wanted} already: `stepstream keys rotate {wanted}`")
-    scopes: list[Scope] = ["ingest", "act"] if act else ["ingest"]
+    scopes: list[Scope] = ["ingest"]
+    if act:
+        scopes.append("act")
+    if releases:
+        scopes.append("releases")
     try:
         entry, secret = new_credential(wanted, scopes, project)
     except CredentialsError as error:

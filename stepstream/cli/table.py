@@ -184,6 +184,31 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Compare versions of an agent, and decide whether one is worse.",
         "Evaluate",
     ),
+    "build": Entry(
+        "build",
+        "Build a release from a directory of prompts and tools, and check it.",
+        "Releases",
+    ),
+    "diff": Entry(
+        "releases",
+        "Show what two releases, and the success, cost and time of their runs, have different.",
+        "Releases",
+    ),
+    "promote": Entry(
+        "releases",
+        "Put a release under a label; agents that use the label get it.",
+        "Releases",
+    ),
+    "releases": Entry(
+        "releases",
+        "List the published releases and their labels, the decisions about them, or their drift.",
+        "Releases",
+    ),
+    "rollback": Entry(
+        "releases",
+        "Put the release under a label again that it named before.",
+        "Releases",
+    ),
     "deadletter": Entry(
         "deadletter",
         "List, show and replay refused records; resume a halted partition.",

@@ -25,6 +25,7 @@ PANELS: Final = (
     "Act",
     "Policies, subscriptions, prices",
     "Evaluate",
+    "Releases",
     "Data",
 )
 """The groups of the overview, in its order."""

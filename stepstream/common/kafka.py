@@ -445,6 +445,11 @@ class Follower:
         self._closed = False
         self._bad = BadBatches()
 
+    @property
+    def exists(self) -> bool:
+        """Whether the topic existed at the last poll."""
+        return self._consumer is not None
+
     def read_all(self) -> list[Message]:
         """Every record up to the end. Raises ``KafkaUnreachable``."""
         messages = list(read_to_end(self._settings, self._topic, passed=self._passed))

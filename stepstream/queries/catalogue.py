@@ -4,14 +4,36 @@ from __future__ import annotations
 
 from typing import Final
 
-from stepstream.queries import cost, pages, related, runs, speed, spikes, suspects, tools, waste
+from stepstream.queries import (
+    configurations,
+    cost,
+    pages,
+    related,
+    runs,
+    speed,
+    spikes,
+    suspects,
+    tools,
+    waste,
+)
 from stepstream.queries.parameters import QuestionError
 from stepstream.queries.question import Question
 from stepstream.schemas.suggestions import did_you_mean
 
 QUESTIONS: Final[dict[str, Question]] = {
     question.name: question
-    for module in (cost, spikes, waste, suspects, tools, speed, related, runs, pages)
+    for module in (
+        cost,
+        spikes,
+        waste,
+        suspects,
+        tools,
+        speed,
+        configurations,
+        related,
+        runs,
+        pages,
+    )
     for question in module.QUESTIONS
 }
 

@@ -55,6 +55,10 @@ class Documents:
         taken, self._unreadable = self._unreadable, []
         return taken
 
+    def policies(self) -> list[Policy]:
+        """The policies in force."""
+        return list(self._documents.of(Policy))
+
     def rule_book(self) -> RuleBook:
         """The policies in force."""
         return RuleBook(self._documents.of(Policy), make_detector)

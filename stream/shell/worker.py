@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import uvloop
@@ -24,6 +24,7 @@ from confluent_kafka import KafkaException, Message
 from faust.types import TP
 
 from stepstream.common.kafka import Follower, KafkaUnreachable, consumer, partition_count
+from stepstream.common.letters import Unreadable
 from stepstream.common.observe import Observer, serve
 from stepstream.common.retry import DEFAULT_BACKOFF
 from stepstream.schemas.settings import Settings
@@ -47,6 +48,7 @@ from stepstream.stream.shell.observation import WorkerObservation
 from stepstream.stream.shell.partition_loader import PartitionLoader
 from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.progress_marker import HangTraces, marker_folder
+from stepstream.stream.shell.release_decider import ReleaseDecider
 from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import TopicStage
 from stepstream.stream.shell.transport import BatchTransport
@@ -159,6 +161,7 @@ class Worker:
             self._watch_faust(),
             follow(self.config, self._apply_documents),
             follow(self.fleet_topic, take_baselines),
+            self.releases.run(),
         )
         tasks = [asyncio.create_task(item) for item in work]
         await self._stopping.wait()
@@ -180,6 +183,13 @@ class Worker:
             self._name("fleet"),
             functools.partial(note_batch, self.settings, "fleet"),
         )
+        self.releases = ReleaseDecider(
+            self.settings,
+            policies=lambda: self.policies,
+            is_owner=self._decides_releases,
+            unreadable=self._refuse_releases,
+            passed=functools.partial(note_batch, self.settings, "releases"),
+        )
         self.steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():
             return
@@ -191,6 +201,7 @@ class Worker:
             return
         self._refuse_documents()
         self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
+        self.policies = self.documents.policies()
         self.sender = Sender(self.settings)
         self.app = make_app(self.settings, self.group)
         self.transport = BatchTransport(self.app.conf.broker_consumer, self.app)
@@ -224,11 +235,8 @@ class Worker:
             )
 
         self.assemble = stage("steps", loader.assemble)
-        self.stages = (
-            self.assemble,
-            stage("findings", loader.alerts),
-            stage("usage", loader.usage),
-        )
+        self.alerts = stage("findings", loader.alerts)
+        self.stages = (self.assemble, self.alerts, stage("usage", loader.usage))
 
     def partition_loader(self) -> PartitionLoader:
         """The loader of this worker's partitions."""
@@ -321,6 +329,7 @@ class Worker:
             log.info("stopping faust: %r", error)
         self.config.close()
         self.fleet_topic.close()
+        self.releases.close()
         log.info("counts: %s", self.counters.nonzero())
         return 0 if self._failure is None else 1
 
@@ -433,6 +442,7 @@ class Worker:
         changed = self.documents.apply(messages)
         self._refuse_documents()
         if changed:
+            self.policies = self.documents.policies()
             self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
             window_rules = self.documents.window_rules()
             for runner in self._runners():
@@ -450,6 +460,14 @@ class Worker:
             self.failed_run_reader.begin(
                 load_patiently(refuse, "the dead letter, to add unreadable documents")
             )
+
+    def _decides_releases(self) -> bool:
+        """Whether this worker decides about releases: one has the first partition of findings."""
+        return not self._stopping.is_set() and 0 in self.alerts.runners
+
+    def _refuse_releases(self, records: Sequence[Unreadable]) -> None:
+        """Dead-letter records of the topic of releases. Called in another thread."""
+        refuse_unreadable(self.settings, records)
 
     async def _watch_faust(self) -> None:
         """Fail when faust has stopped or a partition makes no progress."""

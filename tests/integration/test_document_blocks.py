@@ -39,6 +39,7 @@ def cached(query): return []
 NOT_RUN: Final = {
     "docs/detection.md": "CatDetector stands for a reader's class; "
     "tests/unit/testing runs such a one",
+    "docs/releases.md": "needs a published release; test_releases.py and test_release.py",
     "docs/store.md": "needs pandas and sqlalchemy, which are not dependencies; "
     "the first query is run by "
     "tests/integration/test_embedded_clickhouse_clients.py",
@@ -67,6 +68,10 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream subscriptions test": "sends to PagerDuty; test_notify.py",
     "docker": "needs Docker; make test-containers",
     "curl": "the server-sent events end only when stopped; test_notify.py",
+    "stepstream build": "agents/support stands for a reader's folder; test_releases.py",
+    "stepstream promote": "needs a published release; test_releases.py",
+    "stepstream rollback": "needs a published release; test_releases.py",
+    "stepstream diff": "needs published releases; test_releases.py",
     "printf": "writes .env for Docker, or needs kcat",
     "kcat": "is not installed everywhere; tests/unit/schemas/test_readme.py accepts the record",
     "chmod": "a part of the setup for Docker",

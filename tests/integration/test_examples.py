@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,14 +16,17 @@ import pytest
 from stepstream.admin.topics import create_topics
 from stepstream.common import kafka
 from stepstream.common.settings import to_environment
+from stepstream.releases.folder import build
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import RELEASE_ATTRIBUTE
 from stepstream.schemas.step import Step as StepRecord
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import migrate
 from tests.support.paths import ROOT
 from tests.support.processes import wait_until
+from tests.support.release_labels import labelled
 
 EXAMPLES = ROOT / "examples"
 PROGRAMS = (
@@ -32,6 +36,7 @@ PROGRAMS = (
     "subscribe_to_alerts",
     "tools_and_retries",
     "trace_with_opentelemetry",
+    "use_a_release",
 )
 
 
@@ -107,6 +112,42 @@ def test_first_run(pipeline: Pipeline) -> None:
     assert f"run {steps['support'][0].trace_id}" in printed
     assert "Your order is shipped." in printed
     assert steps["lookup_order"][0].parent_step_id == steps["support"][0].step_id
+
+
+def test_use_a_release(pipeline: Pipeline) -> None:
+    """The next run carries the promoted release, and the one before after a rollback, while the
+    program goes on.
+    """
+    folder = EXAMPLES / "support_release"
+    first, second = build(folder), build(folder, version="v2")
+    with labelled(pipeline.settings) as promote:
+        promote(first, 0)
+        program = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "use_a_release.py"), "600"],
+            env=pipeline.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert program.stdout is not None
+            lines = iter(program.stdout)
+            assert next(lines).startswith(f"v1 {first.short_hash}")
+            promote(second, 1)
+            assert any(line.startswith(f"v2 {second.short_hash}") for line in lines)
+            promote(None, 2)
+            assert any(line.startswith("v1 ") for line in lines)
+        finally:
+            program.terminate()
+            program.communicate(timeout=60)
+    steps = pipeline.ended()
+    assert [version for version, _ in groupby(steps["support"], by_version)] == ["v1", "v2", "v1"]
+    by_hash = {step.agent_version: step.attributes[RELEASE_ATTRIBUTE] for step in steps["support"]}
+    assert by_hash == {"v1": first.hash, "v2": second.hash}
+    assert "Question: Where is order 7? {{ 7 * 7 }}" in steps["answer"][0].input
+
+
+def by_version(step: StepRecord) -> str:
+    return step.agent_version
 
 
 def test_tools_and_retries(pipeline: Pipeline) -> None:

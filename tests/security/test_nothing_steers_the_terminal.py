@@ -37,6 +37,7 @@ from stepstream.cli.table import COMMANDS
 from stepstream.common import logs, terminal
 from stepstream.doctor.check import Check
 from stepstream.producers.sdk_log import RateLimitedLog
+from stepstream.releases import topic as release_topic
 from stepstream.render.alerts import alert_lines
 from stepstream.render.heading import View
 from stepstream.render.listing import below_one_another, listing
@@ -54,6 +55,9 @@ from stepstream.schemas.alert import Alert
 from stepstream.schemas.delivery import DeliveryStruct
 from stepstream.schemas.fleet import FleetBaselineStruct, FleetBudgetStruct, FleetWindowStruct
 from stepstream.schemas.printable import escaped_json, printable
+from stepstream.schemas.promotion import Decision, Promotion
+from stepstream.schemas.release import ReleaseContent, Source, encode_release, new_release
+from stepstream.schemas.release_log import ReleaseLog, decision_key, release_key
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.notify import latest_records
 from tests.support.paths import ROOT
@@ -233,6 +237,35 @@ def _fleet(text: str) -> Callable[[Settings, str], list[bytes]]:
     return read
 
 
+def release_log(text: str) -> ReleaseLog:
+    """Two releases and a decision with the text wherever it may be."""
+    utf8 = text.encode("utf-8", "replace").decode()[:2_000]
+    log = ReleaseLog()
+    for version in ("v1", "v2"):
+        content = {
+            "kind": "Release",
+            "agent": "support",
+            "version": version,
+            "prompts": {"plan": {"template": f"{version} {utf8}", "variables": [utf8]}},
+            "model": {utf8: version},
+            "tools": [
+                {"name": "t", "description": utf8 + version, "parameters": {"type": "object"}}
+            ],
+            "criteria": [{utf8: utf8}],
+        }
+        source = Source(revision=utf8, changed=True)
+        release = new_release(ReleaseContent.model_validate(content), source)
+        log.apply(release_key(release), encode_release(release), 1)
+    promotion = Promotion.model_validate(
+        {"id": "0" * 32, "action": "promote", "agent": "support", "label": "production",
+         "release": "", "version": utf8, "expected": 0, "by": utf8, "at": NOW_US, "reason": utf8,
+         "verdicts": [{"gate": utf8, "outcome": "fail", "detail": utf8}], "override": utf8}
+    )  # fmt: skip
+    decision = Decision(promotion=promotion, outcome="refused", why=utf8, decided_at=NOW_US)
+    log.apply(decision_key(promotion), decision.model_dump_json().encode(), 2)
+    return log
+
+
 @contextmanager
 def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything that commands read from Kafka and the store holds the text wherever it can."""
@@ -292,6 +325,7 @@ def hostile(text: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         at.setattr(fleet_topic, "read_fleet", _fleet(text))
         at.setattr(latest_records, "list_deliveries", lambda *_a, **_k: [delivery])
         at.setattr(latest_records, "list_alerts", lambda *_a, **_k: [alert(text, rule="spend")])
+        at.setattr(release_topic, "read_log", lambda *_a, **_k: release_log(text))
         at.setattr(documents, "in_force", lambda *_a, **_k: {policy.key: policy, sub.key: sub})
         at.setattr(
             examination,
@@ -322,6 +356,7 @@ SHOWING: Final = (
     ["fleet", "baselines"], ["topics", "list"], ["doctor"], ["deadletter", "list"], ["deadletter",
     "show", "3"],
     ["subscriptions", "list"], ["subscriptions", "deliveries"], ["get"], ["get", "policy"],
+    ["releases"], ["releases", "--history"],
 )  # fmt: skip
 
 
@@ -397,10 +432,37 @@ def test_every_command_is_tested_or_shows_no_data_of_others() -> None:
         "approve",
     }
     own_words |= {"apply", "delete", "replay", "validate", "schema", "credentials"}
-    own_words |= {"gateway", "keys", "import", "console", "open", "spool"}
+    own_words |= {
+        "build",
+        "promote",
+        "rollback",
+        "diff",
+        "gateway",
+        "keys",
+        "import",
+        "console",
+        "open",
+        "spool",
+    }
     # Below: their answers need a store, their printing is tested with rows and files.
     own_words |= {"ask", "policy", "incident", "backtest", "eval"}
     assert {arguments[0] for arguments in SHOWING} | own_words == set(COMMANDS)
+
+
+@pytest.mark.usefixtures("alone")
+def test_releases_in_full_and_compared_steer_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts, variables, descriptions of tools and the source, as text and as JSON."""
+    monkeypatch.delenv("STEPSTREAM_CLICKHOUSE_URL")
+    for text in (ALL, "[/b]", "=1+1"):
+        with hostile(text, monkeypatch):
+            for arguments in (["releases", "support@v1"], ["diff", "support@v1", "support@v2"]):
+                for form in ("table", "json"):
+                    code, shown = ran(arguments, capfd, form)
+                    assert code == 0, shown
+                    assert not steering(shown), (form, shown)
+                    assert LINKS not in shown
 
 
 @pytest.mark.parametrize("form", list(Format))

@@ -17,7 +17,7 @@ from stepstream.common.web.headers import Hosts, is_loopback
 from stepstream.common.web.key_file import KeyFile
 
 PROJECT_HEADER: Final = "x-stepstream-project"
-LOOPBACK: Final = Credential("loopback", f"sha256:{'0' * 64}", frozenset({"ingest"}))
+LOOPBACK: Final = Credential("loopback", f"sha256:{'0' * 64}", frozenset({"ingest", "releases"}))
 """The caller for programs on the same machine that send no key. No secret has this hash, so no key
 can be used to sign in as it.
 """

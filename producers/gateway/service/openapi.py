@@ -189,6 +189,33 @@ def _stream() -> dict[str, Any]:
     }
 
 
+def _release() -> dict[str, Any]:
+    etag = {"ETag": {"description": "The release's hash.", "schema": {"type": "string"}}}
+    text = {"type": "string", "minLength": 1}
+    return {
+        "get": {
+            "operationId": "read_release",
+            "summary": "The release that a label, version or hash names; needs the scope releases.",
+            "parameters": [
+                *(
+                    {"name": name, "in": "path", "required": True, "schema": text}
+                    for name in ("agent", "name")
+                ),
+                {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+            ],
+            "responses": {
+                "200": {
+                    "description": "The release.",
+                    "headers": etag,
+                    "content": {JSON: {"schema": {"type": "object"}}},
+                },
+                "304": {"description": "It is the one that If-None-Match names."},
+                **_errors("401", "403", "404", "503"),
+            },
+        }
+    }
+
+
 def document() -> dict[str, Any]:
     try:
         release = version("stepstream")
@@ -207,6 +234,7 @@ def document() -> dict[str, Any]:
             "/v1/steps": _steps(),
             "/v1/runs/{trace_id}/control": _control(),
             "/v1/control": _stream(),
+            "/v1/releases/{agent}/{name}": _release(),
         },
         "components": {
             "schemas": {"StepEvent": step, **nested},

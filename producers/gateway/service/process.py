@@ -28,6 +28,7 @@ from stepstream.producers.gateway.service.counts import Counts
 from stepstream.producers.gateway.service.http import Endpoints
 from stepstream.producers.gateway.service.ingest import Ingest
 from stepstream.producers.gateway.service.kafka_writer import WAIT_S, KafkaWriter
+from stepstream.producers.gateway.service.releases import ReleaseEndpoint, ReleaseReader
 from stepstream.schemas import metrics
 from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
@@ -83,8 +84,10 @@ class Gateway:
             counts=counts,
             seen=seen,
         )
+        self.releases = ReleaseReader(settings)
+        release = ReleaseEndpoint(self.releases)
         app = create(
-            [*control.routes(), *endpoints.routes()],
+            [*control.routes(), *release.routes(), *endpoints.routes()],
             hosts=hosts,
             access=access,
             observed=self.observer,
@@ -153,6 +156,7 @@ class Gateway:
             if part is not None:
                 part.close()
         self.hub.close()
+        self.releases.close()
         self.writer.close()
 
     def _readiness(self) -> str:

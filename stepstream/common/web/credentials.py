@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-Scope = Literal["read", "act", "admin", "ingest"]
+Scope = Literal["read", "act", "admin", "ingest", "releases"]
 SCOPES: Final[dict[Scope, str]] = {
     "read": "read runs, steps, alerts and metrics, with SQL too",
     "act": "acknowledge, silence and resolve alerts, stop and pause runs",
     "admin": "change policies and subscriptions, write, migrate and back up the store, "
     "and manage credentials",
     "ingest": "send steps",
+    "releases": "read releases: the prompts and tools of every agent",
 }
 """What each scope allows. No scope includes another one."""
 

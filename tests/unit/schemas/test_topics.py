@@ -15,7 +15,8 @@ BY_NAME = {spec.name: spec for spec in TOPICS}
 def test_topics_are_those_of_the_flow() -> None:
     """No topic comes or goes unnoticed: each is a public name."""
     names = (
-        "steps trajectories state usage findings fleet alerts deliveries control config deadletter"
+        "steps trajectories state usage findings fleet alerts deliveries control config releases "
+        "deadletter"
     )
     assert set(BY_NAME) == TOPIC_NAMES == set(names.split())
     assert len(TOPICS) == len(TOPIC_NAMES)
@@ -58,7 +59,9 @@ def test_state_outlives_the_steps_it_stands_for() -> None:
         assert int(specs["state"].config["retention.ms"]) == max(3 * DAY_MS, 2 * retention_ms)
 
 
-@pytest.mark.parametrize("name", ["trajectories", "fleet", "alerts", "deliveries", "config"])
+@pytest.mark.parametrize(
+    "name", ["trajectories", "fleet", "alerts", "deliveries", "config", "releases"]
+)
 def test_what_is_looked_up_by_key_is_compacted(name: str) -> None:
     """Topics of which the newest record per key matters keep it."""
     assert "compact" in BY_NAME[name].config["cleanup.policy"]

@@ -1,0 +1,1 @@
+"""Releases in the agent: loaded, cached on disk, followed."""

@@ -1,0 +1,1 @@
+"""Releases for people: built from a folder, published, compared, promoted."""

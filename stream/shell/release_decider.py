@@ -1,0 +1,182 @@
+"""Decides about promotions, in the order in which the commands stand on the topic ``releases``.
+
+One worker does it: the one that has the first partition of the findings. A decision, the labels
+after it and the deletion of its command are one transaction, so after a crash all of them are on
+the topic or none. The transactional id is the same for all workers: a worker that begins makes
+Kafka refuse every later record of the one before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, cast
+
+from confluent_kafka import KafkaException, Message, Producer
+
+from stepstream.common.kafka import BadBatch, Follower, KafkaUnreachable, producer, words
+from stepstream.common.letters import Unreadable
+from stepstream.common.release_topic import (
+    ConsumedMessage,
+    apply_messages,
+    read_releases,
+    release_topic,
+)
+from stepstream.schemas import release_log
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.promotion import Decision, Promotion, decide, head_after, required_gates
+from stepstream.schemas.release_log import ReleaseLog, UnreadableRelease
+from stepstream.schemas.settings import Settings
+
+TRANSACTION_S: Final = 30.0
+"""After this time Kafka gives up a transaction whose worker was killed and not replaced."""
+INIT_S: Final = 30.0
+POLL_S: Final = 0.5
+PAUSE_S: Final = 1.0
+APPLIED_HERE: Final = 1 << 62
+"""The offset of decisions that are applied before they come back from the topic."""
+NO_TOPIC_S: Final = 10.0
+"""Pause between two checks for the topic, in an installation that has none yet."""
+_HEADERS: Final[Any] = [("content-type", b"application/json")]
+
+log = logging.getLogger("stepstream.worker")
+
+
+class ReleaseDecider:
+    """Follows the topic, and decides while ``is_owner`` returns True."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        policies: Callable[[], Iterable[Policy]],
+        is_owner: Callable[[], bool],
+        unreadable: Callable[[Sequence[Unreadable]], object] = lambda _records: None,
+        passed: Callable[[BadBatch], None] = lambda _batch: None,
+    ) -> None:
+        """``policies`` returns those in effect. ``unreadable`` is called with records
+        that cannot be read, by the worker that owns the decisions.
+        """
+        self._settings = settings
+        self._topic = release_topic(settings)
+        self._policies = policies
+        self._is_owner = is_owner
+        self._unreadable = unreadable
+        self._follower = Follower(settings, self._topic, passed)
+        self._log = ReleaseLog()
+        self._is_stale = False
+        self._producer: Producer | None = None
+
+    async def run(self) -> None:
+        """Follow and decide until cancelled; while brokers are away, try again."""
+        while True:
+            try:
+                is_followed = await asyncio.to_thread(self.step)
+            except (KafkaException, KafkaUnreachable) as error:
+                # Also the answer to a worker that was replaced: its next transaction begins anew.
+                log.warning("deciding about releases: %s; trying again", words(error))
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if not is_followed:
+                await asyncio.sleep(NO_TOPIC_S)
+
+    def step(self, timeout_s: float = POLL_S) -> bool:
+        """Read what is new and decide about it; returns whether the topic exists.
+
+        Raises ``KafkaException`` and ``KafkaUnreachable``; nothing is half done then.
+        """
+        if self._is_stale:
+            self._log = read_releases(self._settings)
+            self._is_stale = False
+        unreadable: list[Unreadable] = []
+
+        def refused(message: ConsumedMessage, error: UnreadableRelease) -> None:
+            log.error("%s", error)
+            unreadable.append(Unreadable(release_log.TOPIC, cast(Message, message), str(error)))
+
+        apply_messages(self._log, self._follower.poll(timeout_s), refused)
+        # Every worker reads the topic; one of them writes to the dead letter.
+        if unreadable and self._is_owner():
+            self._unreadable(unreadable)
+        if not self._is_owner():
+            # What another worker decides from now on is not known to this producer.
+            self._producer = None
+        elif self._log.pending():
+            self._decide_pending()
+        return self._follower.exists
+
+    def close(self) -> None:
+        """Stop following; waits for a step in another thread."""
+        self._follower.close()
+
+    # -- deciding --
+
+    def _decide_pending(self) -> None:
+        if self._producer is None:
+            self._producer = self._take_over()
+        decided = []
+        try:
+            self._producer.begin_transaction()
+            for _, promotion in self._log.pending():
+                decided.append(self._decide(self._producer, promotion))
+            if decided:
+                self._producer.commit_transaction(TRANSACTION_S)
+            else:  # the worker before this one has decided about all of them
+                self._producer.abort_transaction(TRANSACTION_S)
+        except KafkaException:
+            # Whether it was committed is unknown, and decisions are applied here that may not be on
+            # the topic: a new producer ends the transaction, and the topic is read again.
+            self._producer, self._is_stale = None, True
+            raise
+        for decision in decided:
+            _report(decision)
+
+    def _take_over(self) -> Producer:
+        """A producer, after every other worker's is refused, and the topic as it is since then."""
+        made = producer(
+            self._settings,
+            **{
+                "transactional.id": f"{self._topic}.decider",
+                "transaction.timeout.ms": round(TRANSACTION_S * 1000),
+                "log_level": 0,
+            },
+        )
+        made.init_transactions(INIT_S)
+        self._log = read_releases(self._settings)
+        return made
+
+    def _decide(self, client: Producer, promotion: Promotion) -> Decision:
+        """Decide, and apply the decision here at once: the next command is decided after it."""
+        releases = self._log.releases(promotion.agent)
+        known = {one.release.hash: one.release.version for one in releases}
+        version = known.get(promotion.release, promotion.version)
+        gates = required_gates(self._policies(), promotion.agent, version, promotion.label)
+        head = self._log.head(promotion.agent)
+        decision = decide(promotion, head, known, gates, time.time_ns() // 1_000)
+        records = [
+            (release_log.decision_key(promotion), decision.model_dump_json().encode()),
+            (
+                release_log.head_key(promotion.agent),
+                head_after(head, decision).model_dump_json().encode(),
+            ),
+            (release_log.promotion_key(promotion), None),
+        ]
+        for key, value in records:
+            client.produce(self._topic, value, key.encode(), headers=_HEADERS)
+            self._log.apply(key, value, APPLIED_HERE)
+        return decision
+
+
+def _report(decision: Decision) -> None:
+    promotion = decision.promotion
+    log.info(
+        "%s of %s to %s by %s: %s%s",
+        promotion.action,
+        promotion.agent,
+        promotion.label,
+        promotion.by,
+        decision.outcome,
+        f": {decision.why}" if decision.why else f", {decision.version}",
+    )

@@ -1,0 +1,192 @@
+"""Promotions: what is decided, and what the records of the topic add up to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.promotion import (
+    Promotion,
+    ReleaseHead,
+    Verdict,
+    decide,
+    head_after,
+    required_gates,
+)
+from stepstream.schemas.release import encode_release
+from stepstream.schemas.release_log import (
+    ReleaseLog,
+    UnreadableRelease,
+    decision_key,
+    head_key,
+    promotion_key,
+    release_key,
+)
+from tests.support.release_folder import built
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+KNOWN = {A: "v1", B: "v2", C: "v3"}
+GATES = {"evaluation": "careful"}
+
+
+def command(number: int, release: str, expected: int, **more: Any) -> Promotion:
+    """A promotion to production."""
+    fields = {"action": "promote", "agent": "support", "label": "production", "by": "ann", "at": 1}
+    return Promotion.model_validate(
+        {**fields, "id": f"{number:032x}", "release": release, "expected": expected, **more}
+    )
+
+
+def decided(commands: list[Promotion]) -> list[str]:
+    """The versions under the label after each command, or why one was refused."""
+    head: ReleaseHead | None = None
+    found = []
+    for one in commands:
+        decision = decide(one, head, KNOWN, {}, 5)
+        head = head_after(head, decision)
+        found.append(decision.why or decision.version)
+    return found
+
+
+def test_of_two_commands_at_once_the_first_in_the_log_counts() -> None:
+    """Both expect the same change."""
+    first, second = decided([command(1, A, 0), command(2, B, 0)])
+    assert first == "v1"
+    assert "changed meanwhile: it is v1 (change 1), changed by ann" in second
+
+
+def test_a_rollback_goes_back_step_by_step() -> None:
+    """A second one goes further back, not forth again; the first release is the end."""
+    back = {"action": "rollback"}
+    outcomes = decided(
+        [
+            command(1, A, 0),
+            command(2, B, 1),
+            command(3, C, 2),
+            command(4, "", 3, **back),
+            command(5, "", 4, **back),
+            command(6, "", 5, **back),
+        ]
+    )
+    assert outcomes[:5] == ["v1", "v2", "v3", "v2", "v1"]
+    assert "no earlier release" in outcomes[5]
+
+
+def test_a_rollback_may_name_an_earlier_release() -> None:
+    """But none that the label never was."""
+    start = [command(1, A, 0), command(2, B, 1)]
+    assert decided([*start, command(3, A, 2, action="rollback")])[-1] == "v1"
+    refused = decided([*start, command(3, C, 2, action="rollback", version="v3")])[-1]
+    assert refused == "v3 is no earlier release of production (it was: v1)"
+
+
+def test_what_is_not_published_or_not_new_is_refused() -> None:
+    """With the reason."""
+    assert "publish it first" in decided([command(1, "d" * 64, 0)])[0]
+    assert decided([command(1, A, 0), command(2, A, 1)])[1] == "production is v1 already"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "more", "why"),
+    [
+        ([], {}, "policy careful requires the gate evaluation: it was not asked"),
+        ([Verdict(gate="evaluation", outcome="pass")], {}, ""),
+        ([Verdict(gate="evaluation", outcome="fail", detail="success -9 %")], {}, "success -9 %"),
+        ([Verdict(gate="evaluation", outcome="inconclusive")], {}, "it was inconclusive"),
+        ([Verdict(gate="evaluation", outcome="missing")], {}, "no package has registered it"),
+        ([Verdict(gate="other", outcome="pass")], {}, "it was not asked"),
+        ([], {"override": "evaluation", "reason": "hotfix"}, ""),
+        ([], {"override": "evaluation"}, "needs a reason"),
+        ([], {"override": "other", "reason": "hotfix"}, "it was not asked"),
+        ([], {"action": "rollback"}, "no earlier release"),
+    ],
+)
+def test_a_gate_that_a_policy_requires(
+    verdicts: list[Verdict], more: dict[str, Any], why: str
+) -> None:
+    """It has to pass, or to be overridden by its name with a reason; a rollback needs none."""
+    one = command(1, A, 0, verdicts=verdicts, **more)
+    decision = decide(one, None, KNOWN, GATES, 5)
+    assert why in decision.why
+    assert decision.outcome == ("refused" if why else "accepted")
+
+
+def test_a_command_that_waited_too_long_is_refused() -> None:
+    """No worker ran for an hour: its sender does not expect it any more."""
+    decision = decide(command(1, A, 0, at=1), None, KNOWN, {}, 3_600_000_002)
+    assert "older than an hour" in decision.why
+
+
+def test_policies_require_gates_for_agents_and_labels() -> None:
+    """The first policy by name is named."""
+    policies = [
+        Policy.model_validate({"name": name, "match": {"agent": agent}, "promotion": rule})
+        for name, agent, rule in (
+            ("b", "supp*", {"gate": "evaluation"}),
+            ("a", "support", {"gate": "evaluation"}),
+            ("c", "other", {"gate": "never"}),
+            ("d", "support", {"gate": "review", "labels": ["staging"]}),
+            ("e", "support", None),
+        )
+    ]
+    assert required_gates(policies, "support", "v1", "production") == {"evaluation": "a"}
+    assert required_gates(policies, "support", "v1", "staging") == {"review": "d"}
+
+
+def test_the_log_is_the_same_however_often_it_is_read(tmp_path: Path) -> None:
+    """Releases, a command and its decision, read twice and with the command's deletion."""
+    release = built(tmp_path)
+    one = command(1, release.hash, 0)
+    decision = decide(one, None, {release.hash: "v12"}, {}, 5)
+    records: list[tuple[str, bytes | None]] = [
+        (release_key(release), encode_release(release)),
+        (promotion_key(one), one.model_dump_json().encode()),
+    ]
+    log = ReleaseLog()
+    for offset, (key, value) in enumerate(records):
+        log.apply(key, value, offset)
+    assert log.pending() == [(1, one)]
+    records += [
+        (decision_key(one), decision.model_dump_json().encode()),
+        (head_key("support"), head_after(None, decision).model_dump_json().encode()),
+        (promotion_key(one), None),
+    ]
+    for _ in range(2):
+        for offset, (key, value) in enumerate(records):
+            log.apply(key, value, offset)
+    assert log.pending() == []
+    assert log.decision(one) == decision
+    assert log.find("support", "production") == release
+    assert log.decisions("support") == [decision]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("", b"1"),
+        ("release/a@b", b"{}"),
+        ("release/a", b"{"),
+        ("release/a", b'{"agent": "b"}'),
+        ("promotion/a/1", b"{}"),
+        ("decision/a/1", b"[]"),
+        ("promotion/a/1", b"[" * 10_000),
+    ],
+)
+def test_what_cannot_be_read_counts_for_nothing(key: str, value: bytes) -> None:
+    """One kind of error, which names the record."""
+    log = ReleaseLog()
+    with pytest.raises(UnreadableRelease, match="on the topic releases is ignored"):
+        log.apply(key, value, 0)
+    assert (log.agents(), log.pending()) == ([], [])
+
+
+def test_a_version_that_was_published_twice_is_the_first(tmp_path: Path) -> None:
+    """Two publications at once with different contents."""
+    first, second = built(tmp_path, tone="one"), built(tmp_path, tone="two")
+    log = ReleaseLog()
+    for offset, release in enumerate((first, second)):
+        log.apply(release_key(release), encode_release(release), offset)
+    assert [one.release for one in log.releases("support")] == [first]
