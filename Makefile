@@ -3,6 +3,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# Tests start hundreds of processes. Where PYTHONDONTWRITEBYTECODE is set each would compile the project
+# anew, and pytest would rewrite each test file: 3.8 s for those of stream/ where 2.1 s are enough.
+COMPILED_ONCE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/compiled
 
 .PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks test-web test-console clean
 
@@ -26,12 +29,14 @@ demo: setup
 	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
 # Three at a time on two cores, because most of the time goes by waiting: 494 s where two take 641 s. Each has engines of its own (about 1 GB).
+# In the order of the folders, so that the files with engines, which take longest, come first; by default
+# pytest-xdist starts with the files of most tests, and in the end one process is waited for.
 test: setup
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(COMPILED_ONCE) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The tests that need no engine: what to run while you work.
 unit: setup
-	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
+	$(COMPILED_ONCE) $(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -133,7 +134,11 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _modules() -> list[Module]:
+# When the first test needs it, not on import: each process of a parallel run imports this file, and
+# parsing the product takes seconds.
+@cache
+def modules() -> list[Module]:
+    """The product's files, parsed."""
     links = {ROOT / FACE / package for package in PACKAGES}
     files = [
         path
@@ -147,14 +152,17 @@ def _modules() -> list[Module]:
     ]
 
 
-MODULES: Final = _modules()
-BY_NAME: Final = {
-    (f"{FACE}." if module.package != FACE else "")
-    + module.name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module
-    for module in MODULES
-}
+@cache
+def by_name() -> dict[str, Module]:
+    """The modules by the name that imports them."""
+    return {
+        (f"{FACE}." if module.package != FACE else "")
+        + module.name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module
+        for module in modules()
+    }
+
+
 PROGRAMS: Final = ("tests", "benchmarks")
-PACKAGE_MODULES: Final = [module for module in MODULES if module.package in PACKAGES]
 
 
 def package_of(path: str) -> str:
@@ -169,7 +177,7 @@ def _ours(module: Module) -> Iterator[tuple[Import, Module]]:
     for i in module.imports:
         parts = i.name.split(".")
         for end in range(len(parts), 0, -1):
-            found = BY_NAME.get(".".join(parts[:end]))
+            found = by_name().get(".".join(parts[:end]))
             if found is not None:
                 if found is not module:
                     yield i, found
@@ -207,7 +215,7 @@ def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
 def test_packages_import_only_what_they_may() -> None:
     """The rules of docs/architecture.md, for imports in functions and TYPE_CHECKING as well."""
     wrong = set()
-    for module in MODULES:
+    for module in modules():
         package = package_of(module.name)
         for _, other in _ours(module):
             target = package_of(other.name)
@@ -224,7 +232,7 @@ def test_the_rules_themselves_have_no_circle() -> None:
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
     """A circle is one module in several files: none of them can be understood or tested alone."""
-    graph = {module.name: {other.name for _, other in _ours(module)} for module in MODULES}
+    graph = {module.name: {other.name for _, other in _ours(module)} for module in modules()}
     # A package's __init__.py names what its modules define.
     graph = {
         name: {other for other in others if not other.endswith("__init__.py")}
@@ -242,7 +250,8 @@ def test_settings_are_read_when_a_program_runs() -> None:
     """Entry points read the environment when they are called, not when they are imported."""
     early = [
         f"{module.name}: {i.name}"
-        for module in PACKAGE_MODULES
+        for module in modules()
+        if module.package in PACKAGES
         for i in module.imports
         if i.at_once and within(i.name, LAZILY)
     ]
@@ -252,7 +261,10 @@ def test_settings_are_read_when_a_program_runs() -> None:
 def test_engines_stay_in_their_packages() -> None:
     """Only the worker imports the stream framework, only the sink the ClickHouse clients."""
     at_once = [
-        (module, i) for module in MODULES for i in module.imports if i.at_once and i.top in ENGINES
+        (module, i)
+        for module in modules()
+        for i in module.imports
+        if i.at_once and i.top in ENGINES
     ]
     assert {i.top for _, i in at_once} >= {"faust", "clickhouse_connect"}
     assert [
@@ -271,8 +283,8 @@ def test_there_is_one_web_server() -> None:
         path.relative_to(ROOT).as_posix(): _imports(ast.parse(path.read_text(), str(path)))
         for path in files
     }
-    found |= {module.name: iter(module.imports) for module in MODULES}
-    assert len(found) > len(MODULES)
+    found |= {module.name: iter(module.imports) for module in modules()}
+    assert len(found) > len(modules())
     assert (
         sorted(
             {name for name, imports in found.items() for i in imports if within(i.name, SERVERS)}
@@ -290,27 +302,30 @@ def test_there_is_one_web_server() -> None:
 def test_imports_are_absolute_and_by_the_package_s_name() -> None:
     """``from stepstream.schemas import ...``: neither relative nor by the folder's name."""
     assert [
-        f"{m.name}: {i.name}" for m in MODULES for i in m.imports if i.relative or i.top in PACKAGES
+        f"{m.name}: {i.name}"
+        for m in modules()
+        for i in m.imports
+        if i.relative or i.top in PACKAGES
     ] == []
 
 
 def test_modules_have_a_docstring() -> None:
     """The first lines of a module describe its purpose."""
-    written = [module for module in MODULES if module.path.read_text().strip()]
+    written = [module for module in modules() if module.path.read_text().strip()]
     assert [module.name for module in written if not ast.get_docstring(module.tree)] == []
 
 
 def test_only_programs_print() -> None:
     """Only the command line, the demo and programs write to standard output."""
     libraries = [
-        m for m in MODULES if not m.name.startswith(TALKERS) and m.path.name != "__main__.py"
+        m for m in modules() if not m.name.startswith(TALKERS) and m.path.name != "__main__.py"
     ]
     assert [f"{module.name}:{line}" for module in libraries for line in prints(module)] == []
 
 
 def test_schemas_are_pure() -> None:
     """What crosses a wire is described without touching files, networks, threads or clocks."""
-    schemas = [m for m in MODULES if m.package == "schemas" and m.name != LOADER]
+    schemas = [m for m in modules() if m.package == "schemas" and m.name != LOADER]
     assert [
         f"{module.name}: {i.name}"
         for module in schemas
@@ -326,7 +341,7 @@ def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
     """Reassembly and detection depend on records and passed times only, so replays are equal."""
     logic = [
         module
-        for module in MODULES
+        for module in modules()
         if module.package == "stream" and not module.name.startswith(STREAM_SHELL)
     ]
     assert [
@@ -337,7 +352,7 @@ def test_the_worker_s_logic_knows_no_framework_and_no_clock() -> None:
 def test_every_folder_of_code_is_a_package() -> None:
     """A folder without __init__.py imports here, but mypy and distributions leave it out."""
     assert (
-        sorted({m.path.parent for m in MODULES if not (m.path.parent / "__init__.py").exists()})
+        sorted({m.path.parent for m in modules() if not (m.path.parent / "__init__.py").exists()})
         == []
     )
 
