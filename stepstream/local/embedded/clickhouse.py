@@ -155,7 +155,6 @@ class EmbeddedClickHouse(EmbeddedEngine):
             *self._options,
         ]
         self._child = EngineChild(command, self._folder / "server.out")
-        lower_priority(self._child.pid)
         self._save(identity_of(self._child.pid))
 
     def _wait_ready(self) -> None:
@@ -176,6 +175,8 @@ class EmbeddedClickHouse(EmbeddedEngine):
                 f"ClickHouse was to listen on port {self._used_port} and reports that it answers "
                 f"at {url}"
             )
+        # Not earlier: with a low priority a start on a busy machine took more than a minute.
+        lower_priority(self._child.pid)
 
     def _written_url(self, child: EngineChild) -> str | None:
         # Not a connection to the port: another program may answer there. Only the server writes
