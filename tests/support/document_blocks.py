@@ -38,6 +38,9 @@ class Block:
         """The commands of a shell block, without comments and prompts, continued lines joined."""
         joined = self.text.replace("\\\n", " ")
         found = (re.sub(r"\s+#.*$", "", line).strip() for line in joined.splitlines())
+        if self.language == "console":
+            # Lines without a prompt are the output of the command above them.
+            return [line.removeprefix("$ ") for line in found if line.startswith("$ ")]
         return [line for line in found if line and not line.startswith("#")]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,7 +79,7 @@ def test_yaml_is_a_valid_document(block: Block) -> None:
         DOCUMENT.validate_python({"kind": "Policy", "name": "part"} | document)
 
 
-@pytest.mark.parametrize("block", of("shell", "sh"))
+@pytest.mark.parametrize("block", of("shell", "sh", "console"))
 def test_commands_exist_with_their_options(block: Block) -> None:
     """Each ``stepstream`` command is parsed by the command line, without running it."""
     for line in block.commands:
@@ -101,6 +104,25 @@ def _check_command(arguments: list[str]) -> None:
         command = command.get_command(context, name)
         assert command is not None, f"no command {name} in: stepstream {' '.join(arguments)}"
     command.make_context(name, rest, parent=context)
+
+
+def test_the_detector_that_is_taught_passes_its_test(tmp_path: Path) -> None:
+    """The page's package and the page's test of it, run as a reader would."""
+    taught = [block for block in BLOCKS if "TooManyQuestions" in block.text]
+    package, its_test = (block for block in taught if block.language == "python")
+    (tmp_path / "acme_detectors.py").write_text(package.text)
+    (tmp_path / "test_acme.py").write_text(its_test.text)
+    # A process of its own: the rule would stay registered for the other tests of this one.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:schemathesis", "test_acme.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert "1 passed" in done.stdout
 
 
 def test_links_between_pages_lead_somewhere() -> None:
