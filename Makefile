@@ -7,7 +7,7 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # anew, and pytest would rewrite each test file: 3.8 s for those of stream/ where 2.1 s are enough.
 COMPILED_ONCE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/compiled
 
-.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks test-web test-console clean
+.PHONY: setup demo unit test lint chaos test-containers test-clients test-frameworks test-web test-console dist-typescript clean
 
 # A venv of a Python that is too old, or of another one than the one asked for, is made anew.
 setup:
@@ -19,6 +19,7 @@ ifneq ($(origin PYTHON),file)
 endif
 	@$(MAKE) --no-print-directory .venv/.ready PYTHON="$(PYTHON)"
 	@$(BIN)/python web_build/bundle.py --if-possible
+	@$(BIN)/python web_build/typescript.py --install-if-possible
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -78,5 +79,9 @@ test-web: setup
 test-console: setup
 	$(BIN)/python -m pytest tests/console -rs
 
+# The TypeScript SDK as npm publish takes it: dist/stepstream-VERSION.tgz.
+dist-typescript: setup
+	$(BIN)/python web_build/typescript.py
+
 clean:
-	rm -rf .venv console/static console/web/node_modules build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv clients/typescript/node_modules clients/typescript/dist console/static console/web/node_modules build dist .mypy_cache .pytest_cache .ruff_cache

@@ -62,12 +62,13 @@ def npm_command() -> list[str]:
     return [on_path]
 
 
-def _run(command: Sequence[str], otherwise: str) -> None:
+def run(command: Sequence[str], otherwise: str, folder: Path = WEB) -> None:
+    """Run a command in a folder. Raises ``BuildError`` with ``otherwise`` and what it printed."""
     environment = {**os.environ, "NO_COLOR": "1", "CI": "true"}
     try:
         done = subprocess.run(
             command,
-            cwd=WEB,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -81,11 +82,11 @@ def _run(command: Sequence[str], otherwise: str) -> None:
         raise BuildError("\n".join([otherwise, *printed[-15:]]))
 
 
-def _hash(paths: Iterable[Path]) -> str:
+def _hash(paths: Iterable[Path], folder: Path = WEB) -> str:
     digest = hashlib.sha256()
     for path in paths:
         # The name as well, with an end that no name contains: a file that was moved is a change.
-        digest.update(path.relative_to(WEB).as_posix().encode() + b"\0")
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -99,13 +100,16 @@ def _is_current(stamp: Path, value: str) -> bool:
     return stamp.is_file() and stamp.read_text() == value
 
 
-def install() -> None:
-    """Installs the packages of the lock file, unless they are there. Raises ``BuildError``."""
-    stamp = MODULES / ".lock-hash"
-    wanted = _hash([WEB / "package.json", WEB / "package-lock.json"])
+def install(folder: Path = WEB) -> None:
+    """Installs the packages of the folder's lock file, unless they are there.
+
+    Raises ``BuildError``.
+    """
+    stamp = folder / "node_modules/.lock-hash"
+    wanted = _hash([folder / "package.json", folder / "package-lock.json"], folder)
     if _is_current(stamp, wanted):
         return
-    _run([*npm_command(), "ci"], "npm ci failed; it needs the npm registry")
+    run([*npm_command(), "ci"], "npm ci failed; it needs the npm registry", folder)
     # Last: a build that was interrupted leaves no stamp and is done again.
     stamp.write_text(wanted)
 
@@ -119,8 +123,8 @@ def build() -> bool:
     install()
     vite = [*node_command(), str(MODULES / "vite/bin/vite.js"), "build"]
     # The first build empties the folder, so the second one writes below it.
-    _run(vite, "the build of the pages failed")
-    _run([*vite, "--config", "vite.export.config.ts"], "the build of the written page failed")
+    run(vite, "the build of the pages failed")
+    run([*vite, "--config", "vite.export.config.ts"], "the build of the written page failed")
     stamp.write_text(wanted)
     return True
 

@@ -141,7 +141,13 @@ class Hit(NamedTuple):
         return f"{self.file}:{self.line}: {self.word!r} in {self.text.strip()[:100]!r}"
 
 
-_FETCHED: Final = ("node_modules", "console/web/node_modules", "console/static")
+_FETCHED: Final = (
+    "node_modules",
+    "console/web/node_modules",
+    "console/static",
+    "clients/typescript/node_modules",
+    "clients/typescript/dist",
+)
 
 
 def files() -> Iterator[Path]:

