@@ -33,7 +33,8 @@ from stepstream.common.settings import load, to_environment
 from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.local.embedded.ports import free_ports
 from stepstream.local.supervisor import Pipeline
-from stepstream.producers.gateway.mapping.mapper import Options, Origin
+from stepstream.producers.gateway.mapping.mapper import Origin
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.service.ingest import Ingest
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect

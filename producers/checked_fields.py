@@ -58,6 +58,10 @@ def _is_bool(value: object) -> bool:
     return type(value) is bool
 
 
+def _is_capture(value: object) -> bool:
+    return type(value) is bool or (type(value) is int and value >= 0)
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
@@ -82,7 +86,7 @@ CHECKED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "budget": (_is_budget, "budget=Budget(usd=0.50)"),
     "on_command": (callable, "on_command=function, which is called with each command"),
     "cancel_on_stop": (_is_bool, "cancel_on_stop=True"),
-    "capture_content": (_is_bool, "capture_content=False"),
+    "capture_content": (_is_capture, "capture_content=False, True, or a number of bytes"),
     "schema": (_is_schema, "schema=Model, a type or a JSON Schema as a dictionary"),
     "reserve_usd": (_is_amount, "reserve_usd=0.05"),
     "reserve_tokens": (_is_count, "reserve_tokens=2000"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,14 @@ from stepstream.producers.control.http_listener import HttpCommandListener
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exit_summary import Totals
 from stepstream.producers.forks import fork_lock
-from stepstream.producers.sdk_log import internal_error
+from stepstream.producers.sdk_log import internal_error, sdk_log
 from stepstream.producers.transport.background_sender import BackgroundSender
 from stepstream.producers.transport.base import Record, Transport
 from stepstream.producers.transport.delivery import SpoolPlace
+from stepstream.schemas.capture import FULL, OFF, is_sampled
 from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.money import nanos_from_usd
+from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
@@ -88,6 +91,14 @@ class Engine:
             "environment": settings.environment,
             "agent": settings.agent or program_name(),
             "agent_version": settings.agent_version,
+        }
+        # Bytes at which an input or output of each kind of step is truncated: by the limits of
+        # sizes alone, and with the rules of ``capture``.
+        self.content_bytes = {kind: settings.content_bytes(kind) for kind in KINDS}
+        self.capture = settings.content_capture
+        self.limits = {
+            kind: min(limit, self.capture.by_kind.get(kind, self.capture.default))
+            for kind, limit in self.content_bytes.items()
         }
         self._totals = totals
         self._prices = tuple(prices)
@@ -161,25 +172,54 @@ class Engine:
                     target=self._load_prices, name="stepstream-prices", daemon=True
                 ).start()
 
-    def publish(self, record: StepRecord) -> None:
-        """Queue a record. The caller must not change it afterwards."""
-        self.sender.enqueue(record)
+    def run_capture(self, trace_id: str) -> int | None:
+        """The limit of a run's contents: ``OFF`` if it is not in the sample, None by settings."""
+        return None if is_sampled(trace_id, self.capture.sample) else OFF
+
+    def content_limit(self, kind: str, capture: int | None, own: int | None) -> int:
+        """Bytes at which contents of a step are truncated; 0: they are not sent.
+
+        ``own`` is what was given on the step itself, ``capture`` on the innermost step around it
+        that has it given. A rule for this kind holds inside such a step too.
+        """
+        if own is not None:
+            return min(own, self.content_bytes[kind])
+        if capture is None:
+            return self.limits[kind]
+        rule = self.capture.by_kind.get(kind, FULL)
+        return min(capture, rule, self.content_bytes[kind])
+
+    def publish(self, record: StepRecord, max_bytes: int | None = None) -> None:
+        """Queue a record. The caller must not change it afterwards.
+
+        ``max_bytes`` limits its contents instead of the settings.
+        """
+        self.sender.enqueue(record, max_bytes)
 
     # --- called in the sender's thread ---
 
-    def _encode(self, record: StepRecord) -> Record:
+    def _encode(self, record: StepRecord, max_bytes: int | None = None) -> Record:
         if self._encoder is None:
             self._encoder = self._new_encoder()
-        return self._encoder(record)
+        return self._encoder(record, max_bytes)
 
     def _new_encoder(self) -> Encoder:
         with fork_lock.importing():
             from stepstream.producers.transport.encoder import MOST_OPEN_INPUT_BYTES, Encoder
-            from stepstream.producers.transport.redactor import Redactor
+            from stepstream.producers.transport.redactor import Redactor, hook_of
+            from stepstream.producers.user_ids import user_ids_of
+
+            redact = self._redact
+            try:
+                redact = redact or hook_of(self.settings)
+            except ValueError as error:
+                message = f"stepstream: {error}; all texts are withheld"
+                sdk_log.log("redact_hook", message, level=logging.ERROR)
+                redact = _withhold
             from stepstream.schemas.clamps import Limits
             from stepstream.schemas.content_limits import record_bytes
         return Encoder(
-            Redactor(self._redact),
+            Redactor(redact),
             self._loaded_prices,
             self.settings.max_content_bytes,
             self._totals,
@@ -187,6 +227,8 @@ class Engine:
                 max_record_bytes=record_bytes(self.settings.content_bytes_by_kind),
                 content_bytes_by_kind=self.settings.content_bytes_by_kind,
             ),
+            capture={} if self.capture.is_full else self.limits,
+            user_ids=user_ids_of(self.settings),
             max_cached_bytes=min(MOST_OPEN_INPUT_BYTES, self.settings.queue_bytes // 4),
         )
 
@@ -222,6 +264,10 @@ class Engine:
         self._encoder = None
         self._open_runs = WeakSet()
         self._totals.reset()
+
+
+def _withhold(_text: str) -> str:
+    return "[withheld: there is no redact hook]"
 
 
 def new_listener(settings: Settings, commands: Commands) -> CommandListener:

@@ -63,8 +63,9 @@ class StepFields(TypedDict, total=False):
     retry_of: HasStepId | str
     fallback_of: HasStepId | str
     attributes: Mapping[str, object]
-    capture_content: bool
-    """False: this step and the steps inside it send the sizes of inputs and outputs only."""
+    capture_content: bool | int
+    """False: this step and the steps inside it send the sizes of inputs and outputs only. A number:
+    their contents are truncated to so many bytes. True: they are sent whatever the settings."""
     reserve_usd: Decimal | float | str
     """Reserved from the run's budget until the step ends. Default: the highest cost of a step of
     this kind and name in the run so far."""
@@ -89,7 +90,7 @@ class RunFields(TypedDict, total=False):
     project: str
     environment: str
     attributes: Mapping[str, object]
-    capture_content: bool
+    capture_content: bool | int
     budget: Budget
     """What the run may use. The step that would exceed it raises ``BudgetExceeded``."""
     on_command: Callable[[Command], object]

@@ -119,7 +119,7 @@ class RemoteStep(Step):
         super().__init__(tracer, None, "other", "remote", {})
         self._engine = engine
         self._generation = engine.sender.generation
-        self._scope = Scope(context.trace_id, engine.labels, engine.settings.capture_content)
+        self._scope = Scope(context.trace_id, engine.labels, engine.run_capture(context.trace_id))
         self._record = StepRecord(
             trace_id=context.trace_id,
             step_id=context.step_id,

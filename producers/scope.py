@@ -13,8 +13,9 @@ class Scope:
     """What the steps of a run, or of an agent inside it, share.
 
     ``labels`` are project, environment, agent and, where given, version, task, session and user.
-    ``capture`` is False if contents are not recorded, only their sizes. ``release`` is the release
-    of the agent when the run began.
+    ``capture`` is the limit of contents that the program has given with ``capture_content``, in
+    bytes (``schemas.capture``); None: that of the settings. ``release`` is the release of the
+    agent when the run began.
     """
 
     __slots__ = ("capture", "control", "labels", "release", "trace_id")
@@ -23,7 +24,7 @@ class Scope:
         self,
         trace_id: str,
         labels: dict[str, str],
-        capture: bool,
+        capture: int | None,
         control: RunControl | None = None,
         release: Release | None = None,
     ) -> None:

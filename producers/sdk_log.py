@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 
+from stepstream.producers.forks import fork_lock
 from stepstream.schemas.printable import printable
 
 LOGGER: Final = logging.getLogger("stepstream")
@@ -72,18 +73,28 @@ class RateLimitedLog:
         self, level: int, message: str, error: BaseException | None
     ) -> logging.LogRecord:
         cause = None if error is None else (type(error), error, error.__traceback__)
-        # A message may quote the agent's data: no control character of it reaches a terminal.
-        text = " ".join(printable(message).split())
+        # A message may quote the agent's data: no secret of it is logged, and no control character
+        # of it reaches a terminal.
+        text = " ".join(_without_secrets(printable(message)).split())
         record = self._logger.makeRecord(
             self._logger.name, level, __file__, 0, text, (), cause, "log"
         )
         if cause is not None:
-            record.exc_text = printable("".join(traceback.format_exception(*cause))).rstrip("\n")
+            lines = printable("".join(traceback.format_exception(*cause))).rstrip("\n")
+            record.exc_text = _without_secrets(lines)
         return record
 
     def reset_after_fork(self) -> None:
         """Replace the lock: another thread may have owned it when the process forked."""
         self._lock = threading.RLock()
+
+
+def _without_secrets(text: str) -> str:
+    # Not at the top: its expressions take some milliseconds to compile, and most programs log
+    # nothing. The first message may come from any thread.
+    with fork_lock.importing():
+        from stepstream.schemas.redaction import without_secrets
+    return without_secrets(text)
 
 
 sdk_log: Final = RateLimitedLog()

@@ -34,6 +34,7 @@ from stepstream.producers.values.failures import cancelled, message_of, type_of
 from stepstream.producers.values.inspection import layout_of
 from stepstream.producers.values.plain import label, nanos_of, number_of
 from stepstream.producers.values.shortening import size_of
+from stepstream.schemas.capture import FULL
 from stepstream.schemas.ids import STEP_ID, new_step_id, new_trace_id
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_ATTEMPT
@@ -103,6 +104,7 @@ class Step(StepOpener["Step", "Run"]):
         "_fields",
         "_generation",
         "_kind",
+        "_limit",
         "_name",
         "_opener",
         "_outer",
@@ -118,9 +120,10 @@ class Step(StepOpener["Step", "Run"]):
     _is_remote = False
     _reports = True
 
-    # Set when the step starts.
+    # Set when the step starts. ``_limit``: bytes of each content, 0 if contents are not sent.
     _began_ns: int
     _generation: int
+    _limit: int
     _record: StepRecord
     _scope: Scope
 
@@ -349,8 +352,9 @@ class Step(StepOpener["Step", "Run"]):
         of one of these and its score.
         """
         if self._writable("set_documents"):
-            capture, limit = self._scope.capture, self._max_bytes
-            converted = to_documents(documents, content=capture, max_bytes=limit)
+            converted = to_documents(
+                documents, content=self._limit > 0, max_bytes=self._limit or self._max_bytes
+            )
             if converted is None:
                 misuse(
                     "set_documents",
@@ -472,15 +476,20 @@ class Step(StepOpener["Step", "Run"]):
         return False
 
     def _text(self, value: object) -> tuple[str, int | None]:
+        if self._limit:
+            return to_text(value, self._limit)
         text, size = to_text(value, self._max_bytes)
-        if self._scope.capture:
-            return text, size
         return "", (size if size is not None or value is None else size_of(text))
+
+    @property
+    def _given_limit(self) -> int | None:
+        """The limit of contents if it is another one than that of the settings."""
+        return None if self._scope.capture is None else self._limit
 
     @property
     def _max_bytes(self) -> int:
         assert self._engine is not None
-        return self._engine.settings.content_bytes(self._kind)
+        return self._engine.content_bytes[self._record.kind]
 
     def _now_us(self) -> int:
         # By the steady clock since the start, so that a step never ends before it began.
@@ -573,6 +582,11 @@ class Step(StepOpener["Step", "Run"]):
             **cast(Any, scope.labels),
         )
         self._began_ns = engine.clock.steady_ns()
+        self._limit = engine.limits[self._record.kind]
+        if scope.capture is not None:
+            self._limit = engine.content_limit(
+                self._record.kind, scope.capture, self._own_capture()
+            )
         self._state = OPEN
         if parent is not None and parent._is_remote:
             # A parent that reports to us too is waited for; another one may never arrive.
@@ -590,7 +604,7 @@ class Step(StepOpener["Step", "Run"]):
             if value is not None and name not in _NOT_RECORDED:
                 self._set_field(name, value)
         # A copy, because the sender's thread reads the start while the program changes the record.
-        engine.publish(_copy(self._record))
+        engine.publish(_copy(self._record), self._given_limit)
         if parent is None or parent._is_remote or self._has_own_control():
             self._take_control(engine, parent)
 
@@ -668,15 +682,22 @@ class Step(StepOpener["Step", "Run"]):
         return False
 
     def _scoped(self, engine: Engine, parent: Step | None) -> Scope:
-        scope = (
-            Scope(new_trace_id(), engine.labels, engine.settings.capture_content)
-            if parent is None
-            else parent._scope
-        )
-        capture = self._fields.get("capture_content")
-        if capture is not None and bool(capture) != scope.capture:
-            scope = Scope(scope.trace_id, scope.labels, bool(capture), scope.control, scope.release)
+        scope = self._new_scope(engine) if parent is None else parent._scope
+        own = self._own_capture()
+        if own is not None and own != scope.capture:
+            scope = Scope(scope.trace_id, scope.labels, own, scope.control, scope.release)
         return scope
+
+    def _new_scope(self, engine: Engine) -> Scope:
+        trace_id = new_trace_id()
+        return Scope(trace_id, engine.labels, engine.run_capture(trace_id))
+
+    def _own_capture(self) -> int | None:
+        """The limit that ``capture_content`` of this step sets; None if it was not given."""
+        given = self._fields.get("capture_content")
+        if given is None:
+            return None
+        return FULL if given is True else int(given)
 
     def _note_release(self, release: Release) -> None:
         """Record the release; only runs do."""
@@ -725,7 +746,7 @@ class Step(StepOpener["Step", "Run"]):
         if self._control is not None:
             engine.commands.close(self._control)
             engine.run_ended(self)
-        engine.publish(record)
+        engine.publish(record, self._given_limit)
 
     @never_raises
     def _settle(self, engine: Engine, reservations: list[Reservation]) -> None:

@@ -16,7 +16,14 @@ USUAL_RECORD_BYTES: Final = 1_048_576
 EVERY_KIND: Final = "*"
 
 _UNITS: Final = {"": 1, "B": 1, "KB": 1_024, "MB": 1_048_576}
-_ENTRY: Final = re.compile(r"([a-z_]+|\*)=([0-9]{1,9}) ?(B|KB|MB|)", re.ASCII | re.IGNORECASE)
+_ENTRY: Final = re.compile(r"([a-z_]+|\*)=([0-9]{1,9} ?(?:B|KB|MB|))", re.ASCII | re.IGNORECASE)
+_SIZE: Final = re.compile(r"([0-9]{1,9}) ?(B|KB|MB|)", re.ASCII | re.IGNORECASE)
+
+
+def size_in_bytes(text: str) -> int | None:
+    """Bytes of a text such as ``256KB``; None for any other text."""
+    found = _SIZE.fullmatch(text)
+    return None if found is None else int(found[1]) * _UNITS[found[2].upper()]
 
 
 def parse_content_limits(text: str, kinds: tuple[str, ...]) -> dict[str, int]:
@@ -29,7 +36,7 @@ def parse_content_limits(text: str, kinds: tuple[str, ...]) -> dict[str, int]:
         found = _ENTRY.fullmatch(entry)
         if found is None:
             raise ValueError(f"{entry!r} is not KIND=BYTES, such as llm_call=1MB")
-        kind, size = found[1], int(found[2]) * _UNITS[found[3].upper()]
+        kind, size = found[1], size_in_bytes(found[2]) or 0
         if kind != EVERY_KIND and kind not in kinds:
             raise ValueError(f"there is no kind {kind!r}: write * or one of {', '.join(kinds)}")
         if size > MAX_BYTES:

@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from stepstream.schemas.content_limits import parse_content_limits
+from stepstream.schemas.capture import OFF, Capture, parse_capture
+from stepstream.schemas.content_limits import EVERY_KIND, parse_content_limits
 from stepstream.schemas.durations import DurationUs, parse_duration_us
 from stepstream.schemas.step import KINDS as STEP_KINDS
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US
@@ -132,6 +133,39 @@ class Settings(BaseModel):
         True,
         "Send inputs, outputs and the texts of documents. Off: only their sizes are sent.",
         processes=_SENDERS,
+    )
+    capture: str = _sdk(
+        "",
+        "Contents by kind of step: on, off, or the bytes at which they are truncated: "
+        "llm_call=off,tool_call=2KB; * is every other kind. capture_content=false turns all of "
+        "them off.",
+        processes=_SENDERS,
+        metavar="KIND=MODE,...",
+    )
+    capture_sample: float = _sdk(
+        1.0,
+        "Share of runs whose contents are sent, from 0 to 1, by a hash of the trace id. All other "
+        "fields of every run are sent.",
+        processes=_SENDERS,
+        metavar="SHARE",
+        ge=0,
+        le=1,
+    )
+    redact_hook: str = _sdk(
+        "",
+        "Function from text to text, as module:function, that is applied to every text of a step "
+        "after the built-in redaction. If it fails the text is withheld.",
+        processes=_SENDERS,
+        metavar="MODULE:FUNCTION",
+        rare=True,
+    )
+    user_id_key: SecretStr = _sdk(
+        SecretStr(""),
+        "Key with which user ids are replaced by their HMAC-SHA256 before they are sent. Empty: "
+        "they are sent as they are.",
+        processes=_SENDERS,
+        metavar="KEY",
+        rare=True,
     )
     max_content_bytes: int = _sdk(
         16 * KIB,
@@ -757,6 +791,21 @@ class Settings(BaseModel):
     def _check_content_limits(cls, text: str) -> str:
         parse_content_limits(text, STEP_KINDS)
         return text
+
+    @field_validator("capture")
+    @classmethod
+    def _check_capture(cls, text: str) -> str:
+        parse_capture(text, STEP_KINDS)
+        return text
+
+    @cached_property
+    def content_capture(self) -> Capture:
+        """The settings ``capture_content``, ``capture`` and ``capture_sample``."""
+        if not self.capture_content:
+            return Capture(default=OFF)
+        limits = parse_capture(self.capture, STEP_KINDS)
+        default = limits.pop(EVERY_KIND, Capture.default)
+        return Capture(limits, default, self.capture_sample)
 
     @cached_property
     def content_bytes_by_kind(self) -> dict[str, int]:

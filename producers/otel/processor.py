@@ -9,7 +9,7 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import SpanContext, get_current_span
 
 from stepstream.producers.exceptions import BudgetExceeded, RunStopped
-from stepstream.producers.gateway.mapping.mapper import BARE, OTHER_SPANS
+from stepstream.producers.gateway.mapping.options import BARE, OTHER_SPANS
 from stepstream.producers.otel.publisher import START_DELAY_S, SpanPublisher
 from stepstream.producers.otel.sampling import marked, may_drop
 from stepstream.producers.otel.stopping import SpanControls

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from stepstream.producers.engine import Engine
 from stepstream.producers.forks import call_after_fork
-from stepstream.producers.gateway.mapping.mapper import BARE, Mapper, Options, Origin, Refused
+from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
+from stepstream.producers.gateway.mapping.options import BARE, Options
 from stepstream.producers.otel.spans import SpanReader
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.tracer import Tracer
@@ -232,7 +233,7 @@ class SpanPublisher:
                 Options(
                     max_content_bytes=settings.max_content_bytes,
                     content_bytes_by_kind=settings.content_bytes_by_kind,
-                    capture_content=settings.capture_content,
+                    capture=settings.content_capture,
                     other_spans=self._other_spans,
                     environment=settings.environment,
                     # The SDK's encoder does it, with the program's own hook.

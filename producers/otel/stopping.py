@@ -72,7 +72,7 @@ def _new_control(span: ReadableSpan, engine: Engine) -> RunControl:
     attributes = span.attributes or {}
     named = attributes.get("gen_ai.agent.name") or attributes.get("agent.name")
     labels = {**engine.labels, **({"agent": str(named)} if named else {})}
-    scope = Scope(trace_id, labels, engine.settings.capture_content)
+    scope = Scope(trace_id, labels, None)
     control = RunControl(
         trace_id,
         labels,

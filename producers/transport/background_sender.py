@@ -38,6 +38,9 @@ JOIN_S: Final = SAVE_S + 3.0
 # How long the end of a process waits at most for unacknowledged records.
 EXIT_WAIT_S: Final = 5.0
 _ALL: Final = sys.maxsize
+_Item = tuple[int, StepRecord, int | None]
+"""A record in the queue: its number, the record, and the limit of its contents, if it has one."""
+
 # Memory of a record without its contents: a StepRecord with its short texts, by sys.getsizeof.
 RECORD_BYTES: Final = 700
 # Shares of the limits, in tenths: start events leave the last tenth to end events.
@@ -79,7 +82,7 @@ class BackgroundSender:
 
     def __init__(
         self,
-        encode: Callable[[StepRecord], Record],
+        encode: Callable[..., Record],
         connect: Callable[[], Transport],
         *,
         max_events: int = 10_000,
@@ -107,7 +110,7 @@ class BackgroundSender:
         self._settled = threading.Condition(self._lock)
         self._room = RoomWait()
         self._no_room_until_s = float("-inf")
-        self._queue: queue.SimpleQueue[tuple[int, StepRecord] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         # The newest record of the queue, and the newest that the thread has given to the transport
         # or written to the spool.
@@ -128,11 +131,14 @@ class BackgroundSender:
 
     # --- called by the program's threads ---
 
-    def enqueue(self, record: StepRecord) -> bool:
-        """Queue a record; the caller must not change it afterwards. False if it was dropped."""
+    def enqueue(self, record: StepRecord, max_bytes: int | None = None) -> bool:
+        """Queue a record; the caller must not change it afterwards. False if it was dropped.
+
+        ``max_bytes``, if given, is passed to ``encode``: the limit of the record's contents.
+        """
         size = _size(record)
         share = _END_SHARE if record.phase == "end" else _START_SHARE
-        if self._put(record, size, share):
+        if self._put(record, max_bytes, size, share):
             return True
         self._room.wait(
             lambda: self._has_room(size, _END_SHARE),
@@ -142,7 +148,7 @@ class BackgroundSender:
         # A start has the whole queue then: the reserve for ends is for outages, in which no room
         # comes back.
         is_behind = self._is_behind()
-        if self._put(record, size, _END_SHARE if is_behind else share):
+        if self._put(record, max_bytes, size, _END_SHARE if is_behind else share):
             return True
         with self._lock:
             self._dropped += 1
@@ -161,14 +167,14 @@ class BackgroundSender:
             and time.monotonic() > self._no_room_until_s
         )
 
-    def _put(self, record: StepRecord, size: int, share: int) -> bool:
+    def _put(self, record: StepRecord, max_bytes: int | None, size: int, share: int) -> bool:
         with self._lock:
             if not self._has_room(size, share):
                 return False
             number = self._last_number = next(self._numbers)
             self._pending[number] = size
             self._pending_bytes += size
-            self._queue.put((number, record))
+            self._queue.put((number, record, max_bytes))
             if self._thread is None:
                 self._start()
         return True
@@ -269,8 +275,8 @@ class BackgroundSender:
         wait_s = SHORTEST_WAIT_S
         while not self._stopping:
             batch = self._take(wait_s if self._pending or delivery.has_work else None)
-            for number, record in batch:
-                self._send(delivery, number, record)
+            for item in batch:
+                self._send(delivery, *item)
             before = len(self._pending)
             is_draining = delivery.poll(0)
             idle = not batch and len(self._pending) == before and not is_draining
@@ -289,9 +295,9 @@ class BackgroundSender:
         with self._lock:
             return next(iter(self._pending), last + 1) <= last
 
-    def _take(self, wait_s: float | None) -> list[tuple[int, StepRecord]]:
+    def _take(self, wait_s: float | None) -> list[_Item]:
         """At most ``BATCH`` records. Without ``wait_s`` it waits for a record or for the stop."""
-        batch: list[tuple[int, StepRecord]] = []
+        batch: list[_Item] = []
         try:
             item = self._queue.get(timeout=wait_s)
             while item is not None:
@@ -303,9 +309,11 @@ class BackgroundSender:
             pass
         return batch
 
-    def _send(self, delivery: Delivery, number: int, record: StepRecord) -> None:
+    def _send(
+        self, delivery: Delivery, number: int, record: StepRecord, max_bytes: int | None
+    ) -> None:
         try:
-            encoded = self._encode(record)
+            encoded = self._encode(record) if max_bytes is None else self._encode(record, max_bytes)
         except Exception as error:
             internal_error("encode", error)
             self.settled(number, "it could not be encoded")

@@ -5,8 +5,9 @@ Runs in the sender's thread. ``stepstream.schemas.accept`` takes every result wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -14,7 +15,8 @@ import msgspec
 from stepstream.producers.exit_summary import Totals
 from stepstream.producers.transport.background_sender import RECORD_BYTES
 from stepstream.producers.transport.base import Record
-from stepstream.producers.transport.redactor import Redactor
+from stepstream.producers.transport.redactor import UNHOOKED, Redactor
+from stepstream.producers.user_ids import UserIds
 from stepstream.producers.values.shortening import cut_middle, cut_to_bytes
 from stepstream.schemas.accept import DEFAULT_LIMITS, Limits
 from stepstream.schemas.money import nanos_from_usd, usd_from_nanos
@@ -34,7 +36,8 @@ class Encoder:
     """Makes transport records of step records. Not thread-safe.
 
     The cleaned input of an open step is cached, because its end event has the same input.
-    ``cached_bytes`` is the memory of that cache.
+    ``cached_bytes`` is the memory of that cache. ``capture`` has the limits of contents by kind of
+    step.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Encoder:
         totals: Totals,
         limits: Limits = DEFAULT_LIMITS,
         *,
+        capture: Mapping[str, int] = MappingProxyType({}),
+        user_ids: UserIds | None = None,
         max_cached_bytes: int = MOST_OPEN_INPUT_BYTES,
     ) -> None:
         self._redactor = redactor
@@ -52,15 +57,24 @@ class Encoder:
         self._prices: PriceBook | None = None
         self._limits = limits
         self._max_content_bytes = min(max_content_bytes, limits.max_content_bytes)
-        self._by_kind = limits.content_bytes_by_kind
+        self._by_kind = {**limits.content_bytes_by_kind, **capture}
+        # The limit that was given with the record in progress.
+        self._max_bytes: int | None = None
+        self._user_ids = user_ids
         self._inputs: dict[str, tuple[str, str, int | None]] = {}
         self._max_cached_bytes = max_cached_bytes
         self.cached_bytes = 0
         self._encode = msgspec.json.Encoder().encode
         self.totals = totals
 
-    def __call__(self, record: StepRecord) -> Record:
-        """The record on the wire. ``record`` itself is changed to what is sent."""
+    def __call__(self, record: StepRecord, max_bytes: int | None = None) -> Record:
+        """The record on the wire. ``record`` itself is changed to what is sent.
+
+        ``max_bytes`` limits its contents instead of the limits by kind.
+        """
+        self._max_bytes = max_bytes
+        if self._user_ids is not None:
+            self._user_ids.replace(record)
         self._shorten(record)
         self._redact(record)
         if record.phase == "end":
@@ -71,10 +85,16 @@ class Encoder:
         return Record(record.trace_id.encode(), value)
 
     def _shorten(self, record: StepRecord) -> None:
-        limit = self._limits.max_text_chars
+        limit, label = self._limits.max_text_chars, self._redactor.label
         for field in SHORT_TEXTS:
-            if len(getattr(record, field)) > limit:
-                setattr(record, field, cut_middle(getattr(record, field), limit))
+            text = getattr(record, field)
+            if text:
+                clean = label(text, hooked=field not in UNHOOKED)
+                # Redacted first, so that no half of a secret is left.
+                if len(clean) > limit:
+                    clean = cut_middle(clean, limit)
+                if clean is not text:
+                    setattr(record, field, clean)
         # The limits of ``accept``: what is longer would be cut there and counted as a repair.
         del record.documents[self._limits.max_documents :]
         if len(record.attributes) > self._limits.max_attributes:
@@ -93,7 +113,7 @@ class Encoder:
             )
         if record.attributes:
             record.attributes = {
-                cut_middle(key, ATTRIBUTE_CHARS): cut_middle(
+                cut_middle(self._redactor.label(key), ATTRIBUTE_CHARS): cut_middle(
                     self._redactor.named(key, value), ATTRIBUTE_CHARS
                 )
                 for key, value in record.attributes.items()
@@ -122,6 +142,8 @@ class Encoder:
         return cached
 
     def _limit(self, kind: str) -> int:
+        if self._max_bytes is not None:
+            return self._max_bytes
         return self._by_kind.get(kind, self._max_content_bytes)
 
     def _content(self, text: str, size: int | None, limit: int) -> tuple[str, int | None]:
@@ -139,7 +161,7 @@ class Encoder:
                 left -= min(size, left)
             out.append(
                 DocumentStruct(
-                    id=document.id[: self._limits.max_text_chars],
+                    id=self._redactor.text(document.id)[: self._limits.max_text_chars],
                     score=document.score,
                     content=content,
                 )

@@ -21,9 +21,9 @@ import msgspec
 from stepstream.common.kafka import KafkaUnreachable, producer
 from stepstream.common.web.credentials import write_private
 from stepstream.producers.gateway.importers.files import format_of, items_of, spans_of
-from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
+from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
+from stepstream.producers.gateway.mapping.options import options_of
 from stepstream.producers.gateway.mapping.spans import Unreadable
-from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -61,14 +61,7 @@ class Import:
         self._data = file.read_bytes()
         self._start_ns = int(file.stat().st_mtime) * 1_000_000_000
         self._origin = Origin(project, now_us)
-        options = Options(
-            max_content_bytes=settings.max_content_bytes,
-            content_bytes_by_kind=settings.content_bytes_by_kind,
-            capture_content=settings.capture_content,
-            environment=settings.environment,
-            limits=record_limits(settings),
-        )
-        self._mapper = Mapper(options)
+        self._mapper = Mapper(options_of(settings))
         digest = hashlib.sha256(self._data + project.encode()).hexdigest()[:32]
         self._note = Path(settings.state_dir) / "imports" / f"{digest}.json"
 

@@ -50,7 +50,12 @@ def gateway(
     require_kafka(settings)
     # Imported last: with wrong settings the command fails before it loads the server.
     from stepstream.admin.gateway import run
+    from stepstream.producers.transport.redactor import hook_of
 
+    try:
+        hook_of(settings)
+    except ValueError as error:
+        raise errors.Failure(str(error)) from None
     raise typer.Exit(run(settings))
 
 

@@ -22,6 +22,10 @@ def register(app: typer.Typer) -> None:
 
 @takes("kafka", settings=("project", "environment", "max_content_bytes", "content_limits",
                           "capture_content",
+                          "capture",
+                          "capture_sample",
+                          "redact_hook",
+                          "user_id_key",
                           "steps_retention_days", "retention_by_project"))  # fmt: skip
 def import_files(
     settings: Settings,

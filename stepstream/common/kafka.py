@@ -5,7 +5,6 @@ Imports only schemas and confluent-kafka.
 
 from __future__ import annotations
 
-import importlib
 import socket
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from stepstream.common.functions import load_function
 from stepstream.schemas.batches import RECEIVE_BYTES
 from stepstream.schemas.partitioner import PARTITIONER
 from stepstream.schemas.settings import Settings
@@ -95,22 +95,10 @@ def client_config(settings: Settings, **more: Any) -> dict[str, Any]:
     """The librdkafka configuration of a client: connection settings, token hook, and ``more``."""
     config = dict(settings.kafka)
     if settings.kafka_token_hook:
-        hook = load_hook(settings.kafka_token_hook)
+        hook = load_function(settings.kafka_token_hook, "kafka_token_hook")
         config["oauth_cb"] = lambda _config: hook()
     config.update(more)
     return config
-
-
-def load_hook(name: str) -> Callable[[], tuple[str, float]]:
-    """The function named ``module:function``. Raises ``ValueError`` where there is none."""
-    module, _, function = name.partition(":")
-    try:
-        hook = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"kafka_token_hook must be module:function, and {name!r} is not: {error}"
-        ) from None
-    return hook  # type: ignore[no-any-return]
 
 
 def idempotent_producer(config: Mapping[str, Any], **more: Any) -> Producer:

@@ -12,7 +12,7 @@ from aiokafka.abc import AbstractTokenProvider
 from faust import OAuthCredentials, SASLCredentials, SSLCredentials
 from yarl import URL
 
-from stepstream.common.kafka import load_hook
+from stepstream.common.functions import load_function
 from stepstream.schemas.settings import Settings
 
 
@@ -20,10 +20,11 @@ class HookTokens(AbstractTokenProvider):  # type: ignore[misc]
     """Tokens from the hook that ``kafka_token_hook`` names."""
 
     def __init__(self, name: str) -> None:
-        self._hook = load_hook(name)
+        self._hook = load_function(name, "kafka_token_hook")
 
     async def token(self) -> str:
         """A token; the hook may block and is called in a thread."""
+        token: str
         token, _expiry = await asyncio.to_thread(self._hook)
         return token
 

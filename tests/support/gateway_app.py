@@ -14,7 +14,7 @@ from stepstream.common.observe import Observer
 from stepstream.common.web.app import create
 from stepstream.common.web.headers import Hosts
 from stepstream.common.web.key_file import KeyFile
-from stepstream.producers.gateway.mapping.mapper import Options
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.callers import GatewayAccess
 from stepstream.producers.gateway.service.control import SeenTraces

@@ -16,7 +16,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from benchmarks.cases.spans import time_us
 from benchmarks.cases.trail_gaia import duration_us
 from stepstream.producers.gateway.importers import langfuse
-from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
+from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import Resource, Span, SpanEvent
 from stepstream.schemas.accept import Limits
 from stepstream.schemas.step import AnyStep

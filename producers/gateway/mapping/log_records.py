@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stepstream.producers.gateway.mapping import contents, secrets
+from stepstream.producers.gateway.mapping import contents
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import (
     MAX_ATTRIBUTE_CHARS,
     MAX_NAME_CHARS,
-    Options,
     Origin,
     Refused,
     id_problem,
 )
+from stepstream.producers.gateway.mapping.options import Options
+from stepstream.producers.gateway.mapping.privacy import Privacy
 from stepstream.producers.gateway.mapping.spans import LogRecord
 from stepstream.producers.gateway.mapping.texts import parsed, text_of, without_media
-from stepstream.schemas.accept import truncated
+from stepstream.schemas.capture import OFF
 from stepstream.schemas.step import AnyStep
 
 EVALUATION: Final = "gen_ai.evaluation.result"
@@ -41,6 +42,7 @@ class LogMapper:
         """``logged`` keeps contents for the spans that they belong to."""
         self.options = options
         self._logged = logged
+        self._privacy = Privacy(options)
 
     def steps(self, record: LogRecord, origin: Origin) -> list[AnyStep] | Refused:
         """The step that a record stands for; nothing for a record that is no content event and no
@@ -61,8 +63,7 @@ class LogMapper:
             _fill_evaluation(step, record)
         else:
             self._fill_content(step, record, name, origin)
-        if self.options.redact:
-            secrets.redact(step)
+        self._privacy.clean(step)
         return [step]
 
     def _step(self, record: LogRecord, origin: Origin, name: str, time_us: int) -> AnyStep:
@@ -95,8 +96,8 @@ class LogMapper:
         body = parsed(record.body)
         event = contents.logged_event(name, record.time_ns, record.attributes, body)
         given, taken = contents.from_events([event])
-        step.input, step.input_bytes = self._content(given, step.kind)
-        step.output, step.output_bytes = self._content(taken, step.kind)
+        step.input, step.input_bytes = self._content(given, step.trace_id)
+        step.output, step.output_bytes = self._content(taken, step.trace_id)
         if self._logged is not None:
             span = (step.project, step.trace_id, step.parent_step_id)
             size = len(given) + len(taken)
@@ -105,15 +106,15 @@ class LogMapper:
             if record.attributes.get(key):
                 step.attributes[key] = text_of(record.attributes[key])[:MAX_NAME_CHARS]
 
-    def _content(self, value: Any, kind: str) -> tuple[str, int | None]:
+    def _content(self, value: Any, trace_id: str) -> tuple[str, int | None]:
         text = without_media(text_of(value))
         if not text:
             return "", None
-        limit = self.options.content_bytes_by_kind.get(kind, self.options.max_content_bytes)
-        cut, size = truncated(text, limit)
-        if not self.options.capture_content:
-            return "", size
-        return cut, size if size > limit else None
+        options = self.options
+        limit = options.content_bytes_by_kind.get("other", options.max_content_bytes)
+        # The messages of a model call, although the record is a step of its own.
+        limit = min(limit, options.capture.limit("llm_call", trace_id))
+        return self._privacy.limited(text, None, limit if options.capture_content else OFF)
 
 
 _EVALUATION_FIELDS: Final = {

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from stepstream.producers.gateway.mapping import contents, kinds, secrets, usage_counts
+from stepstream.producers.gateway.mapping import contents, kinds, usage_counts
 from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read, provider_of
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.names import Field as F
+from stepstream.producers.gateway.mapping.options import BARE, DROP, Options
+from stepstream.producers.gateway.mapping.privacy import Privacy
 from stepstream.producers.gateway.mapping.spans import (
     KIND_SERVER,
     REMOTE,
@@ -22,18 +24,10 @@ from stepstream.producers.gateway.mapping.spans import (
     Span,
 )
 from stepstream.producers.gateway.mapping.texts import NOTHING, parsed, text_of, without_media
-from stepstream.schemas.accept import Limits, truncated
+from stepstream.schemas.capture import OFF
 from stepstream.schemas.ids import ZERO_STEP_ID, ZERO_TRACE_ID
 from stepstream.schemas.step import TRACE_STATE_KEY, AnyStep, DocumentStruct
 from stepstream.schemas.usage import NO_TOKENS
-
-BARE: Final = "bare"
-KEEP: Final = "keep"
-DROP: Final = "drop"
-OTHER_SPANS: Final = (BARE, KEEP, DROP)
-"""What becomes of spans that no convention knows (HTTP, SQL): the tree alone, all of it, or
-nothing.
-"""
 
 MAX_ATTRIBUTE_CHARS: Final = 2_048
 MAX_DOCUMENT_CHARS: Final = 4_096
@@ -77,20 +71,6 @@ class Origin(msgspec.Struct, frozen=True):
     now_us: int
     projects: frozenset[str] = frozenset()
     """The projects that a span may name in the attribute ``stepstream.project``; empty: any."""
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How spans are mapped."""
-
-    max_content_bytes: int = 16_384
-    content_bytes_by_kind: dict[str, int] = {}
-    """Limits for some kinds of step, instead of ``max_content_bytes``."""
-    capture_content: bool = True
-    other_spans: str = BARE
-    environment: str = ""
-    limits: Limits = Limits()
-    redact: bool = True
-    """Whether secrets are taken out of texts."""
 
 
 def _is_id(text: str, digits: int, zero: str) -> bool:
@@ -165,6 +145,9 @@ class Mapper:
         self.options = options or Options()
         self._logged = logged
         self._reader = AttributeReader()
+        self._privacy = Privacy(self.options)
+        # The limit of contents of the step in progress.
+        self._limit = OFF
         # Spans of one resource follow each other.
         self._resource: Resource | None = None
         self._source = _source_of(Resource(), "")
@@ -201,6 +184,7 @@ class Mapper:
             start_time=start_us,
             end_time=end_us,
         )
+        self._limit = self._content_limit(kind, span.trace_id)
         self._identify(step, span, read)
         _set_status(step, span, read)
         if read.values[F.PENDING] == "pending_span":
@@ -211,9 +195,8 @@ class Mapper:
                 span.events = [*span.events, *found] if found else span.events
             self._fill(step, span, read)
         steps = [step, *self._selections(step)] if kind == kinds.LLM else [step]
-        if self.options.redact:
-            for one in steps:
-                secrets.redact(one)
+        for one in steps:
+            self._privacy.clean(one)
         return steps
 
     def start(self, span: Span, origin: Origin) -> AnyStep | Refused | None:
@@ -291,8 +274,8 @@ class Mapper:
             step.model = _short(values[F.MODEL] or values[F.REQUEST_MODEL] or "")
             step.tool = _short(values[F.TOOL] or "")
         given, taken = _contents_of(step.kind, span, read)
-        step.input, step.input_bytes = self._content(given, step.kind)
-        step.output, step.output_bytes = self._content(taken, step.kind)
+        step.input, step.input_bytes = self._content(given, self._limit)
+        step.output, step.output_bytes = self._content(taken, self._limit)
         if step.kind == kinds.TOOL and span.status == STATUS_UNSET and step.status == "ok":
             _set_status_from_result(step, taken)
         step.first_token_time = _first_token_us(step, span, read)
@@ -332,24 +315,22 @@ class Mapper:
                 or contents.documents_in(read.values[F.OUTPUT])
             )
         step.documents = [
-            _document(item, self.options.capture_content)
-            for item in items[: self.options.limits.max_documents]
+            _document(item, self._limit) for item in items[: self.options.limits.max_documents]
         ]
 
-    def _content(self, value: Any, kind: str) -> tuple[str, int | None]:
+    def _content_limit(self, kind: str, trace_id: str) -> int:
+        options = self.options
+        if not options.capture_content:
+            return OFF
+        limit = options.content_bytes_by_kind.get(kind, options.max_content_bytes)
+        return min(limit, options.capture.limit(kind, trace_id))
+
+    def _content(self, value: Any, limit: int) -> tuple[str, int | None]:
         """A content as it is sent, and its size where it was cut."""
         text = value if value.__class__ is str else text_of(value)
         if not text:
             return "", None
-        text = without_media(text)
-        if not self.options.capture_content:
-            return "", len(text.encode("utf-8", "replace"))
-        # A character has at most 4 bytes, so short texts need no encoding to measure them.
-        limit = self.options.content_bytes_by_kind.get(kind, self.options.max_content_bytes)
-        if len(text) * 4 <= limit:
-            return text, None
-        cut, size = truncated(text, limit)
-        return cut, size if size > limit else None
+        return self._privacy.limited(without_media(text), None, limit)
 
     def _attributes(self, step: AnyStep, read: Read) -> dict[str, str]:
         """Attributes that fill no field of a step, as texts."""
@@ -368,7 +349,7 @@ class Mapper:
                 if values[field] is not None and not step.model:
                     kept[read.names[field]] = _short(values[field])
         most = self.options.limits.max_attributes
-        capture = self.options.capture_content
+        capture = self._limit != OFF
         for name, value in read.rest.items():
             if len(kept) >= most:
                 break
@@ -383,8 +364,9 @@ class Mapper:
     def _selections(self, step: AnyStep) -> list[AnyStep]:
         """Steps for the tools that a model's answer chose, because no span records that choice."""
         made: list[AnyStep] = []
+        limit = self._content_limit("tool_selection", step.trace_id)
         for number, call in enumerate(contents.tool_calls_of(step.output)):
-            text, size = self._content(call.arguments, "tool_selection")
+            text, size = self._content(call.arguments, limit)
             made.append(
                 AnyStep(
                     trace_id=step.trace_id,
@@ -642,13 +624,14 @@ _SCORES: Final = ("score", "relevance_score", "similarity_score", "similarity")
 _TEXTS: Final = ("content", "text", "page_content", "pageContent", "document")
 
 
-def _document(item: Any, capture: bool) -> Any:
+def _document(item: Any, limit: int) -> Any:
+    most = min(MAX_DOCUMENT_CHARS, limit)
     if not isinstance(item, dict):
-        return DocumentStruct(content=text_of(item)[:MAX_DOCUMENT_CHARS] if capture else "")
+        return DocumentStruct(content=text_of(item)[:most])
     score: Any = next((item[key] for key in _SCORES if item.get(key) is not None), None)
     is_score = score.__class__ is float or score.__class__ is int
     content = next((item[key] for key in _TEXTS if item.get(key)), "")
-    text = text_of(content)[:MAX_DOCUMENT_CHARS] if capture else ""
+    text = text_of(content)[:most]
     about = item.get("metadata")
     found = next((item[key] for key in _IDS if item.get(key)), "")
     if not found and isinstance(about, dict):

@@ -21,7 +21,7 @@ from stepstream.schemas.secret_forms import (
     TEXT_FORMS,
     key_starts,
 )
-from stepstream.schemas.step import AnyStep, DocumentStruct
+from stepstream.schemas.step import SHORT_TEXTS, AnyStep, DocumentStruct
 
 _HINTS: Final = (*(form.hint for form in TEXT_FORMS), *(form.hint for form in HEADERS), ".eyJ")
 _STEMS: Final = tuple(NAMES)
@@ -62,32 +62,35 @@ def may_hold_secrets(text: str) -> bool:
     return bool(key_starts(text))
 
 
-def _cleared(text: str) -> str:
+def cleared(text: str) -> str:
+    """The text without secrets."""
     return without_secrets(text) if may_hold_secrets(text) else text
 
 
 _is_secret = lru_cache(maxsize=8_192)(is_secret_name)
+_CONTENTS: Final = ("input", "output", "error_message")
+_TEXTS: Final = (*_CONTENTS, *SHORT_TEXTS)
 
 
 def redact(step: AnyStep) -> None:
     """Take secrets out of everything in a step that may contain any."""
-    texts = [step.input, step.output, step.error_message, step.name]
-    texts += step.attributes.values()
-    if step.documents:
-        texts += [document.content for document in step.documents]
+    attributes, documents = step.attributes, step.documents
+    texts = [getattr(step, field) for field in _TEXTS]
+    texts += attributes.values()
+    texts += attributes
+    for document in documents:
+        texts += (document.id, document.content)
     # Values are redacted by the attribute's name (password, api_key ...): few attributes have one.
-    for name in step.attributes:
-        if _is_secret(name):
-            step.attributes[name] = REDACTED
+    if any(map(_is_secret, attributes)):
+        step.attributes = {
+            name: REDACTED if _is_secret(name) else value for name, value in attributes.items()
+        }
     if not _has_literal("\n".join(texts)):
         return
-    step.name = _cleared(step.name)
-    step.input = _cleared(step.input)
-    step.output = _cleared(step.output)
-    step.error_message = _cleared(step.error_message)
-    for name, value in step.attributes.items():
-        step.attributes[name] = _cleared(value)
+    for field in _TEXTS:
+        setattr(step, field, cleared(getattr(step, field)))
+    step.attributes = {cleared(name): cleared(value) for name, value in step.attributes.items()}
     step.documents = [
-        DocumentStruct(id=one.id, score=one.score, content=_cleared(one.content))
-        for one in step.documents
+        DocumentStruct(id=cleared(one.id), score=one.score, content=cleared(one.content))
+        for one in documents
     ]

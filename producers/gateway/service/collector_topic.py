@@ -15,7 +15,8 @@ from typing import Final
 from confluent_kafka import KafkaException, Message
 
 from stepstream.common import kafka
-from stepstream.producers.gateway.mapping.mapper import Options, Origin, Refused
+from stepstream.producers.gateway.mapping.mapper import Origin, Refused
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF
 from stepstream.producers.gateway.otlp.malformed import Malformed, TooMany
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
@@ -110,7 +111,7 @@ class CollectorReader:
 
     def _batch(self, messages: list[Message]) -> Batch:
         """The steps of some records; a record that is no export request goes to the dead letter."""
-        whole = Batch()
+        whole = self._ingest.new_batch()
         origin = Origin(self._settings.project, time.time_ns() // 1_000)
         for message in messages:
             value = message.value() or b""

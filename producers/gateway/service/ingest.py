@@ -15,9 +15,12 @@ from typing import Any, Final
 
 import msgspec
 
+from stepstream.producers.gateway.mapping import secrets
 from stepstream.producers.gateway.mapping.log_records import LogMapper
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
-from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
+from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
+from stepstream.producers.gateway.mapping.options import Options
+from stepstream.producers.gateway.mapping.privacy import SLACK_CHARS, Privacy
 from stepstream.producers.gateway.mapping.spans import LogRecord, Span, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf
 from stepstream.producers.gateway.otlp.malformed import (
@@ -62,6 +65,8 @@ class Batch:
     details: list[dict[str, Any]] = field(default_factory=list)
     projects: dict[str, str] = field(default_factory=dict)
     """The projects of the traces in it."""
+    keeps_originals: bool = True
+    """Whether the dead letter gets refused items, without secrets, or only their ids."""
 
     @property
     def items(self) -> int:
@@ -72,13 +77,13 @@ class Batch:
         """Note an item that is not taken; keep it for the dead letter."""
         self.refused += 1
         self.reasons[refused.reason] += 1
-        what = f"{name[:80]!r}: " if name else ""
+        what = f"{secrets.cleared(name)[:80]!r}: " if name else ""
         if not self.first:
             self.first = f"{what}{refused.detail}"
         if len(self.details) < MAX_LETTERS:
             self.details.append({"reason": refused.reason, "detail": f"{what}{refused.detail}"})
         if len(self.letters) < MAX_LETTERS:
-            self.letters.append(_letter(original, refused, key))
+            self.letters.append(_letter(original if self.keeps_originals else {}, refused, key))
 
     @property
     def sentence(self) -> str:
@@ -92,7 +97,9 @@ def _letter(original: Any, refused: Refused, key: str) -> Letter:
         value = original if isinstance(original, bytes) else _encode(original)
     except (TypeError, ValueError, RecursionError):
         value = str(original).encode("utf-8", "replace")
-    value = value[:MAX_LETTER_BYTES]
+    # Cut first, because of the time; a bit more, so that no half of a secret is left.
+    text = value[: MAX_LETTER_BYTES + SLACK_CHARS].decode("utf-8", "replace")
+    value = secrets.cleared(text).encode("utf-8", "replace")[:MAX_LETTER_BYTES]
     # A letter is counted once by where it came from. What was never in Kafka has no offset, so its
     # contents stand for one: sent again, it is the same letter.
     digest = hashlib.sha256(value + refused.detail.encode("utf-8", "replace")).digest()
@@ -110,6 +117,7 @@ class Ingest:
         self._options = options
         self._spans = Mapper(options, logged)
         self._logs = LogMapper(options, logged)
+        self._privacy = Privacy(options)
 
     def traces(self, body: bytes, form: str, origin: Origin) -> Iterator[Batch]:
         """The batch of a trace request; yielded after each slice, so that the caller can let
@@ -118,7 +126,7 @@ class Ingest:
         Raises ``Malformed`` and ``TooMany``.
         """
         read = otlp_json.spans if form == answers.JSON else protobuf.spans
-        batch = Batch()
+        batch = self.new_batch()
         try:
             yield from self._in_slices(read(body), batch, origin)
         except Malformed as error:
@@ -130,12 +138,16 @@ class Ingest:
     def logs(self, body: bytes, form: str, origin: Origin) -> Iterator[Batch]:
         """The batch of a logs request, as ``traces``."""
         read = otlp_json.log_records if form == answers.JSON else protobuf.log_records
-        batch = Batch()
+        batch = self.new_batch()
         try:
             yield from self._in_slices(read(body), batch, origin)
         except Malformed as error:
             raise Malformed(_hint(body, form, "logs", error)) from None
         yield batch
+
+    def new_batch(self) -> Batch:
+        """An empty batch, which keeps as much of refused items as the options allow."""
+        return Batch(keeps_originals=self._privacy.keeps_originals)
 
     def _in_slices(
         self, items: Iterable[Span | LogRecord | Unreadable], batch: Batch, origin: Origin
@@ -191,7 +203,7 @@ class Ingest:
         """The batch of steps that were sent as JSON: one object, a list, or one object a line.
         Raises ``Malformed`` and ``TooMany``.
         """
-        batch = Batch()
+        batch = self.new_batch()
         for number, raw in enumerate(_events(body), 1):
             self._add_step(raw, number, batch, origin)
             if number > MAX_ITEMS:
@@ -222,7 +234,9 @@ class Ingest:
             refused = Refused("invalid_field", f"the key may not send for {step.project[:64]!r}")
             batch.refuse(f"event {number}", refused, value, step.trace_id)
             return
-        self._take(step, value if not verdict.clamped else _encode(step), batch, limits)
+        if self._privacy.clean_event(step) or verdict.clamped:
+            value = _encode(step)
+        self._take(step, value, batch, limits)
 
     @staticmethod
     def _take(step: AnyStep, value: bytes, batch: Batch, limits: Limits) -> None:

@@ -14,7 +14,7 @@ from stepstream.common.web.key_file import KeyFile
 from stepstream.common.web.protocol import Limits
 from stepstream.common.web.server import WebServer
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
-from stepstream.producers.gateway.mapping.mapper import Options
+from stepstream.producers.gateway.mapping.options import Options, options_of
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.callers import GatewayAccess
 from stepstream.producers.gateway.service.collector_topic import CollectorReader
@@ -30,7 +30,6 @@ from stepstream.producers.gateway.service.ingest import Ingest
 from stepstream.producers.gateway.service.kafka_writer import WAIT_S, KafkaWriter
 from stepstream.producers.gateway.service.releases import ReleaseEndpoint, ReleaseReader
 from stepstream.schemas import metrics
-from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,16 +40,8 @@ GRACE_S: Final = 8.0
 _log = logging.getLogger("stepstream.gateway")
 
 
-def options_of(settings: Settings) -> Options:
-    """How spans are mapped, by the settings."""
-    return Options(
-        max_content_bytes=settings.max_content_bytes,
-        content_bytes_by_kind=settings.content_bytes_by_kind,
-        capture_content=settings.capture_content,
-        other_spans=settings.gateway_other_spans,
-        environment=settings.environment,
-        limits=record_limits(settings),
-    )
+def _options_of(settings: Settings) -> Options:
+    return options_of(settings, other_spans=settings.gateway_other_spans)
 
 
 class Gateway:
@@ -78,7 +69,7 @@ class Gateway:
         endpoints = Endpoints(
             project=settings.project,
             max_body_bytes=settings.gateway_max_body_bytes,
-            ingest=Ingest(options_of(settings), logged),
+            ingest=Ingest(_options_of(settings), logged),
             writer=self.writer,
             admission=self.admission,
             counts=counts,
@@ -104,7 +95,7 @@ class Gateway:
         self.collector: CollectorReader | None = None
         if settings.gateway_from_kafka:
             self.collector = CollectorReader(
-                settings, settings.gateway_from_kafka, options_of(settings), self.writer
+                settings, settings.gateway_from_kafka, _options_of(settings), self.writer
             )
         self.observer.readiness = self._readiness
         # Gauges are read when metrics are scraped, so that requests do not pay for them.
@@ -128,7 +119,7 @@ class Gateway:
             project=settings.project,
             max_bytes=settings.gateway_max_body_bytes,
             # One of its own: it works in another thread.
-            ingest=Ingest(options_of(settings), logged),
+            ingest=Ingest(_options_of(settings), logged),
             shared=Shared(self.writer, self.admission, counts, seen),
         )
         _log.info("gRPC at %s:%d", settings.gateway_host, server.port)

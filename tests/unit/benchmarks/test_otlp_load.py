@@ -9,7 +9,8 @@ import time
 import pytest
 
 from benchmarks.otlp_load import JSON, PROTOBUF, OtlpLoad
-from stepstream.producers.gateway.mapping.mapper import Options, Origin
+from stepstream.producers.gateway.mapping.mapper import Origin
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream.producers.gateway.mapping.mapper import Options
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.secrets import may_hold_secrets
 from stepstream.producers.gateway.mapping.spans import SpanEvent
 from stepstream.schemas.redaction import without_secrets

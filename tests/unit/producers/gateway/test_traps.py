@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from stepstream import Tracer
 from stepstream.otel import SpanProcessor
-from stepstream.producers.gateway.mapping.mapper import Mapper, Options, Origin, Refused
+from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import KIND_SERVER, Resource, SpanEvent, Unreadable
 from stepstream.producers.gateway.otlp import otlp_json, protobuf
 from stepstream.producers.transport.memory import MemoryTransport
