@@ -1,5 +1,6 @@
 """What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it,
-compared with an ordinary one.
+compared with an ordinary one; ``steps`` is an ordinary step beside OpenTelemetry's, ``rate`` 8,000
+steps a second over a real Kafka, ``spool`` an event that is written to disk.
 
 Each value is the input and the output of a tool's step, many times; measured is the step alone,
 with the sender at work at the same time. The first step of a process is measured in processes of
@@ -12,20 +13,27 @@ from __future__ import annotations
 import argparse
 import array
 import base64
+import json
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import AsyncMock, MagicMock
 
 from benchmarks import harness
 from benchmarks.harness import Goal, Report, percentile
+from stepstream.admin.topics import create_topics
+from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.producers.tracer import Tracer
+from stepstream.producers.transport.base import Record
 from stepstream.producers.transport.memory import MemoryTransport
+from stepstream.producers.transport.spool import Spool
 from stepstream.schemas.settings import Settings
 
 GOAL_P99_MS: Final = 1.0
@@ -236,7 +244,171 @@ def hostile(report: Report, rounds: int) -> None:
         report.wrong.append(f"{counts.failed} events failed, {counts.dropped} dropped")
 
 
-PARTS: Final[dict[str, Callable[[Report, int], None]]] = {"hostile": hostile}
+def _paced(rate: float, count: int, step: Callable[[int], None]) -> tuple[list[float], float]:
+    """Microseconds of each of so many calls, and CPU seconds of the process for all of them.
+
+    ``rate`` is calls a second; 0 is without a pause.
+    """
+    took: list[float] = []
+    began_cpu, began = time.process_time(), time.perf_counter()
+    for number in range(count):
+        if rate:
+            due = began + number / rate
+            while (left := due - time.perf_counter()) > 0:
+                time.sleep(left)
+        before = time.perf_counter()
+        step(number)
+        took.append((time.perf_counter() - before) * 1e6)
+    return took, time.process_time() - began_cpu
+
+
+_ARGUMENTS: Final = {"order": "A-1001", "limit": 10, "filters": {"country": "DE", "paid": True}}
+_ANSWER: Final = {"rows": [{"id": n, "name": f"name {n}"} for n in range(3)]}
+
+
+def _opentelemetry() -> tuple[Callable[[int], None], Callable[[], object]]:
+    """A span like our step, by the batch processor over an exporter that drops everything."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    class Dropping(InMemorySpanExporter):
+        def export(self, spans: Any) -> Any:
+            found = super().export(spans)
+            self.clear()
+            return found
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Dropping()))
+    tracer = provider.get_tracer("benchmark")
+
+    def step(_number: int) -> None:
+        with tracer.start_as_current_span("tool") as span:
+            span.set_attribute("gen_ai.operation.name", "execute_tool")
+            span.set_attribute("gen_ai.tool.name", "search")
+            span.set_attribute("gen_ai.agent.name", "agent")
+            span.set_attribute("input.value", json.dumps(_ARGUMENTS))
+            span.set_attribute("output.value", json.dumps(_ANSWER))
+
+    return step, provider.shutdown
+
+
+def ordinary_steps(report: Report, rounds: int) -> None:
+    """A step in the agent's thread, in a burst and at 1,000 a second, beside OpenTelemetry's."""
+    tracer = Tracer(
+        Settings(project="benchmark", agent="agent", quiet=True), transport=MemoryTransport()
+    )
+    other, close = _opentelemetry()
+    rows = []
+    p50: dict[tuple[str, str], float] = {}
+    with tracer.run("run") as run:
+
+        def step(_number: int) -> None:
+            with run.tool("search", input=_ARGUMENTS) as one:
+                one.set_output(_ANSWER)
+
+        # In turns, so that both meet the same machine.
+        for load, rate, count in (("burst", 0.0, 50 * rounds), ("1,000/s", 1_000.0, 10 * rounds)):
+            for name, call in (("stepstream", step), ("OpenTelemetry", other)):
+                _paced(0, 200, call)
+                took, cpu_s = _paced(rate, count, call)
+                p50[name, load] = percentile(took, 0.5)
+                if name == "stepstream":
+                    report.figures[f"{load.replace(',', '')}_p99_us"] = percentile(took, 0.99)
+                rows.append(
+                    (name, load, count, p50[name, load], percentile(took, 0.99), max(took),
+                     cpu_s / count * 1e6)
+                )  # fmt: skip
+                assert tracer.flush(60)
+    columns = ("SDK", "load", "steps", "p50 us", "p99 us", "maximum us", "CPU us a step")
+    report.table("A step in the agent's thread; CPU of all threads", columns, rows)
+    close()
+    tracer.close(60)
+    for load in ("burst", "1,000/s"):
+        ratio = p50["stepstream", load] / p50["OpenTelemetry", load]
+        report.ratios[f"p50 to OpenTelemetry, {load}"] = ratio
+        report.goals.append(Goal(f"p50 as a share of OpenTelemetry's, {load}", ratio, 1 / 3, ""))
+    p99 = report.figures["1000/s_p99_us"]
+    report.goals.append(Goal("p99 of a step at 1,000/s", p99, 50, "us"))
+    dropped = tracer.counts.dropped
+    report.goals.append(Goal("dropped", dropped, 0, "events"))
+
+
+def rate_over_kafka(report: Report, rounds: int) -> None:
+    """8,000 steps a second for a minute, over a broker of its own: nothing may be dropped."""
+    seconds = 5 if report.quick else 60
+    with tempfile.TemporaryDirectory() as folder, EmbeddedKafka(Path(folder) / "kafka") as kafka:
+        settings = Settings(
+            kafka_brokers=kafka.bootstrap, state_dir=folder, quiet=True, control=False
+        )
+        create_topics(settings)
+        tracer = Tracer(settings)
+        with tracer.run("run") as run:
+
+            def step(_number: int) -> None:
+                with run.tool("search", input=_ARGUMENTS) as one:
+                    one.set_output(_ANSWER)
+
+            _paced(100, 100, step)
+            began = time.perf_counter()
+            took, cpu_s = _paced(8_000, 8_000 * seconds, step)
+            reached = len(took) / (time.perf_counter() - began)
+        is_flushed = tracer.flush(120)
+        counts = tracer.counts
+        tracer.close(60)
+    report.figures |= {
+        "rate_steps_per_s": reached,
+        "rate_p99_us": percentile(took, 0.99),
+        "rate_cpu_us_per_step": cpu_s / len(took) * 1e6,
+        "rate_dropped_events": counts.dropped,
+    }
+    report.goals += [
+        Goal("rate", reached, 7_900, "steps/s", at_most=False),
+        Goal("events dropped at that rate", counts.dropped, 0, "events"),
+    ]
+    if not is_flushed or counts.failed:
+        report.wrong.append(f"not everything was delivered: {counts}")
+
+
+def spooling(report: Report, rounds: int) -> None:
+    """An event of 800 bytes that is written to the spool, and one that is read and deleted."""
+    count = 64 * rounds
+    value = json.dumps({"phase": "end", "input": "x" * 700}).encode()
+    records = [Record(b"%032x" % (number // 20), value) for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "events.db")
+        began, began_cpu = time.perf_counter(), time.process_time()
+        for start in range(0, count, 64):
+            spool.put(records[start : start + 64])
+        put_s, put_cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+        began = time.perf_counter()
+        while rows := spool.read(256):
+            spool.delete([row.id for row in rows])
+        taken_s = time.perf_counter() - began
+        spool.close()
+    columns = ("", "events", "us an event", "CPU us an event")
+    rows_shown = [
+        ("written in batches of 64", count, put_s / count * 1e6, put_cpu_s / count * 1e6),
+        ("read and deleted", count, taken_s / count * 1e6, None),
+    ]
+    report.table("The spool", columns, rows_shown)
+    report.figures |= {
+        "spool_put_us": put_s / count * 1e6,
+        "spool_put_cpu_us": put_cpu_s / count * 1e6,
+        "spool_take_us": taken_s / count * 1e6,
+    }
+    report.goals += [
+        Goal("an event written to the spool", put_s / count * 1e6, 6, "us"),
+        Goal("events written a second", count / put_s, 10_000, "events/s", at_most=False),
+    ]
+
+
+PARTS: Final[dict[str, Callable[[Report, int], None]]] = {
+    "hostile": hostile,
+    "steps": ordinary_steps,
+    "rate": rate_over_kafka,
+    "spool": spooling,
+}
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:

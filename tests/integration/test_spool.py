@@ -20,24 +20,7 @@ from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import Step
 from tests.support.processes import wait_until
-
-# Records steps until it is killed or its time is over. Prints a line for each: how many events so
-# far are delivered or on disk; they are settled in the order in which they were recorded.
-AGENT = """
-import sys, time
-import stepstream
-
-seconds, name = float(sys.argv[1]), sys.argv[2]
-until = time.monotonic() + seconds
-with stepstream.run(name) as run:
-    number = 0
-    while time.monotonic() < until:
-        number += 1
-        with run.tool(f"{name}-{number}", input="x" * 200):
-            time.sleep(0.002)
-        counts = stepstream._tracer.counts
-        print(number, counts.delivered + counts.spooled, counts.dropped, flush=True)
-"""
+from tests.support.spool_agent import recorded
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +52,7 @@ def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
 
 def agent(environment: dict[str, str], seconds: float, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", AGENT, str(seconds), name],
+        [sys.executable, "-m", "tests.support.spool_agent", str(seconds), name],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -95,18 +78,6 @@ def arrived(settings: Settings) -> list[tuple[str, str]]:
         step = msgspec.json.decode(message.value() or b"", type=Step)
         found.setdefault((step.step_id, step.phase), (step.name, step.phase))
     return list(found.values())
-
-
-def recorded(name: str, steps: int) -> list[tuple[str, str]]:
-    """What the agent records, in order, as long as its run is open."""
-    return [
-        (name, "start"),
-        *(
-            (f"{name}-{number}", phase)
-            for number in range(1, steps + 1)
-            for phase in ("start", "end")
-        ),
-    ]
 
 
 def test_an_agent_that_is_killed_while_the_broker_is_frozen(

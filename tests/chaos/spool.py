@@ -1,0 +1,182 @@
+"""Agents that share one spool, killed at any moment while the broker goes away and comes back.
+
+What an agent has seen acknowledged or written to the spool must be in Kafka in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from stepstream.admin.topics import create_topics
+from stepstream.common.kafka import read_to_end
+from stepstream.local.embedded.kafka import EmbeddedKafka
+from stepstream.producers.transport.spool import Spool
+from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import Step
+from stepstream.schemas.topics import topic
+from tests.support.paths import ROOT
+from tests.support.processes import wait_until
+from tests.support.spool_agent import recorded
+
+# Kills between two changes of the broker.
+KILLS_OF_A_PHASE: Final = 5
+LASTS_S: Final = 3_600.0
+
+
+@dataclass
+class Outcome:
+    """``safe`` events were acknowledged or on disk when their agents were killed."""
+
+    kills: int = 0
+    outages: int = 0
+    safe: int = 0
+    dropped: int = 0
+    spooled: int = 0
+    """Events in the spool at the end of the last outage."""
+    stored: int = 0
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Agent:
+    name: str
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    path: Path
+
+    def progress(self) -> list[int]:
+        """Step, safe events, dropped events: its last whole line; empty before the first."""
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        return [int(one) for one in lines[-1].split()] if lines else []
+
+
+class Agents:
+    """A crew of agents; one that was killed is replaced by another with a new name."""
+
+    def __init__(self, settings: Settings, folder: Path, count: int, seed: int) -> None:
+        self._folder = folder
+        self._chance = random.Random(seed)
+        self._environment = {
+            **{name: text for name, text in os.environ.items() if "STEPSTREAM" not in name},
+            "STEPSTREAM_ENDPOINT": f"kafka://{settings.kafka_brokers}",
+            "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
+            "STEPSTREAM_STATE_DIR": str(folder),
+            "STEPSTREAM_QUIET": "true",
+            "PYTHONPATH": str(ROOT),
+        }
+        self._number = 0
+        self._running = [self.start(LASTS_S) for _ in range(count)]
+        self.progress: dict[str, list[int]] = {}
+
+    def start(self, seconds: float) -> _Agent:
+        """Start one more agent."""
+        self._number += 1
+        name = f"agent{self._number}"
+        path = self._folder / f"{name}.out"
+        output = path.open("wb")
+        arguments = ["-m", "tests.support.spool_agent", str(seconds), name]
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env=self._environment, stdout=output, stderr=output
+        )
+        return _Agent(name, process, output, path)
+
+    def kill_one(self) -> None:
+        """SIGKILL for an agent that has begun."""
+        position = self._chance.randrange(len(self._running))
+        victim = self._running[position]
+        wait_until(victim.progress, 120, f"{victim.name} records steps")
+        self._end(victim, signal.SIGKILL)
+        self._running[position] = self.start(LASTS_S)
+
+    def run_one(self) -> None:
+        """An agent of a second, from beginning to end."""
+        agent = self.start(1)
+        agent.process.wait(120)
+        agent.output.close()
+
+    def stop(self) -> None:
+        """SIGTERM for all."""
+        for agent in self._running:
+            self._end(agent, signal.SIGTERM)
+        self._running = []
+
+    def _end(self, agent: _Agent, number: int) -> None:
+        agent.process.send_signal(number)
+        agent.process.wait(60)
+        agent.output.close()
+        self.progress[agent.name] = agent.progress()
+
+
+def play(
+    kafka: EmbeddedKafka, prefix: str, folder: Path, *, agents: int, kills: int, seed: int
+) -> Outcome:
+    """Kill agents, change the broker every few kills, then let everything arrive and count."""
+    settings = Settings(kafka_brokers=kafka.bootstrap, topic_prefix=prefix, partitions=4)
+    create_topics(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / "spool" / "events.db"
+    outcome = Outcome()
+    chance = random.Random(seed)
+    crew = Agents(settings, folder, agents, seed)
+    is_up = True
+    while outcome.kills < kills:
+        for _ in range(KILLS_OF_A_PHASE):
+            time.sleep(chance.uniform(0.05, 0.5))
+            crew.kill_one()
+            outcome.kills += 1
+        if is_up:
+            kafka.kill(0)
+            outcome.outages += 1
+        else:
+            outcome.spooled = _in_spool(place)
+            kafka.restart(0)
+        is_up = not is_up
+    crew.stop()
+    if not is_up:
+        outcome.spooled = _in_spool(place)
+        kafka.restart(0)
+
+    def is_empty() -> bool:
+        crew.run_one()
+        return _in_spool(place) == 0
+
+    wait_until(is_empty, 300, "later programs have sent what is in the spool")
+    _count(settings, crew, outcome)
+    return outcome
+
+
+def _in_spool(place: Path) -> int:
+    spool = Spool(place)
+    try:
+        return spool.status().events
+    finally:
+        spool.close()
+
+
+def _count(settings: Settings, crew: Agents, outcome: Outcome) -> None:
+    stored: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for message in read_to_end(settings, topic(settings.topic_prefix, "steps")):
+        step = msgspec.json.decode(message.value() or b"", type=Step)
+        stored[step.name.partition("-")[0]].add((step.name, step.phase))
+    outcome.stored = sum(map(len, stored.values()))
+    for name, progress in crew.progress.items():
+        if not progress:
+            continue
+        steps, safe, dropped = progress
+        outcome.safe += safe
+        outcome.dropped += dropped
+        expected = recorded(name, steps + 1)[:safe]
+        outcome.missing += [
+            f"{one} {phase}" for one, phase in expected if (one, phase) not in stored[name]
+        ]

@@ -1,0 +1,34 @@
+"""Agents of one spool are killed while the broker goes away and back: nothing safe is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stepstream.local.embedded.kafka import EmbeddedKafka
+from tests.chaos.spool import Outcome, play
+
+
+def run(folder: Path, agents: int, kills: int) -> Outcome:
+    with EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka:
+        outcome = play(kafka, "spoolchaos", folder / "agents", agents=agents, kills=kills, seed=1)
+    print(outcome)
+    assert outcome.missing == []
+    assert outcome.dropped == 0
+    assert outcome.safe > 100
+    assert outcome.outages >= 1
+    return outcome
+
+
+@pytest.mark.timeout(600)
+def test_nothing_safe_is_lost(tmp_path: Path) -> None:
+    """A few agents, killed in two outages and between them."""
+    run(tmp_path, agents=4, kills=15)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7_200)
+def test_nothing_safe_is_lost_for_long(tmp_path: Path) -> None:
+    """Twenty agents on one file, a thousand kills."""
+    run(tmp_path, agents=20, kills=1_000)
