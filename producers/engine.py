@@ -119,6 +119,9 @@ class Engine:
             spool=spool_place(settings) if transport is None else None,
             on_fork=self._after_fork,
         )
+        self.publish: Callable[..., bool] = self.sender.enqueue
+        """Queue a record, which the caller must not change afterwards, and the limit of its
+        contents if it is not that of the settings."""
 
     def listen(self) -> None:
         """Follow the commands at the endpoint, if the setting ``control`` is on.
@@ -188,13 +191,6 @@ class Engine:
             return self.limits[kind]
         rule = self.capture.by_kind.get(kind, FULL)
         return min(capture, rule, self.content_bytes[kind])
-
-    def publish(self, record: StepRecord, max_bytes: int | None = None) -> None:
-        """Queue a record. The caller must not change it afterwards.
-
-        ``max_bytes`` limits its contents instead of the settings.
-        """
-        self.sender.enqueue(record, max_bytes)
 
     # --- called in the sender's thread ---
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
     from stepstream.producers.control.run_control import RunControl
@@ -18,7 +20,7 @@ class Scope:
     agent when the run began.
     """
 
-    __slots__ = ("capture", "control", "labels", "release", "trace_id")
+    __slots__ = ("_template", "capture", "control", "labels", "release", "trace_id")
 
     def __init__(
         self,
@@ -33,3 +35,21 @@ class Scope:
         self.capture = capture
         self.control = control
         self.release = release
+        self._template: StepRecord | None = None
+
+    def new_record(self) -> StepRecord:
+        """The record of a new step: the trace id, the labels, and otherwise the defaults."""
+        template = self._template
+        if template is None:
+            template = self._template = StepRecord(
+                trace_id=self.trace_id,
+                step_id="",
+                phase="start",
+                kind="other",
+                name="",
+                start_time=0,
+                **cast(Any, self.labels),
+            )
+        # A copy takes a fifth of the time of a record from its fields. List and dictionary are
+        # those of the template: they are replaced, never changed.
+        return cast(StepRecord, cast(Any, template).__copy__())

@@ -165,10 +165,11 @@ class Step(StepOpener["Step", "Run"]):
         if self._state == NEW:
             if not self._fields.keys().isdisjoint(CHECKED):
                 self._fields = checked(self._fields)
+            parent = None if suppressed.get() else self._find_parent()
             # Before the try: its exceptions are meant for the program.
-            self._admit()
+            self._admit(parent)
             try:
-                self._begin()
+                self._begin(parent)
             except Exception as error:
                 self._state = OFF
                 internal_error("Step.start", error)
@@ -185,7 +186,10 @@ class Step(StepOpener["Step", "Run"]):
             if self._chunks is not None:
                 self._chunks.finish()
             self._state = ENDED
-            self._finish(error)
+            try:
+                self._finish(error)
+            except Exception as inside:
+                internal_error("Step.end", inside)
 
     def __enter__(self) -> Self:
         self.start()
@@ -482,11 +486,6 @@ class Step(StepOpener["Step", "Run"]):
         return "", (size if size is not None or value is None else size_of(text))
 
     @property
-    def _given_limit(self) -> int | None:
-        """The limit of contents if it is another one than that of the settings."""
-        return None if self._scope.capture is None else self._limit
-
-    @property
     def _max_bytes(self) -> int:
         assert self._engine is not None
         return self._engine.content_bytes[self._record.kind]
@@ -506,11 +505,9 @@ class Step(StepOpener["Step", "Run"]):
 
     # --- admission: stops, pauses and budgets ---
 
-    def _active_control(self) -> RunControl | None:
+    @staticmethod
+    def _active_control(parent: Step | None) -> RunControl | None:
         """The control of the run, if it or one around it can keep the step from beginning."""
-        if suppressed.get():
-            return None
-        parent = self._find_parent()
         innermost = control = None if parent is None else parent._scope.control
         while control is not None:
             if control.active:
@@ -518,8 +515,8 @@ class Step(StepOpener["Step", "Run"]):
             control = control.parent
         return None
 
-    def _admit(self) -> None:
-        control = self._active_control()
+    def _admit(self, parent: Step | None) -> None:
+        control = self._active_control(parent)
         if control is not None:
             _raise_stops_only(control.check)
             _raise_stops_only(lambda: self._reserve(control))
@@ -531,7 +528,9 @@ class Step(StepOpener["Step", "Run"]):
 
     async def _ready(self) -> None:
         """Wait while the run is paused."""
-        control = self._active_control() if self._state == NEW else None
+        if self._state != NEW or suppressed.get():
+            return
+        control = self._active_control(self._find_parent())
         if control is not None:
             await self._wait_until_ready(control)
 
@@ -556,7 +555,7 @@ class Step(StepOpener["Step", "Run"]):
 
     # --- beginning ---
 
-    def _begin(self) -> None:
+    def _begin(self, parent: Step | None) -> None:
         engine = None if suppressed.get() else self._tracer.engine()
         if engine is None:
             self._state = OFF
@@ -569,52 +568,57 @@ class Step(StepOpener["Step", "Run"]):
         self._engine = engine
         # Compared at the end: after a fork in between, the step is not this process's to end.
         self._generation = engine.sender.generation
-        self._parent = parent = self._find_parent()
+        self._parent = parent
         self._scope = scope = self._scoped(engine, parent)
-        self._record = StepRecord(
-            trace_id=scope.trace_id,
-            step_id=new_step_id(),
-            parent_step_id="" if parent is None else parent._record.step_id,
-            phase="start",
-            kind=self._kind if self._kind in _KINDS else "other",
-            name=self._name or self._default_name(),
-            start_time=engine.clock.now_us(),
-            **cast(Any, scope.labels),
-        )
-        self._began_ns = engine.clock.steady_ns()
-        self._limit = engine.limits[self._record.kind]
-        if scope.capture is not None:
-            self._limit = engine.content_limit(
-                self._record.kind, scope.capture, self._own_capture()
-            )
-        self._state = OPEN
-        if parent is not None and parent._is_remote:
-            # A parent that reports to us too is waited for; another one may never arrive.
-            self._record.parent_remote = not parent._reports
-        if self._kind == "tool_call":
-            self._record.tool = self._record.name
+        self._record = record = scope.new_record()
+        record.step_id = new_step_id()
+        record.name = self._name or self._default_name()
+        kind = self._kind
         # The kind on the wire is one of a fixed list; the program's own word is kept.
-        elif self._kind not in _KINDS:
-            self._record.attributes = {"kind": self._kind}
+        if kind not in _KINDS:
+            record.attributes = {"kind": kind}
+            kind = "other"
+        record.kind = kind
+        if kind == "tool_call":
+            record.tool = record.name
+        if parent is not None:
+            record.parent_step_id = parent._record.step_id
+            if parent._is_remote:
+                # A parent that reports to us too is waited for; another one may never arrive.
+                record.parent_remote = not parent._reports
+        record.start_time = engine.clock.now_us()
+        self._began_ns = engine.clock.steady_ns()
+        self._limit = engine.limits[kind]
+        if scope.capture is not None:
+            self._limit = engine.content_limit(kind, scope.capture, self._own_capture())
+        self._state = OPEN
         if scope.release is not None:
             self._note_release(scope.release)
-        if self._fields.get("schema") is not None:
-            self._record.tool_schema = tool_arguments.schema_name(self._fields["schema"])
-        for name, value in self._fields.items():
+        fields = self._fields
+        if "schema" in fields and fields["schema"] is not None:
+            record.tool_schema = tool_arguments.schema_name(fields["schema"])
+        for name, value in fields.items():
             if value is not None and name not in _NOT_RECORDED:
                 self._set_field(name, value)
         # A copy, because the sender's thread reads the start while the program changes the record.
-        engine.publish(_copy(self._record), self._given_limit)
+        engine.publish(_copy(record), None if scope.capture is None else self._limit)
         if parent is None or parent._is_remote or self._has_own_control():
             self._take_control(engine, parent)
 
-    @never_raises
     def _set_field(self, name: str, value: Any) -> None:
-        """Set one field that was given on opening."""
+        """Set one field that was given on opening. Never raises."""
+        try:
+            if name == "input":
+                record = self._record
+                record.input, record.input_bytes = self._text(value)
+            else:
+                self._set_other_field(name, value)
+        except Exception as error:
+            internal_error(f"Step.{name}", error)
+
+    def _set_other_field(self, name: str, value: Any) -> None:
         record = self._record
-        if name == "input":
-            record.input, record.input_bytes = self._text(value)
-        elif name == "attributes":
+        if name == "attributes":
             self.set_attributes(value)
         elif name == "attempt":
             self._set_attempt(value)
@@ -731,7 +735,6 @@ class Step(StepOpener["Step", "Run"]):
 
     # --- ending ---
 
-    @never_raises
     def _finish(self, error: BaseException | None) -> None:
         engine = self._engine
         if engine is None or engine.sender.generation != self._generation:
@@ -746,7 +749,7 @@ class Step(StepOpener["Step", "Run"]):
         if self._control is not None:
             engine.commands.close(self._control)
             engine.run_ended(self)
-        engine.publish(record, self._given_limit)
+        engine.publish(record, None if self._scope.capture is None else self._limit)
 
     @never_raises
     def _settle(self, engine: Engine, reservations: list[Reservation]) -> None:

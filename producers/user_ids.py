@@ -54,8 +54,15 @@ class UserIds:
         step.user_id = hashed = self.hashed(given)
         if hashed == given:
             return
-        for name, value in step.attributes.items():
-            if value == given:
-                step.attributes[name] = hashed
-            elif len(given) >= _SHORTEST_PART and given in value:
-                step.attributes[name] = value.replace(given, hashed)
+        if any(given in value for value in step.attributes.values()):
+            # A new dictionary: the program's thread may read the one of this step.
+            step.attributes = {
+                name: self._replaced(value, given, hashed)
+                for name, value in step.attributes.items()
+            }
+
+    @staticmethod
+    def _replaced(value: str, given: str, hashed: str) -> str:
+        if value == given:
+            return hashed
+        return value.replace(given, hashed) if len(given) >= _SHORTEST_PART else value

@@ -96,7 +96,8 @@ class Encoder:
                 if clean is not text:
                     setattr(record, field, clean)
         # The limits of ``accept``: what is longer would be cut there and counted as a repair.
-        del record.documents[self._limits.max_documents :]
+        if len(record.documents) > self._limits.max_documents:
+            record.documents = record.documents[: self._limits.max_documents]
         if len(record.attributes) > self._limits.max_attributes:
             record.attributes = dict(list(record.attributes.items())[: self._limits.max_attributes])
 
