@@ -12,6 +12,7 @@ import typer
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.cli.options import ByOption, LastOption, RunArgument, takes
 from stepstream.common.terminal import echo
+from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.printable import printable
 from stepstream.schemas.settings import Settings
 
@@ -92,7 +93,7 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=PANEL)(command)
 
 
-@takes("kafka", "clickhouse")
+@takes("kafka", "clickhouse", settings=("endpoint", "endpoint_key"))
 def stop(settings: Settings, options: CommandOptions) -> None:
     """Stop a run, or all runs of an agent or project.
 
@@ -101,7 +102,7 @@ def stop(settings: Settings, options: CommandOptions) -> None:
     _send(settings, "stop", options)
 
 
-@takes("kafka", "clickhouse")
+@takes("kafka", "clickhouse", settings=("endpoint", "endpoint_key"))
 def pause(settings: Settings, options: CommandOptions) -> None:
     """Pause a run, or all runs of an agent or project.
 
@@ -110,13 +111,13 @@ def pause(settings: Settings, options: CommandOptions) -> None:
     _send(settings, "pause", options)
 
 
-@takes("kafka", "clickhouse")
+@takes("kafka", "clickhouse", settings=("endpoint", "endpoint_key"))
 def resume(settings: Settings, options: CommandOptions) -> None:
     """Let paused runs continue: earlier pause and stop commands no longer apply."""
     _send(settings, "resume", options)
 
 
-@takes("kafka", "clickhouse")
+@takes("kafka", "clickhouse", settings=("endpoint", "endpoint_key"))
 def approve(settings: Settings, options: ApprovalOptions) -> None:
     """Let a run continue with more budget.
 
@@ -179,6 +180,12 @@ def _send_to_scope(settings: Settings, action: CommandAction, options: CommandOp
     from stepstream.common.settings import require_kafka
     from stepstream.schemas.formatting import format_duration
 
+    if is_http(settings.endpoint):
+        raise Failure(
+            f"the gateway {settings.endpoint} takes commands to one run: name its id, or give "
+            "--kafka-brokers",
+            USAGE,
+        )
     project = options.project if options.project is not None else settings.project
     what = f"all runs of {f'agent {options.agent} in ' if options.agent else ''}project {project}"
     what += f" ({options.environment})" if options.environment else ""
@@ -234,6 +241,9 @@ def _send_to_run(
     from stepstream.common.person import who
     from stepstream.common.settings import require_kafka
 
+    if is_http(settings.endpoint):
+        _send_by_gateway(settings, action, target, options, budget)
+        return
     require_kafka(settings)
     wait_s = _duration(options.wait, "--wait") / 1e6
     # Opened before the command is sent: it reads from the end of the topic on.
@@ -255,6 +265,34 @@ def _send_to_run(
     finally:
         if reader is not None:
             reader.close()
+
+
+def _send_by_gateway(
+    settings: Settings,
+    action: CommandAction,
+    target: Target,
+    options: CommandOptions | ApprovalOptions,
+    budget: str,
+) -> None:
+    """Send by the gateway, which does not report the run's acknowledgement."""
+    from stepstream.admin.gateway_commands import CommandNotSent, send_by_gateway
+    from stepstream.common.person import who
+
+    try:
+        send_by_gateway(
+            settings,
+            target.trace_id,
+            action,
+            by=options.by or who(),
+            reason=options.reason,
+            budget_usd=budget,
+        )
+    except CommandNotSent as error:
+        raise Failure(str(error)) from None
+    echo(
+        f"sent {action} to run {target.trace_id[:8]} by {settings.endpoint}; "
+        "it applies when the run's next step begins"
+    )
 
 
 def _report(reader: AcknowledgementReader, command: Command, wait_s: float, began: float) -> None:

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import stepstream
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.producers.exceptions import RunStopped
-from stepstream.producers.gateway.service.process import Gateway
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.settings import Settings
-from tests.support.gateway import post, running, stored_steps
+from tests.support.gateway import running, stored_steps
 from tests.support.processes import wait_until
 from tests.support.receiver import serving
 from tests.support.sdk import logged
@@ -127,32 +128,44 @@ with stepstream.run("early") as run, run.tool("find"):
 
 
 def test_commands_reach_a_run_over_http(settings: Settings, tmp_path: Path) -> None:
-    """Stop, pause and approve by the gateway's stream; the run acknowledges by its steps."""
+    """Sent by the command line and from Python, received by the gateway's stream."""
     entry, secret = new_credential("boss", ["ingest", "act"], ["shop"])
     file = tmp_path / "credentials.json"
     save(file, Credentials([entry]))
-    key = {"x-api-key": token_of("boss", secret), "Content-Type": "application/json"}
     received: list[str] = []
 
-    def command(gateway: Gateway, trace_id: str, **fields: str) -> None:
-        path = f"/v1/runs/{trace_id}/control"
-        assert post(gateway, path, {"by": "test", **fields}, key).status == 202
-
-    def work_until_stopped(gateway: Gateway, tracer: Tracer) -> None:
+    def work_until_stopped(url: str, tracer: Tracer) -> None:
+        key = token_of("boss", secret)
+        sender = Settings(endpoint=url, endpoint_key=SecretStr(key))
         with tracer.run("run", on_command=lambda one: received.append(one.action)) as run:
-            assert tracer.flush(60)
             # Until the gateway has received a step of the run, a key may not command it.
-            command(gateway, run.trace_id, action="resume", budget_usd="1.00")
-            command(gateway, run.trace_id, action="stop", reason="enough")
+            with pytest.raises(stepstream.CommandNotSent, match="no run of this key's projects"):
+                stepstream.send_command("0" * 32, "stop", settings=sender)
+            assert tracer.flush(60)
+            sent = stepstream.send_command(
+                run.trace_id, "resume", budget_usd="1.00", settings=sender
+            )
+            assert (sent.action, sent.trace_id) == ("resume", run.trace_id)
+            done = subprocess.run(
+                [sys.executable, "-m", "stepstream", "stop", run.trace_id, "--reason", "enough"],
+                env={"STEPSTREAM_ENDPOINT": url, "STEPSTREAM_ENDPOINT_KEY": key,
+                     "STEPSTREAM_STATE_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()},
+                capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert f"sent stop to run {run.trace_id[:8]} by {url}" in done.stdout
             until = time.monotonic() + 60
             while time.monotonic() < until:
                 with run.tool("more"):
                     time.sleep(0.01)
 
-    with running(settings.model_copy(update={"credentials_file": str(file)})) as gateway:
-        tracer = agent(gateway.server.url, tmp_path)
+    # On every address, so that keys are asked for.
+    guarded = settings.model_copy(update={"credentials_file": str(file), "gateway_host": "0.0.0.0"})
+    with running(guarded) as gateway:
+        url = f"http://127.0.0.1:{gateway.server.port}"
+        tracer = agent(url, tmp_path, endpoint_key=token_of("boss", secret))
         with pytest.raises(RunStopped, match="enough"):
-            work_until_stopped(gateway, tracer)
+            work_until_stopped(url, tracer)
         wait_until(lambda: len(received) == 2, 30, "both commands are received")
         assert tracer.close(60)
         controls = {step.name for step in stored_steps(settings) if step.kind == "control"}

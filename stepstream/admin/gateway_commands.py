@@ -1,0 +1,129 @@
+"""Commands to runs by a gateway, and ``stepstream.send_command``, which sends by either way."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Final, cast, get_args
+
+import msgspec
+
+from stepstream.schemas.alert import Command, CommandAction, CommandStruct
+from stepstream.schemas.endpoint import is_http, split_http_endpoint
+from stepstream.schemas.ids import TRACE_ID
+from stepstream.schemas.money import amount_nanos
+from stepstream.schemas.settings import Settings
+
+# The gateway waits for Kafka for some seconds less.
+TIMEOUT_S: Final = 10.0
+ANSWER_BYTES: Final = 65_536
+
+
+class CommandNotSent(Exception):
+    """The command was not sent: the message has the reason."""
+
+
+def send_by_gateway(
+    settings: Settings,
+    trace_id: str,
+    action: CommandAction,
+    *,
+    by: str = "",
+    reason: str = "",
+    budget_usd: str = "",
+) -> Command:
+    """Send a command to one run by the gateway at the setting ``endpoint``.
+
+    Returns when Kafka has acknowledged it. The key needs the scope ``act``. Raises
+    ``CommandNotSent``.
+    """
+    url, _, base = split_http_endpoint(settings.endpoint)
+    fields = {"action": action, "by": by, "reason": reason, "budget_usd": budget_usd}
+    headers = {"Content-Type": "application/json"}
+    key = settings.endpoint_key.get_secret_value()
+    if key:
+        headers["x-api-key"] = key
+    request = urllib.request.Request(
+        f"{url}{base}/v1/runs/{trace_id}/control",
+        json.dumps({name: text for name, text in fields.items() if text}).encode(),
+        headers,
+        method="POST",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            body = answer.read(ANSWER_BYTES)
+    except urllib.error.HTTPError as error:
+        raise CommandNotSent(f"{url}: {_sentence(error)}") from None
+    except OSError as error:
+        reason_text = getattr(error, "reason", error)
+        raise CommandNotSent(f"{url} cannot be reached: {reason_text}") from None
+    try:
+        return msgspec.json.decode(body, type=CommandStruct)
+    except msgspec.MsgspecError:
+        raise CommandNotSent(f"{url} does not answer as a gateway") from None
+
+
+def _sentence(error: urllib.error.HTTPError) -> str:
+    try:
+        problem = json.loads(error.read(ANSWER_BYTES))
+        words = str(problem.get("message") or problem.get("error"))
+    except (OSError, ValueError, AttributeError):
+        words = str(error.reason)
+    hint = ""
+    if error.code in (401, 403):
+        hint = "; endpoint_key must be a key of `stepstream keys create --act`"
+    return f"{words} (HTTP {error.code}){hint}"
+
+
+def send_command(
+    trace_id: str,
+    action: str,
+    *,
+    reason: str = "",
+    by: str = "",
+    budget_usd: str = "",
+    settings: Settings | None = None,
+) -> Command:
+    """Send ``stop``, ``pause``, ``resume`` or ``warn`` to a run, over Kafka or by a gateway.
+
+    ``budget_usd`` with ``resume`` approves so many dollars more. ``settings`` is by default what
+    ``STEPSTREAM_*`` variables, a settings file or a running ``stepstream up`` have. Returns when
+    Kafka has acknowledged the command; the run applies it when its next step begins. Raises
+    ``ValueError`` for a wrong argument and ``CommandNotSent``.
+    """
+    from stepstream.common import settings as loader
+    from stepstream.common.person import who
+
+    if action not in get_args(CommandAction):
+        raise ValueError(f"action is one of {', '.join(get_args(CommandAction))}, not {action!r}")
+    if TRACE_ID.fullmatch(trace_id) is None:
+        raise ValueError(f"a run is named by its trace id, 32 hex digits, not {trace_id!r}")
+    if budget_usd and action != "resume":
+        raise ValueError("budget_usd goes with resume")
+    if budget_usd and amount_nanos(budget_usd) <= 0:
+        raise ValueError(f"budget_usd={budget_usd!r}: give the dollars to add")
+    chosen = loader.load() if settings is None else settings
+    what = cast(CommandAction, action)
+    if is_http(chosen.endpoint):
+        return send_by_gateway(
+            chosen, trace_id, what, by=by or who(), reason=reason, budget_usd=budget_usd
+        )
+    # Not at the top: programs that use a gateway need no Kafka client.
+    from stepstream.admin.commands import Target, send_to_run
+    from stepstream.common.kafka import KafkaUnreachable
+
+    loader.require_kafka(chosen)
+    try:
+        return send_to_run(
+            chosen,
+            Target(trace_id, project=chosen.project),
+            what,
+            by=by or who(),
+            reason=reason,
+            budget_usd=budget_usd,
+            now_us=time.time_ns() // 1_000,
+        )
+    except KafkaUnreachable as error:
+        raise CommandNotSent(str(error)) from error

@@ -1,0 +1,77 @@
+"""Commands by a gateway: what is sent, and what each refusal says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import SecretStr
+
+import stepstream
+from stepstream.cli.app import run as cli
+from stepstream.schemas.settings import Settings
+from tests.support.receiver import receiver
+
+RUN = "4bf92f3577b34da6a3ce929d0e0e4736"
+ANSWER = json.dumps(
+    {"command_id": "1", "action": "stop", "time": 1, "project": "shop", "trace_id": RUN, "by": "me"}
+).encode()
+
+
+def test_what_is_sent() -> None:
+    with receiver(answer=ANSWER) as gateway:
+        settings = Settings(endpoint=f"{gateway.url}/base", endpoint_key=SecretStr("k"))
+        sent = stepstream.send_command(RUN, "stop", reason="enough", by="me", settings=settings)
+    (call,) = gateway.taken
+    assert call.path == f"/base/v1/runs/{RUN}/control"
+    assert call.headers["x-api-key"] == "k"
+    assert call.data == {"action": "stop", "reason": "enough", "by": "me"}
+    assert (sent.action, sent.project) == ("stop", "shop")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "why"),
+    [
+        (404, b'{"message": "no run"}', r"no run \(HTTP 404\)"),
+        (403, b'{"message": "lacks the scope act"}', "keys create --act"),
+        (502, b"<html>", "HTTP 502"),
+        (200, b"<html>", "does not answer as a gateway"),
+    ],
+)
+def test_refusals(status: int, answer: bytes, why: str) -> None:
+    with receiver(answer=answer, status=lambda _call: status) as gateway:
+        settings = Settings(endpoint=gateway.url)
+        with pytest.raises(stepstream.CommandNotSent, match=why):
+            stepstream.send_command(RUN, "pause", settings=settings)
+
+
+def test_a_gateway_that_is_away() -> None:
+    with pytest.raises(stepstream.CommandNotSent, match="cannot be reached"):
+        stepstream.send_command(RUN, "stop", settings=Settings(endpoint="http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("run", "action", "budget", "why"),
+    [
+        (RUN, "end", "", "action is one of"),
+        (RUN[:8], "stop", "", "32 hex digits"),
+        (RUN, "stop", "5", "goes with resume"),
+        (RUN, "resume", "0", "dollars to add"),
+    ],
+)
+def test_wrong_arguments(run: str, action: str, budget: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        stepstream.send_command(run, action, budget_usd=budget, settings=Settings())
+
+
+def test_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One run by its id; a gateway takes no command to all runs of an agent."""
+    with receiver(answer=ANSWER) as gateway:
+        monkeypatch.setenv("STEPSTREAM_ENDPOINT", gateway.url)
+        assert cli(["approve", RUN, "--budget", "5"]) == 0
+        assert f"sent resume to run {RUN[:8]} by {gateway.url}" in capsys.readouterr().out
+        assert cli(["stop", "--agent", "support", "--yes"]) == 2
+    assert "takes commands to one run" in capsys.readouterr().err
+    assert gateway.taken[0].data["budget_usd"] == "5"
