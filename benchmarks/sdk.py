@@ -1,6 +1,7 @@
 """What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it,
-compared with an ordinary one; ``steps`` is an ordinary step beside OpenTelemetry's, ``rate`` 8,000
-steps a second over a real Kafka, ``spool`` an event that is written to disk.
+compared with an ordinary one; ``steps`` is an ordinary step beside those of other tracing SDKs,
+``burst`` one at full speed without an endpoint, ``rate`` 8,000 steps a second over a real Kafka,
+``spool`` an event that is written to disk.
 
 Each value is the input and the output of a tool's step, many times; measured is the step alone,
 with the sender at work at the same time. The first step of a process is measured in processes of
@@ -15,6 +16,7 @@ import array
 import base64
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -22,14 +24,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import AsyncMock, MagicMock
 
 from benchmarks import harness
 from benchmarks.harness import Goal, Report, percentile
+from benchmarks.peers.sdk_step import ANSWER, ARGUMENTS
+from benchmarks.sdk_peers import beside_others, install
 from stepstream.admin.topics import create_topics
 from stepstream.local.embedded.kafka import EmbeddedKafka
+from stepstream.producers.steps import Step
 from stepstream.producers.tracer import Tracer
 from stepstream.producers.transport.base import Record
 from stepstream.producers.transport.memory import MemoryTransport
@@ -262,78 +268,6 @@ def _paced(rate: float, count: int, step: Callable[[int], None]) -> tuple[list[f
     return took, time.process_time() - began_cpu
 
 
-_ARGUMENTS: Final = {"order": "A-1001", "limit": 10, "filters": {"country": "DE", "paid": True}}
-_ANSWER: Final = {"rows": [{"id": n, "name": f"name {n}"} for n in range(3)]}
-
-
-def _opentelemetry() -> tuple[Callable[[int], None], Callable[[], object]]:
-    """A span like our step, by the batch processor over an exporter that drops everything."""
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    class Dropping(InMemorySpanExporter):
-        def export(self, spans: Any) -> Any:
-            found = super().export(spans)
-            self.clear()
-            return found
-
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Dropping()))
-    tracer = provider.get_tracer("benchmark")
-
-    def step(_number: int) -> None:
-        with tracer.start_as_current_span("tool") as span:
-            span.set_attribute("gen_ai.operation.name", "execute_tool")
-            span.set_attribute("gen_ai.tool.name", "search")
-            span.set_attribute("gen_ai.agent.name", "agent")
-            span.set_attribute("input.value", json.dumps(_ARGUMENTS))
-            span.set_attribute("output.value", json.dumps(_ANSWER))
-
-    return step, provider.shutdown
-
-
-def ordinary_steps(report: Report, rounds: int) -> None:
-    """A step in the agent's thread, in a burst and at 1,000 a second, beside OpenTelemetry's."""
-    tracer = Tracer(
-        Settings(project="benchmark", agent="agent", quiet=True), transport=MemoryTransport()
-    )
-    other, close = _opentelemetry()
-    rows = []
-    p50: dict[tuple[str, str], float] = {}
-    with tracer.run("run") as run:
-
-        def step(_number: int) -> None:
-            with run.tool("search", input=_ARGUMENTS) as one:
-                one.set_output(_ANSWER)
-
-        # In turns, so that both meet the same machine.
-        for load, rate, count in (("burst", 0.0, 50 * rounds), ("1,000/s", 1_000.0, 10 * rounds)):
-            for name, call in (("stepstream", step), ("OpenTelemetry", other)):
-                _paced(0, 200, call)
-                took, cpu_s = _paced(rate, count, call)
-                p50[name, load] = percentile(took, 0.5)
-                if name == "stepstream":
-                    report.figures[f"{load.replace(',', '')}_p99_us"] = percentile(took, 0.99)
-                rows.append(
-                    (name, load, count, p50[name, load], percentile(took, 0.99), max(took),
-                     cpu_s / count * 1e6)
-                )  # fmt: skip
-                assert tracer.flush(60)
-    columns = ("SDK", "load", "steps", "p50 us", "p99 us", "maximum us", "CPU us a step")
-    report.table("A step in the agent's thread; CPU of all threads", columns, rows)
-    close()
-    tracer.close(60)
-    for load in ("burst", "1,000/s"):
-        ratio = p50["stepstream", load] / p50["OpenTelemetry", load]
-        report.ratios[f"p50 to OpenTelemetry, {load}"] = ratio
-        report.goals.append(Goal(f"p50 as a share of OpenTelemetry's, {load}", ratio, 1 / 3, ""))
-    p99 = report.figures["1000/s_p99_us"]
-    report.goals.append(Goal("p99 of a step at 1,000/s", p99, 50, "us"))
-    dropped = tracer.counts.dropped
-    report.goals.append(Goal("dropped", dropped, 0, "events"))
-
-
 def rate_over_kafka(report: Report, rounds: int) -> None:
     """8,000 steps a second for a minute, over a broker of its own: nothing may be dropped."""
     seconds = 5 if report.quick else 60
@@ -346,8 +280,8 @@ def rate_over_kafka(report: Report, rounds: int) -> None:
         with tracer.run("run") as run:
 
             def step(_number: int) -> None:
-                with run.tool("search", input=_ARGUMENTS) as one:
-                    one.set_output(_ANSWER)
+                with run.tool("search", input=ARGUMENTS) as one:
+                    one.set_output(ANSWER)
 
             _paced(100, 100, step)
             began = time.perf_counter()
@@ -368,6 +302,40 @@ def rate_over_kafka(report: Report, rounds: int) -> None:
     ]
     if not is_flushed or counts.failed:
         report.wrong.append(f"not everything was delivered: {counts}")
+
+
+def _step(run: Step, value: object, _number: int) -> None:
+    with run.tool("search", input=value) as step:
+        step.set_output(value)
+
+
+def bursts(report: Report, rounds: int) -> None:
+    """A full-speed burst, with short and with long contents, while nothing answers at the endpoint:
+    all of it must be in the spool.
+    """
+    steps = 5_000 if report.quick else 20_000
+    rows = []
+    for name, text in (("short", "words"), ("3 KB", "some words of an answer, " * 120)):
+        with tempfile.TemporaryDirectory() as folder:
+            tracer = Tracer(
+                Settings(
+                    endpoint="kafka://127.0.0.1:1", spool_dir=folder, quiet=True, control=False
+                )
+            )
+            with tracer.run("run") as run:
+                took, cpu_s = _paced(0, steps, partial(_step, run, {"text": text}))
+            tracer.close(120)
+            counts = tracer.counts
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+        rows.append(
+            (name, steps, percentile(took, 0.5), percentile(took, 0.99), max(took) / 1e3,
+             cpu_s / steps * 1e6, counts.dropped + counts.failed, peak)
+        )  # fmt: skip
+        report.goals.append(
+            Goal(f"events lost, {name}", counts.dropped + counts.failed, 0, "events")
+        )
+    columns = ("contents", "steps", "p50 us", "p99 us", "maximum ms", "CPU us a step", "lost", "MB")
+    report.table("A burst at full speed without an endpoint", columns, rows)
 
 
 def spooling(report: Report, rounds: int) -> None:
@@ -405,7 +373,8 @@ def spooling(report: Report, rounds: int) -> None:
 
 PARTS: Final[dict[str, Callable[[Report, int], None]]] = {
     "hostile": hostile,
-    "steps": ordinary_steps,
+    "steps": beside_others,
+    "burst": bursts,
     "rate": rate_over_kafka,
     "spool": spooling,
 }
@@ -413,11 +382,18 @@ PARTS: Final[dict[str, Callable[[Report, int], None]]] = {
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """The part that was asked for."""
+    if arguments.install_peers:
+        install()
     PARTS[arguments.part](report, arguments.rounds or (20 if report.quick else 400))
 
 
 if __name__ == "__main__":
     flags = harness.parser(__doc__ or "")
     flags.add_argument("part", choices=list(PARTS), help="what to measure")
+    flags.add_argument(
+        "--install-peers",
+        action="store_true",
+        help="install other SDKs, each into an environment of its own",
+    )
     flags.add_argument("--rounds", type=int, default=0, help="steps with each value")
     harness.run("sdk", measure, flags)
