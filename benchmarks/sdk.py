@@ -1,5 +1,5 @@
 """What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it,
-compared with an ordinary one; ``steps`` is an ordinary step beside those of other tracing SDKs,
+compared with an ordinary one; ``steps`` is an ordinary step and one of other tracing SDKs,
 ``burst`` one at full speed without an endpoint, ``rate`` 8,000 steps a second over a real Kafka,
 ``spool`` an event that is written to disk.
 
@@ -32,7 +32,7 @@ from unittest.mock import AsyncMock, MagicMock
 from benchmarks import harness
 from benchmarks.harness import Goal, Report, percentile
 from benchmarks.peers.sdk_step import ANSWER, ARGUMENTS
-from benchmarks.sdk_peers import beside_others, install
+from benchmarks.sdk_peers import compare_with_others, install
 from stepstream.admin.topics import create_topics
 from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.producers.steps import Step
@@ -373,7 +373,7 @@ def spooling(report: Report, rounds: int) -> None:
 
 PARTS: Final[dict[str, Callable[[Report, int], None]]] = {
     "hostile": hostile,
-    "steps": beside_others,
+    "steps": compare_with_others,
     "burst": bursts,
     "rate": rate_over_kafka,
     "spool": spooling,

@@ -1,4 +1,4 @@
-"""An ordinary step of our SDK beside those of OpenTelemetry, Langfuse and Logfire.
+"""An ordinary step of our SDK and of OpenTelemetry, Langfuse and Logfire.
 
 Each SDK runs in a process of its own and exports over HTTP to a receiver here that takes
 everything. The runs alternate, and of each figure the best run counts: other programs make figures
@@ -15,12 +15,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from benchmarks.harness import NOT_INSTALLED, Goal, Report
 from benchmarks.peers import Peer
 from benchmarks.peers.sdk_step import SDKS
+from stepstream.common.web.server import WebServer
 from stepstream.producers.gateway.otlp import protobuf
 from tests.support.paths import ROOT
 
@@ -78,34 +83,20 @@ def receiving() -> Iterator[Receiver]:
     """A receiver at an address of its own."""
     found = Receiver()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    async def respond(request: Request) -> Response:
+        body = await request.body()
+        if request.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        return Response(found.take(request.url.path, body))
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            answer = found.take(self.path, body)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST
-
-        def log_message(self, format: str, *args: Any) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    routes = [Route("/{path:path}", respond, methods=["POST", "GET"])]
+    server = WebServer(Starlette(routes=routes), "127.0.0.1", 0, grace_s=1)
+    server.start("receiver")
+    found.url = server.url
     try:
         yield found
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 def measured(name: str, python: str, burst: int, paced: int) -> dict[str, Any]:
@@ -130,7 +121,7 @@ def best(results: list[dict[str, Any]], load: str, figure: str) -> float:
     return min(float(result[load][figure]) for result in results)
 
 
-def beside_others(report: Report, rounds: int) -> None:
+def compare_with_others(report: Report, rounds: int) -> None:
     """The table, the ratios and the goals."""
     pythons = {peer.name: str(peer.python) for peer in PEERS if peer.installed}
     pythons[OURS] = sys.executable

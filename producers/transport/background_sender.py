@@ -97,7 +97,7 @@ class BackgroundSender:
         self._connect = connect
         self._max_events = max_events
         self._max_bytes = max_bytes
-        # Less than this needs no exact look: with the encoder's memory it is within the limits.
+        # Less than this needs no exact check: with the encoder's memory it is within the limits.
         self._few_events = max_events // 4
         self._few_bytes = max_bytes // 4
         self._other_bytes = other_bytes
@@ -180,7 +180,7 @@ class BackgroundSender:
         """Queue the record if it fits in so many tenths of the limits; 0: in a small part."""
         with self._lock:
             pending = self._pending
-            # In the small part nothing else needs to be looked at.
+            # In the small part nothing else needs to be checked.
             has_much = (
                 len(pending) >= self._few_events or self._pending_bytes + size > self._few_bytes
             )

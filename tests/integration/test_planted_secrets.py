@@ -113,43 +113,43 @@ def world(
 
 def by_sdk(tracer: Tracer, way: str) -> None:
     """A run with a failed tool that is ignored, which raises an alert; secrets in every field."""
-    said = text(way)
+    phrase = text(way)
     with tracer.run(
-        f"agent {said}", task=said, input=said, agent_version=said, session_id=said, user_id=USER,
-        attributes={said: said, "owner": USER},
+        f"agent {phrase}", task=phrase, input=phrase, agent_version=phrase, session_id=phrase, user_id=USER,
+        attributes={phrase: phrase, "owner": USER},
     ) as run:  # fmt: skip
-        with run.llm(said, model=said, provider=said, input=private(way)) as step:
+        with run.llm(phrase, model=phrase, provider=phrase, input=private(way)) as step:
             step.set_output(private(way))
-            step.set_cost(said)
-        with run.tool(f"look_up_{way}", input={"a": [said]}, tool_schema=said) as step:
-            step.set_error(RuntimeError(f"cannot connect: {said}"), error_type=said)
-        with run.retrieval(said, input=said) as step:
-            step.set_documents([{"id": said, "content": said}])
-        with run.step(f"kind {said}", said, attempt=said):  # type: ignore[call-overload]
+            step.set_cost(phrase)
+        with run.tool(f"look_up_{way}", input={"a": [phrase]}, tool_schema=phrase) as step:
+            step.set_error(RuntimeError(f"cannot connect: {phrase}"), error_type=phrase)
+        with run.retrieval(phrase, input=phrase) as step:
+            step.set_documents([{"id": phrase, "content": phrase}])
+        with run.step(f"kind {phrase}", phrase, attempt=phrase):  # type: ignore[call-overload]
             pass
-        run.set_output(f"all is well {said}")
+        run.set_output(f"all is well {phrase}")
     assert tracer.close(60)
 
 
 def spans(provider: TracerProvider, way: str) -> None:
-    said = text(way)
-    otel = provider.get_tracer(f"scope {said}")
-    names = {"gen_ai.conversation.id": said, "enduser.id": USER, "user.id": USER, "note": said}
-    attributes = {"gen_ai.operation.name": "invoke_agent", "input.value": said, **names}
-    with otel.start_as_current_span(f"agent {said}", attributes=attributes):
+    phrase = text(way)
+    otel = provider.get_tracer(f"scope {phrase}")
+    names = {"gen_ai.conversation.id": phrase, "enduser.id": USER, "user.id": USER, "note": phrase}
+    attributes = {"gen_ai.operation.name": "invoke_agent", "input.value": phrase, **names}
+    with otel.start_as_current_span(f"agent {phrase}", attributes=attributes):
         chat = {
-            "gen_ai.operation.name": "chat", "gen_ai.request.model": said, said: said,
+            "gen_ai.operation.name": "chat", "gen_ai.request.model": phrase, phrase: phrase,
             "gen_ai.input.messages": private(way), "gen_ai.output.messages": private(way), **names,
         }  # fmt: skip
-        with otel.start_as_current_span(said, attributes=chat):
+        with otel.start_as_current_span(phrase, attributes=chat):
             pass
         tool = {
             "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "find",
-            "gen_ai.tool.call.arguments": f'{{"token": "{said}"}}', "api_key": SECRET, **names,
+            "gen_ai.tool.call.arguments": f'{{"token": "{phrase}"}}', "api_key": SECRET, **names,
         }  # fmt: skip
-        with otel.start_as_current_span(said, attributes=tool) as span:
-            span.record_exception(ValueError(said))
-            span.set_status(Status(StatusCode.ERROR, said))
+        with otel.start_as_current_span(phrase, attributes=tool) as span:
+            span.record_exception(ValueError(phrase))
+            span.set_status(Status(StatusCode.ERROR, phrase))
 
 
 def provider_of(way: str) -> TracerProvider:
@@ -179,11 +179,11 @@ def by_otlp(world: World) -> None:
 def by_instrument(world: World) -> None:
     tracer = world.sdk()
     instruments = Instruments(tracer)
-    said = text("instrument")
+    phrase = text("instrument")
     with openai_stand_in.running() as url:
         instruments.on(("openai",))
         try:
-            with tracer.run(said, user_id=USER), OpenAI(base_url=url, api_key=SECRET) as client:
+            with tracer.run(phrase, user_id=USER), OpenAI(base_url=url, api_key=SECRET) as client:
                 client.chat.completions.create(
                     model="gpt-4o",
                     messages=[{"role": "user", "content": private("instrument")}],
@@ -196,13 +196,13 @@ def by_instrument(world: World) -> None:
 
 def event(way: str, number: int, **fields: Any) -> dict[str, Any]:
     now_us = time.time_ns() // 1_000
-    said = text(way)
+    phrase = text(way)
     return {
         "trace_id": uuid.uuid4().hex, "step_id": f"{number:016x}", "kind": "tool_call",
-        "name": said, "tool": said, "agent": said, "session_id": said, "user_id": USER,
-        "start_time": now_us - 1_000, "end_time": now_us, "input": said, "output": said,
-        "status": "error", "error_message": said, "error_type": said, "attributes": {said: said},
-        "documents": [{"id": said, "content": said}], **fields,
+        "name": phrase, "tool": phrase, "agent": phrase, "session_id": phrase, "user_id": USER,
+        "start_time": now_us - 1_000, "end_time": now_us, "input": phrase, "output": phrase,
+        "status": "error", "error_message": phrase, "error_type": phrase, "attributes": {phrase: phrase},
+        "documents": [{"id": phrase, "content": phrase}], **fields,
     }  # fmt: skip
 
 
@@ -216,22 +216,22 @@ def by_steps(world: World) -> None:
 
 def by_import(world: World, folder: Path) -> None:
     now_ns = time.time_ns()
-    said = text("import")
+    phrase = text("import")
 
     def attribute(name: str, value: str) -> dict[str, Any]:
         return {"key": name, "value": {"stringValue": value}}
 
     attributes = [
         attribute("gen_ai.operation.name", "execute_tool"), attribute("user.id", USER),
-        attribute("input.value", said), attribute(said, said),
+        attribute("input.value", phrase), attribute(phrase, phrase),
     ]  # fmt: skip
     span = {
-        "traceId": uuid.uuid4().hex, "spanId": "1" * 16, "name": said, "attributes": attributes,
+        "traceId": uuid.uuid4().hex, "spanId": "1" * 16, "name": phrase, "attributes": attributes,
         "startTimeUnixNano": str(now_ns - 10_000_000), "endTimeUnixNano": str(now_ns - 5_000_000),
     }  # fmt: skip
     file = folder / "spans.json"
-    resource = {"attributes": [attribute("service.name", said)]}
-    scope = {"scope": {"name": said}, "spans": [span]}
+    resource = {"attributes": [attribute("service.name", phrase)]}
+    scope = {"scope": {"name": phrase}, "spans": [span]}
     file.write_text(json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]}))
     job = Import(world.settings, file, project="shop", now_us=now_ns // 1_000)
     assert job.send(job.plan(), lambda _done: None) == 1
@@ -322,12 +322,12 @@ def test_the_spool_has_no_more_than_what_would_be_sent(tmp_path: Path) -> None:
     with tracer.run("first"):
         pass
     wait_until(lambda: tracer.counts.spooled, 30, "the endpoint is away")
-    said = text("spool")
-    with tracer.run(said, input=said, user_id=USER, attributes={said: USER}) as run:
-        with run.llm(said, input=private("spool")) as step:
+    phrase = text("spool")
+    with tracer.run(phrase, input=phrase, user_id=USER, attributes={phrase: USER}) as run:
+        with run.llm(phrase, input=private("spool")) as step:
             step.set_output(private("spool"))
-        with run.tool(said) as step:
-            step.set_error(ValueError(said))
+        with run.tool(phrase) as step:
+            step.set_error(ValueError(phrase))
     wait_until(lambda: tracer.counts.spooled == 8, 30, "all is in the spool")
     on_disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"seen-spool" in on_disk

@@ -1,4 +1,4 @@
-"""Commands by a gateway: what is sent, and what each refusal says."""
+"""Commands by a gateway: what is sent, and the reason of each refusal."""
 
 from __future__ import annotations
 
