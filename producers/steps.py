@@ -558,12 +558,7 @@ class Step(StepOpener["Step", "Run"]):
     def _begin(self, parent: Step | None) -> None:
         engine = None if suppressed.get() else self._tracer.engine()
         if engine is None:
-            self._state = OFF
-            if self._fields.get("budget") is not None:
-                sdk_log.log(
-                    "budget off",
-                    "stepstream: recording is off, so the run's budget is not enforced",
-                )
+            self._stay_off()
             return
         self._engine = engine
         # Compared at the end: after a fork in between, the step is not this process's to end.
@@ -604,6 +599,13 @@ class Step(StepOpener["Step", "Run"]):
         engine.publish(_copy(record), None if scope.capture is None else self._limit)
         if parent is None or parent._is_remote or self._has_own_control():
             self._take_control(engine, parent)
+
+    def _stay_off(self) -> None:
+        self._state = OFF
+        if self._fields.get("budget") is not None:
+            sdk_log.log(
+                "budget off", "stepstream: recording is off, so the run's budget is not enforced"
+            )
 
     def _set_field(self, name: str, value: Any) -> None:
         """Set one field that was given on opening. Never raises."""
