@@ -13,7 +13,8 @@ from stepstream.producers.gateway.mapping.logged_contents import (
     MAX_SPAN_BYTES,
     LoggedContents,
 )
-from stepstream.producers.gateway.mapping.mapper import Options, Origin
+from stepstream.producers.gateway.mapping.mapper import Origin
+from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
