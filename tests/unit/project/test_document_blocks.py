@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -34,6 +35,10 @@ OTHERS: Final = {
 
 # Rules of packages that the pages teach to write; tests/unit/testing installs such a package.
 TAUGHT: Final = {"too_many_questions"}
+
+
+# Names of files that the pages give to policies of other names.
+FILES: Final = {"refund-limits": "refunds"}
 
 
 def of(*languages: str) -> list[Any]:
@@ -104,6 +109,52 @@ def _check_command(arguments: list[str]) -> None:
         command = command.get_command(context, name)
         assert command is not None, f"no command {name} in: stepstream {' '.join(arguments)}"
     command.make_context(name, rest, parent=context)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Path:
+    """A reader's folder with the policies and results that the pages show."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    for block in of("yaml"):
+        text = block.values[0].text
+        if block.values[0].page == "docs/policies.md":
+            name = yaml.safe_load(text)["name"]
+            (policies / f"{FILES.get(name, name)}.yaml").write_text(text)
+    (shown,) = (b for b in BLOCKS if b.page == "docs/evaluation.md" and b.language == "json")
+    trials = [json.loads(shown.text) | {"case": f"case-{number}"} for number in range(20)]
+    results = tmp_path / "results"
+    results.mkdir()
+    for name in ("v12", "v13"):
+        (results / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in trials))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [("stepstream policy test policies", {0}), ("stepstream eval gate", {0, 3})],
+)
+def test_commands_that_need_no_system_run(command: str, codes: set[int], reader: Path) -> None:
+    """Those of the pages, with the files of the pages; what they print is as it is shown."""
+    (block, line) = next(
+        (block, line)
+        for block in BLOCKS
+        if block.language == "console"
+        for line in block.commands
+        if line.startswith(command)
+    )
+    done = subprocess.run(
+        shlex.split(line),
+        cwd=reader,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in codes, f"{done.stdout}{done.stderr}"
+    shown = [text for text in block.text.splitlines() if not text.startswith("$ ")]
+    printed = " ".join(done.stdout.split())
+    assert [text for text in shown if " ".join(text.split()) not in printed] == []
 
 
 def test_the_detector_that_is_taught_passes_its_test(tmp_path: Path) -> None:
