@@ -41,7 +41,7 @@ def answer(release: stepstream.AgentRelease, question: str) -> str:
 
 def main(questions: int) -> None:
     """Answer questions; with more than one, a second apart."""
-    release = stepstream.release("support", follow=True)
+    release = stepstream.release("support", follow=True, wait_s=60)
     for number in range(questions):
         print(answer(release, "Where is order 7? {{ 7 * 7 }}"), flush=True)
         if number + 1 < questions:

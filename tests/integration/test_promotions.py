@@ -26,6 +26,7 @@ from stepstream.schemas.topics import topic
 from stepstream.stream.shell.release_decider import ReleaseDecider
 from tests.support.processes import wait_until
 from tests.support.release_folder import built
+from tests.support.release_labels import stepped
 
 NOW_US = 2_000_000_000_000_000
 """In the future, so that no command is too old."""
@@ -73,7 +74,7 @@ def settle(decider: ReleaseDecider, settings: Settings, *commands: Promotion) ->
     """Let it decide about all commands; the outcomes."""
 
     def outcomes() -> list[str]:
-        decider.step(0.1)
+        stepped(decider)
         log = read_log(settings)
         found = [log.decision(one) for one in commands]
         return [one.outcome for one in found if one is not None] if all(found) else []
@@ -119,7 +120,7 @@ def test_of_two_promotions_at_once_one_is_refused(
 
 KILLED = """
 import os, signal, sys
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from stepstream.common import kafka
 from stepstream.schemas.settings import Settings
 from stepstream.stream.shell.release_decider import ReleaseDecider
@@ -148,7 +149,10 @@ kafka.Producer = Killed
 settings = Settings(kafka_brokers=sys.argv[1], topic_prefix=sys.argv[2])
 decider = ReleaseDecider(settings, policies=lambda: [], is_owner=lambda: True)
 for _ in range(200):
-    decider.step(0.2)
+    try:
+        decider.step(0.2)
+    except KafkaException as error:
+        print(error, file=sys.stderr)
 """
 
 

@@ -223,6 +223,8 @@ def test_an_agent_gets_its_release_over_https(settings: Settings, tmp_path: Path
             sent = {"x-api-key": token_of("reader", secret), **headers}
             return pool.request("GET", f"{url}/{name}", headers=sent)
 
+        # 503 until the gateway has read the topic for the first time.
+        wait_until(lambda: get("production").status == 200, 60, "the gateway has the release")
         answer = get("production")
         assert (answer.status, answer.headers["etag"]) == (200, f'"{first.hash}"')
         assert decode_release(answer.data) == first
