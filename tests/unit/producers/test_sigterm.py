@@ -20,7 +20,9 @@ class Written(MemoryTransport):
     def poll(self, timeout_s):
         super().poll(timeout_s)
         events = [[one.name, one.phase, one.status] for one in self.events]
-        pathlib.Path("events").write_text(json.dumps(events))
+        # In one piece: the process may be killed at any moment.
+        pathlib.Path("new events").write_text(json.dumps(events))
+        os.replace("new events", "events")
 
 stepstream.configure(transport=Written(), quiet=True, {settings})
 
