@@ -177,6 +177,7 @@ class Actions:
     async def _logout(self, request: Request) -> Response:
         require_csrf(request.scope)
         await _object(request)
+        await self._run(lambda: self._login.sign_out(request.scope))
         secure = request.scope["scheme"] == "https"
         return answer({}, headers={"Set-Cookie": self._login.set_cookie("", secure=secure)})
 

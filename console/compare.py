@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Any, Final
 
-MAX_STEPS: Final = 3_000
-"""Of each run: aligning takes time quadratic in the number."""
+from stepstream.schemas.alignment import align, step_key, tree_order
+
 _SAME: Final = ("kind", "name", "tool", "model")
 _SHOWN: Final = ("step_id", "status", "duration_us", "cost_usd", "error_type")
 COLUMNS: Final = ("match", *_SAME, *(f"{side}_{name}" for side in "ab" for name in _SHOWN))
@@ -16,25 +15,24 @@ Step = Mapping[str, Any]
 
 
 def aligned(first: Sequence[Step], second: Sequence[Step]) -> list[list[Any]]:
-    """A row for each step of either run, in order, with the values of ``COLUMNS``.
+    """A row for each step of either run, in the order of the tree, with the values of ``COLUMNS``.
 
-    ``match`` is both, a or b: the runs that have the step. An inserted step does not shift the
-    steps after it.
+    ``match`` is both, a or b: the runs that have the step.
     """
-    keys = [[tuple(step[name] for name in _SAME) for step in steps] for steps in (first, second)]
-    rows: list[list[Any]] = []
-    matcher = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    for what, a, a_end, b, b_end in matcher.get_opcodes():
-        if what == "equal":
-            pairs = zip(first[a:a_end], second[b:b_end], strict=True)
-            rows += [_row("both", one, other) for one, other in pairs]
-        else:
-            rows += [_row("a", one, None) for one in first[a:a_end]]
-            rows += [_row("b", None, other) for other in second[b:b_end]]
-    return rows
+    left, right = ([steps[place] for place in tree_order(steps)] for steps in (first, second))
+    return [
+        _row(None if pair.left is None else left[pair.left],
+             None if pair.right is None else right[pair.right])
+        for pair in align(list(map(_key, left)), list(map(_key, right)))
+    ]  # fmt: skip
 
 
-def _row(match: str, one: Step | None, other: Step | None) -> list[Any]:
+def _key(step: Step) -> tuple[str, str]:
+    return step_key(step["kind"], step["name"], step["tool"], step["model"])
+
+
+def _row(one: Step | None, other: Step | None) -> list[Any]:
+    match = "a" if other is None else "b" if one is None else "both"
     known = one or other or {}
     values = [None if side is None else side[name] for side in (one, other) for name in _SHOWN]
     return [match, *(known[name] for name in _SAME), *values]

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -21,6 +22,7 @@ from stepstream.common.web.credentials import Scope as CredentialScope
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import CALLER
 from stepstream.common.web.key_file import KeyFile
+from stepstream.console.signed_out import SignedOut
 from stepstream.console.signing import LINK, SESSION, BadSignature, Expired, opened, signed
 from stepstream.schemas.printable import printable
 from stepstream.schemas.settings import Settings
@@ -43,6 +45,7 @@ class User:
     projects: frozenset[str] = frozenset()
     """The only projects that this user may see; empty: all."""
     by_browser: bool = False
+    by_session: bool = False
     """Whether the browser adds what identifies the user by itself, so that a page of another
     origin could make it do so."""
 
@@ -56,9 +59,12 @@ class User:
 class Login:
     """Makes and checks sessions."""
 
-    def __init__(self, settings: Settings, secret: str, start: str) -> None:
-        """Raises ``CredentialsError`` where the credential file cannot be used, ``ValueError``
-        where an address of the proxy is none."""
+    def __init__(
+        self, settings: Settings, secret: str, start: str, folder: Path | None = None
+    ) -> None:
+        """``folder`` keeps which sessions were signed out. Raises ``CredentialsError`` where the
+        credential file cannot be used, ``ValueError`` where an address of the proxy is none."""
+        self._signed_out = SignedOut(folder)
         self._secret = secret
         self._start = start
         self._used: OrderedDict[str, None] = OrderedDict()
@@ -79,12 +85,28 @@ class Login:
         name = headers.get(self._proxy_header, "") if self._proxy_header else ""
         if name and self.is_proxy(scope):
             return User(_clean(name), self._proxy_scopes, by_browser=True)
-        # Other servers of this machine set cookies too. SimpleCookie would read none after one with
-        # a quotation mark in it.
-        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie_name)
+        cookie = self._cookie(scope)
         if not cookie:
             raise WebError(401, "sign in: `stepstream open` prints a link; or with a key at /login")
         return self._of_cookie(cookie)
+
+    def _cookie(self, scope: Scope) -> str:
+        # Other servers of this machine set cookies too. SimpleCookie would read none after one with
+        # a quotation mark in it.
+        sent = Headers(scope=scope).get("cookie", "")
+        return cookie_parser(sent).get(self.cookie_name, "")
+
+    def sign_out(self, scope: Scope) -> None:
+        """End the session of the request: its cookie is refused from now on, copies as well.
+
+        Raises ``OSError`` where that cannot be kept.
+        """
+        now_s = time.time()
+        try:
+            fields = opened(self._secret, SESSION, self._cookie(scope), now_s)
+        except (BadSignature, Expired):
+            return
+        self._signed_out.add(fields["nonce"], now_s + SESSION_S, now_s)
 
     def is_proxy(self, scope: Scope) -> bool:
         """Whether the request comes from an address of the trusted proxy."""
@@ -100,13 +122,15 @@ class Login:
             fields = opened(self._secret, SESSION, cookie, time.time())
         except (BadSignature, Expired):
             raise WebError(401, EXPIRED) from None
+        if fields["nonce"] in self._signed_out:
+            raise WebError(401, "this session was signed out: sign in again")
         if "key" not in fields:
-            return User(fields["user"], OPERATOR, by_browser=True)
+            return User(fields["user"], OPERATOR, by_browser=True, by_session=True)
         # The table decides at each request: a removed or rotated key ends its sessions.
         entry = self._keys.refreshed(time.monotonic()).get(fields["key"])
         if entry is None or _mark(entry) != fields["mark"]:
             raise WebError(401, "the key of this session was removed or rotated: sign in again")
-        return _user_of(entry, by_browser=True)
+        return _user_of(entry, by_session=True)
 
     def session_of_link(self, token: str) -> str:
         """The cookie for a one-time link. Raises ``WebError`` 401."""
@@ -165,8 +189,8 @@ def require_csrf(scope: Scope) -> None:
         raise WebError(403, f"the header {CSRF_HEADER} is missing: send {CSRF_HEADER}: 1")
 
 
-def _user_of(entry: Credential, *, by_browser: bool = False) -> User:
-    return User(entry.name, entry.scopes, entry.projects, by_browser)
+def _user_of(entry: Credential, *, by_session: bool = False) -> User:
+    return User(entry.name, entry.scopes, entry.projects, by_session, by_session)
 
 
 def _mark(entry: Credential) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from stepstream.admin.versions import package_versions
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import require
 from stepstream.console import compare
+from stepstream.console.budgets import Budgets
 from stepstream.console.encode import answer, columns_of, plain
 from stepstream.console.login import user_of
 from stepstream.console.store import Store
@@ -73,8 +75,9 @@ def within_projects(request: Request, given: Parameters) -> Parameters:
 class Reads:
     """The endpoints that read the store."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, budgets: Budgets) -> None:
         self._settings = settings
+        self._budgets = budgets
         self._store = store
         self._now: dict[str, tuple[float, dict[str, Any]]] = {}
 
@@ -127,6 +130,7 @@ class Reads:
             "user": user.name,
             "scopes": sorted(user.scopes),
             "may_act": may_act,
+            "by_session": user.by_session,
             "read_only": read_only,
             "read_only_reason": reason,
             "projects": projects,
@@ -248,7 +252,7 @@ class Reads:
         for one in pair:
             request.path_params["run"] = one
             ids.append((await self.known(request))["trace_id"])
-            steps = await self._store.ask("steps", run=ids[-1], limit=compare.MAX_STEPS)
+            steps = await self._store.ask("steps", run=ids[-1], limit=MAX_STEPS)
             found.append(steps.records())
         rows = await self._store.run(lambda: compare.aligned(*found))
         return {
@@ -303,6 +307,7 @@ class Reads:
             "ended": {**(ended[0] if ended else {"runs": 0, "failed": 0}), "seconds": ENDED_S},
             "alerts": plain(alerts),
             "firing": sum(row["alerts"] for row in counts if row["state"] == "firing"),
+            "budgets": self._shown_budgets(given.get("project") or "*"),
             "spend": {
                 "hour_usd": sum(row["hour_usd"] for row in spend),
                 "hour_before_usd": sum(row["hour_before_usd"] for row in spend),
@@ -313,6 +318,12 @@ class Reads:
             self._now.clear()
         self._now[key] = (time.monotonic(), found)
         return found
+
+    def _shown_budgets(self, project: str) -> list[Parameters] | None:
+        rows = self._budgets.rows()
+        if rows is None:
+            return None
+        return [plain(row) for row in rows if fnmatchcase(row["project"], project)]
 
     async def cost(self, request: Request) -> Parameters:
         given = within_projects(request, parameters_of(request))

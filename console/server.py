@@ -17,6 +17,7 @@ from stepstream.common.web.protocol import Limits
 from stepstream.common.web.server import WebServer
 from stepstream.console import address
 from stepstream.console.actions import Actions
+from stepstream.console.budgets import Budgets
 from stepstream.console.live.stream import Streams
 from stepstream.console.live.tail import BUFFER_BYTES, Tail
 from stepstream.console.login import Login, names_of
@@ -48,13 +49,14 @@ class Console:
         # After the port is taken: a console that cannot start must not overwrite another's file.
         self.address = address.publish(folder, self.server.url, secret)
         self.url = settings.console_url or self.server.url
-        self.login = Login(settings, secret, self.address.start)
+        self.login = Login(settings, secret, self.address.start, folder)
         self.store = Store(settings)
         self.tail = Tail(settings, buffer_bytes=buffer_bytes)
         self.streams = Streams(
             self.tail, self.store, lambda: self.server.stopping, self.login.identify
         )
-        self._reads = Reads(settings, self.store)
+        self._budgets = Budgets(settings)
+        self._reads = Reads(settings, self.store, self._budgets)
         self._actions = Actions(settings, self._reads, self.login)
         self._releases = ReleasePages(settings, self.store)
         self._system = System(settings, self.store, self.tail)
@@ -107,7 +109,14 @@ class Console:
 
     def _close_parts(self) -> None:
         self.tail.close()
-        for part in (self.streams, self._actions, self._releases, self._system, self.store):
+        for part in (
+            self.streams,
+            self._budgets,
+            self._actions,
+            self._releases,
+            self._system,
+            self.store,
+        ):
             part.close()
 
 

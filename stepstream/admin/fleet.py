@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -10,6 +11,7 @@ import msgspec
 from stepstream.common.kafka import read_to_end
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.calendar import window_name
+from stepstream.schemas.documents import AlertMatch, WrongDocument, decode_document
 from stepstream.schemas.fleet import (
     FleetBaselineStruct,
     FleetBudgetStruct,
@@ -84,6 +86,27 @@ def read_fleet(settings: Settings, kind: str) -> list[bytes]:
         else:
             found.pop(key, None)
     return list(found.values())
+
+
+def budgets(settings: Settings, now_us: int) -> list[Row]:
+    """Budgets with the amounts spent, the fullest first, and limits without an amount so far.
+
+    Raises ``KafkaUnreachable`` and the errors of ``documents.in_force``.
+    """
+    from stepstream.admin import documents
+    from stepstream.sinks.notify import latest_records
+
+    policies = []
+    for stored in documents.in_force(settings).values():
+        # A document of a newer version; `doctor` reports it.
+        with contextlib.suppress(WrongDocument):
+            document = decode_document(stored.value)
+            policies += [document] if isinstance(document, Policy) else []
+    counted = budget_rows(read_fleet(settings, "budget"), now_us)
+    firing = latest_records.list_alerts(
+        settings, AlertMatch(rule="spend"), state="firing", limit=10_000
+    )
+    return [*counted, *uncounted_rows(policies, firing, counted)]
 
 
 def budget_rows(values: Iterable[bytes], now_us: int) -> list[Row]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -87,7 +86,7 @@ def fleet(
     now_us = time.time_ns() // 1_000
     columns: Sequence[str]
     if what is What.BUDGETS:
-        columns, rows = fleet_topic.BUDGETS, _budgets(settings, now_us)
+        columns, rows = fleet_topic.BUDGETS, fleet_topic.budgets(settings, now_us)
     elif what is What.HOURS:
         try:
             since_us = now_us - parse_duration_us(since)
@@ -105,24 +104,3 @@ def fleet(
     place = columns.index("project")
     shown = [row for row in rows if project in ("", row[place])][:limit]
     print_rows(columns, shown, format, empty=EMPTY[what], leave=LEAVE, keep=KEEP)
-
-
-def _budgets(settings: Settings, now_us: int) -> list[tuple[Any, ...]]:
-    """Budgets with the amounts spent, and limits for which nothing is counted yet."""
-    from stepstream.admin import documents
-    from stepstream.admin import fleet as fleet_topic
-    from stepstream.schemas.documents import AlertMatch, WrongDocument, decode_document
-    from stepstream.schemas.policy import Policy
-    from stepstream.sinks.notify import latest_records
-
-    policies = []
-    for stored in documents.in_force(settings).values():
-        # A document of a newer version; `doctor` reports it.
-        with contextlib.suppress(WrongDocument):
-            document = decode_document(stored.value)
-            policies += [document] if isinstance(document, Policy) else []
-    counted = fleet_topic.budget_rows(fleet_topic.read_fleet(settings, "budget"), now_us)
-    firing = latest_records.list_alerts(
-        settings, AlertMatch(rule="spend"), state="firing", limit=10_000
-    )
-    return [*counted, *fleet_topic.uncounted_rows(policies, firing, counted)]

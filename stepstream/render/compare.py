@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Final
 
 from rich.text import Text
@@ -13,6 +12,7 @@ from stepstream.render.arrange import Line, arrange
 from stepstream.render.heading import STATUS_STYLES, View
 from stepstream.render.rows import RunRow, StepRow
 from stepstream.render.values import fit, format_time, one_line, short_id
+from stepstream.schemas.alignment import align, step_key
 from stepstream.schemas.formatting import format_duration, format_number_of, format_usd
 
 MIN_WIDTH: Final = 80
@@ -38,32 +38,25 @@ class Pair:
 
 
 def aligned(left: Sequence[StepRow], right: Sequence[StepRow], limit: int) -> list[Pair]:
-    """The steps of both trees in order, paired by kind, name and depth.
+    """The steps of both trees in order, paired by what they did (``schemas.alignment``).
 
     A step that one run has more leaves the pairs after it as they are. Above ``limit`` steps each
     side has those that matter (see ``arrange``).
     """
     lines = [[line for line in arrange(steps, limit=limit) if line.step] for steps in (left, right)]
     keys = [[_key(line) for line in side] for side in lines]
-    # Without "autojunk", which would ignore the steps that a long run repeats.
-    matcher = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    return list(_pairs(matcher, *lines))
+    return [
+        Pair(
+            None if pair.left is None else lines[0][pair.left],
+            None if pair.right is None else lines[1][pair.right],
+        )
+        for pair in align(*keys)
+    ]
 
 
-def _pairs(
-    matcher: SequenceMatcher[tuple[str, str, int]], left: list[Line], right: list[Line]
-) -> Iterator[Pair]:
-    for what, i, i_end, j, j_end in matcher.get_opcodes():
-        if what == "equal":
-            yield from (Pair(a, b) for a, b in zip(left[i:i_end], right[j:j_end], strict=True))
-        else:
-            yield from (Pair(one, None) for one in left[i:i_end])
-            yield from (Pair(None, one) for one in right[j:j_end])
-
-
-def _key(line: Line) -> tuple[str, str, int]:
+def _key(line: Line) -> tuple[str, str]:
     assert line.step is not None
-    return line.step.kind, line.step.name, len(line.more)
+    return step_key(line.step.kind, line.step.name, line.step.tool, line.step.model)
 
 
 def render_comparison(left: Side, right: Side, view: View) -> Text:

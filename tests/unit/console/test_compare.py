@@ -11,6 +11,8 @@ def steps(*names: str) -> list[dict[str, Any]]:
     return [
         {
             "step_id": f"{number}",
+            "parent_step_id": "",
+            "start_us": number,
             "kind": "tool_call",
             "name": name,
             "tool": name,

@@ -27,8 +27,14 @@ export async function readSession(): Promise<void> {
     ? text(found.read_only_reason) || "This console shows and does not act."
     : "";
   session.projects = list(found.projects).map(text);
+  session.bySession = found.by_session === true;
   session.version = text(found.version);
   setServerTime(found.server_time);
+}
+
+/** Ends the session: its cookie and every copy of it are refused afterwards. */
+export async function signOut(): Promise<void> {
+  await post<Json>(`${API}/logout`, {});
 }
 
 /** Takes the server's time of an answer that has just arrived. */
@@ -164,6 +170,12 @@ export async function contents(id: string, step: string, whole = false): Promise
   );
 }
 
+/** The steps of two runs in order, with the ids of those that correspond. */
+export async function aligned(a: string, b: string): Promise<[string, string][]> {
+  const found = answerOf(await get<Json>(`${API}/compare?${new URLSearchParams({ a, b })}`));
+  return found.rows.map((row) => [text(row.a_step_id), text(row.b_step_id)]);
+}
+
 export async function suspects(id: string): Promise<Answer> {
   return answerOf(await get<Json>(`${API}/runs/${id}/suspects`));
 }
@@ -270,6 +282,28 @@ export interface RunningRun {
   lastStep: { kind: string; title: string; start: number } | null;
 }
 
+/** A limit of spend, and what of it is used. */
+export interface Budget {
+  policy: string;
+  name: string;
+  /** what it is for: a project, an agent, a user ... */
+  whose: string;
+  window: string;
+  spent: number | null;
+  limit: number;
+}
+
+function budgetOf(row: Json): Budget {
+  return {
+    policy: text(row.policy),
+    name: text(row.alert),
+    whose: text(row.group) || text(row.project) || "all projects",
+    window: text(row.window),
+    spent: row.spent_usd === null ? null : Number(row.spent_usd),
+    limit: Number(row.limit_usd),
+  };
+}
+
 export interface NowData {
   running: RunningRun[];
   ended: { runs: number; failed: number; seconds: number };
@@ -278,6 +312,8 @@ export interface NowData {
   hour: number | null;
   hourBefore: number | null;
   byAgent: [string, number][];
+  /** null until the console has read them */
+  budgets: Budget[] | null;
   asOf: number;
 }
 
@@ -312,6 +348,8 @@ export async function now(project: string): Promise<NowData> {
       text(object(one).agent),
       num(object(one).cost_usd),
     ]),
+    budgets:
+      found.budgets === null ? null : list(found.budgets).map((one) => budgetOf(object(one))),
     asOf: num(found.as_of),
   };
 }
