@@ -33,6 +33,8 @@ NAME: Final = re.compile(r"\b[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*\b")
 
 # A claim after so many characters of planning is no claim.
 PLAN_CHARS: Final = 200
+MOST_NEW_VALUES: Final = 500
+"""Values that are kept of a step: a table of thousands of numbers says no more than its longest."""
 LAST_STEPS: Final = 2
 """The steps whose values count as the output, where the run itself has none."""
 
@@ -67,6 +69,13 @@ def _clean(numbers: Iterable[str]) -> frozenset[str]:
     """Numbers without the full stop or comma that ends their sentence."""
     # The features keep it: with it the ranker found more of the annotated steps.
     return frozenset(number.rstrip(",.") for number in numbers)
+
+
+def _most_specific(values: frozenset[str]) -> frozenset[str]:
+    """At most ``MOST_NEW_VALUES`` of the values, the longest."""
+    if len(values) <= MOST_NEW_VALUES:
+        return values
+    return frozenset(sorted(values, key=lambda value: (-len(value), value))[:MOST_NEW_VALUES])
 
 
 def _raw_values(text: str) -> list[str]:
@@ -105,7 +114,7 @@ def _walk(question: str, steps: Sequence[BlameStep]) -> Iterator[tuple[list[floa
         )
         is_last = place == len(steps) - 1
         reaching = 0 if is_last else len((numbers | names) & raw_output)
-        new_values = _clean(numbers) | names
+        new_values = _most_specific(_clean(numbers) | names)
         speaker = step.name.lower()
         share = place / max(1, len(steps) - 1)
         row = [

@@ -11,6 +11,11 @@ MAX_TEXT: Final = 8_000
 """Characters of an output that are read; the weights were fitted with the same limit."""
 MAX_STEPS: Final = 5_000
 """Steps of a run that are ranked; of a longer run the last ones, before its output."""
+MAX_ALL_TEXT: Final = 4_000_000
+"""Characters of all outputs that are read: of a run with more than 500 full steps less of each.
+
+The values of a text take up to 25 times its memory, so this bounds an answer to about 100 MB.
+"""
 
 TOOLS: Final = frozenset({"tool_call", "retrieval"})
 MODELS: Final = frozenset({"llm_call", "plan", "tool_selection"})

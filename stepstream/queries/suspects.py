@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from stepstream.evals.blame.step import MAX_TEXT, BlameStep
+from stepstream.evals.blame.step import (
+    MAX_ALL_TEXT,
+    MAX_STEPS,
+    MAX_TEXT,
+    MODELS,
+    TOOLS,
+    BlameStep,
+)
 from stepstream.evals.blame.suspects import suspects
 from stepstream.queries.answer import Answer, Record
 from stepstream.queries.parameters import RUN, Unanswerable, limit
@@ -13,24 +20,38 @@ from stepstream.queries.question import Question, Rows, Values
 # A line or two on a page; the step itself has the whole text.
 EXCERPT: Final = 500
 
+_WORKING: Final = ", ".join(f"'{kind}'" for kind in sorted(TOOLS | MODELS))
+# The steps that ``evals.blame.candidates`` takes, so that the texts of no other step are read: a
+# run of 50,000 steps has hundreds of megabytes of them.
+_CANDIDATES: Final = f"""
+    SELECT step_id FROM trace(id = {{run:String}})
+    WHERE status != 'running' AND parent_step_id != '' AND (kind IN ({_WORKING}) OR step_id NOT IN
+        (SELECT parent_step_id FROM trace(id = {{run:String}}) WHERE status != 'running'))
+    ORDER BY start_time DESC, step_id DESC LIMIT {MAX_STEPS}"""
 _STEPS: Final = f"""
+WITH candidates AS ({_CANDIDATES}),
+    (SELECT least({MAX_TEXT}, intDiv({MAX_ALL_TEXT}, greatest(1, count()))) FROM candidates) AS most
 SELECT step_id, parent_step_id, kind, name, agent, tool, model,
     toUnixTimestamp64Micro(start_time) AS start_us, status, retry_of,
-    if(parent_step_id = '', substringUTF8(input, 1, {MAX_TEXT}), '') AS question,
-    substringUTF8(output, 1, {MAX_TEXT}) AS text,
+    substringUTF8(output, 1, most) AS text,
     concat(error_type, if(error_type != '' AND error_message != '', ': ', ''),
         substringUTF8(error_message, 1, {EXCERPT})) AS error
 FROM trace(id = {{run:String}})
-WHERE status != 'running'"""
+WHERE status != 'running' AND step_id IN (candidates)"""
+# The input of the root is what the run was asked to do.
+_QUESTION: Final = f"""
+SELECT count() AS ended,
+    argMinIf(substringUTF8(input, 1, {MAX_TEXT}), start_time, parent_step_id = '' AND input != '')
+        AS question
+FROM trace(id = {{run:String}}) WHERE status != 'running'"""
 
 
 def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
-    if not steps:
+    (about,) = rows(_QUESTION, values)
+    if not about["ended"]:
         raise Unanswerable(f"run {values['run'][:8]} has no ended step yet")
     known = {step["step_id"]: step for step in steps}
-    # The input of the root: what the run was asked to do.
-    question = next((step["question"] for step in steps if step["question"]), "")
-    found = suspects(question, [_blame_step(step) for step in steps], values["limit"])
+    found = suspects(about["question"], [_blame_step(step) for step in steps], values["limit"])
     return [
         {
             "rank": rank,

@@ -17,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 import stepstream
 from stepstream import queries
 from stepstream.cli.app import run as command
+from stepstream.evals.blame.step import MAX_ALL_TEXT
 from stepstream.queries import Answer
 from stepstream.queries.cost_check import cost_check
 from stepstream.queries.parameters import Unanswerable
@@ -238,6 +239,29 @@ def test_a_tool_call_is_explained_by_the_model_step_that_chose_it(ask: Ask) -> N
 def test_a_tool_that_a_run_did_not_call_is_named(ask: Ask) -> None:
     with pytest.raises(Unanswerable, match="has no call of serch; did you mean search"):
         ask("why-tool", run=COSTLY.trace_id, step="serch")
+
+
+def test_suspects_of_a_long_run_read_a_bounded_text(settings: Settings, client: Client) -> None:
+    """The texts of steps that only contain others are not read, and those of the rest are cut."""
+    long = KnownRun(300, NOW - timedelta(days=20), agent="long")
+    team = long.add("agent", "team", output="x" * 16_000)
+    for number in range(900):
+        text = f"{number} " + "y" * 7_900
+        long.add("tool_call", "search", parent_step_id=team, output=text, status="ok")
+    wrong = {"status": "error", "error_type": "Timeout", "error_message": "no answer"}
+    failed = long.add("tool_call", "fetch", parent_step_id=team, **wrong)
+    store_runs(settings, [long])
+
+    values = {"run": long.trace_id}
+    sql = queries.QUESTIONS["suspects"].text(values)
+    texts = {row["step_id"]: row["text"] for row in rows_of(client)(sql, values)}
+
+    assert len(texts) == 901
+    assert team not in texts
+    assert sum(map(len, texts.values())) <= MAX_ALL_TEXT
+    assert max(map(len, texts.values())) == MAX_ALL_TEXT // 901
+    answer = queries.ask(client, "suspects", run=long.trace_id)
+    assert answer.records()[0]["step_id"] == failed
 
 
 def test_the_suspects_of_a_failed_run_are_its_failed_call_and_what_issued_it(ask: Ask) -> None:

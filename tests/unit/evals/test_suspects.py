@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepstream.evals.blame.features import FEATURES, features
+from stepstream.evals.blame.features import FEATURES, MOST_NEW_VALUES, features
 from stepstream.evals.blame.step import MAX_STEPS, BlameStep, candidates, has_coordinator
 from stepstream.evals.blame.suspects import rank, suspects
 from stepstream.evals.blame.weights import COORDINATED, PLAIN
@@ -117,3 +117,15 @@ def test_a_long_run_is_bounded() -> None:
     ranked = rank("", [ROOT, *many])
     assert len(ranked) == MAX_STEPS
     assert max(len(one.path) for one in ranked) <= 20
+
+
+def test_a_table_of_numbers_keeps_its_most_specific_values() -> None:
+    """Memory does not grow with the numbers of a text."""
+    table = " ".join(str(number) for number in range(100_000, 101_000)) + " 7 Marie Curie"
+    answers = [step(place, "answer", "output", "Marie Curie") for place in (2, 3)]
+
+    _, seen = features("", [step(1, "table", "tool_call", table), *answers])
+
+    assert len(seen[0].new_values) == MOST_NEW_VALUES
+    assert "Marie Curie" in seen[0].new_values
+    assert seen[0].reaching == {"Marie Curie"}
