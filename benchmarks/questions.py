@@ -2,7 +2,7 @@
 
 Steps are made of a realistic load, copied over a week; runs are added up from them. The parts that
 a query reads are those of ClickHouse's own EXPLAIN, compared with the parts of the days of its
-window.
+window; rows and bytes are those that ClickHouse counted while it answered.
 """
 
 from __future__ import annotations
@@ -77,6 +77,17 @@ class Parts:
     total: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question asked several times, with what ClickHouse counted."""
+
+    took_ms: list[float]
+    answers: int
+    parts: Parts
+    rows_read: int
+    bytes_read: int
+
+
 def measure(report: Report, arguments: argparse.Namespace) -> None:
     """Fill the store up to each size and ask everything."""
     spec = LoadSpec(seed=arguments.seed, start_us=int(time.time() * 1e6) - 3_600_000_000)
@@ -121,16 +132,22 @@ def _ask_all(report: Report, client: Client, size: int) -> None:
     count = int(str(client.command("SELECT count() FROM steps_raw")))
     rows = []
     for name, given in _asked(client):
-        took, answers, parts = _timed(client, name, given)
+        one = _timed(client, name, given)
+        parts = one.parts
+        label = " ".join([name, *(str(given[key]) for key in ("by",) if key in given)])
+        took_ms, goal_ms = median(one.took_ms), GOALS_MS.get(size)
         rows.append(
-            (name, count, median(took), max(took), answers, parts.read, parts.needed, parts.total)
-        )
-        report.figures[f"{name}_{size}_ms"] = median(took)
+            (label, count, took_ms, max(one.took_ms),
+             "" if goal_ms is None or name in LARGE else goal_ms, one.answers,
+             parts.read, parts.needed, parts.total, one.rows_read, one.bytes_read / 1e6)
+        )  # fmt: skip
+        report.figures[f"{label.replace(' ', '_')}_{size}_ms"] = took_ms
         if parts.read > parts.needed:
-            report.notes.append(f"{name} reads {parts.read} parts, its window has {parts.needed}")
-        if size in GOALS_MS and name not in LARGE:
-            report.goals.append(Goal(f"{name}, {size:,} steps", median(took), GOALS_MS[size], "ms"))
-    columns = ("question", "steps", "median ms", "max ms", "rows", "parts read", "needed", "all")
+            report.notes.append(f"{label} reads {parts.read} parts, its window has {parts.needed}")
+        if goal_ms is not None and name not in LARGE:
+            report.goals.append(Goal(f"{label}, {size:,} steps", took_ms, goal_ms, "ms"))
+    columns = ("question", "steps", "median ms", "max ms", "goal ms", "rows", "parts read",
+               "needed", "all", "rows read", "MB read")  # fmt: skip
     report.table("questions, window of 24 hours", columns, rows)
     client.command("SYSTEM START MERGES")
 
@@ -162,7 +179,7 @@ def _asked(client: Client) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from (("cost", {"by": by}) for by in ("model", "task", "user"))
 
 
-def _timed(client: Client, name: str, given: dict[str, Any]) -> tuple[list[float], int, Parts]:
+def _timed(client: Client, name: str, given: dict[str, Any]) -> Asked:
     rows, took, answer = rows_of(client), [], None
     for _ in range(REPEATS):
         began = time.monotonic()
@@ -171,7 +188,14 @@ def _timed(client: Client, name: str, given: dict[str, Any]) -> tuple[list[float
         took.append((time.monotonic() - began) * 1_000)
     assert answer is not None
     used = used_parameters(what.sql, what.values)
-    return took, len(answer), _parts(client, what.sql, used)
+    counted = client.query(what.sql, parameters=used).summary
+    return Asked(
+        took,
+        len(answer),
+        _parts(client, what.sql, used),
+        int(counted.get("read_rows", 0)),
+        int(counted.get("read_bytes", 0)),
+    )
 
 
 def _parts(client: Client, sql: str, values: dict[str, Any]) -> Parts:

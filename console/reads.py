@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
@@ -12,20 +13,25 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from stepstream.admin.versions import package_versions
+from stepstream.common.web import body
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import require
 from stepstream.console import compare
 from stepstream.console.budgets import Budgets
 from stepstream.console.encode import answer, columns_of, plain
-from stepstream.console.login import user_of
+from stepstream.console.login import require_csrf, user_of
 from stepstream.console.store import Store
 from stepstream.queries import QUESTIONS, Answer
+from stepstream.queries.cost_check import cost_check
 from stepstream.queries.pages import NORMAL
+from stepstream.queries.parameters import like
+from stepstream.queries.question import rows_of
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.suggestions import nearest_name
 
 MAX_STEPS: Final = 50_000
 MAX_LISTED: Final = 1_000
+MAX_EXPORT_BYTES: Final = 4 << 20
 CONTENT_BYTES: Final = 65_536
 MAX_CONTENT_BYTES: Final = 16 << 20
 NOW_KEPT_S: Final = 1.0
@@ -99,9 +105,15 @@ class Reads:
             "/questions": self.questions,
             "/ask/{question}": self.ask,
         }
+        cost_check = Route(
+            "/api/v1/ask/cost-check", self._endpoint(self.cost_check), methods=["POST"]
+        )
         return [
-            Route(f"/api/v1{path}", self._endpoint(work), methods=["GET"])
-            for path, work in found.items()
+            cost_check,
+            *(
+                Route(f"/api/v1{path}", self._endpoint(work), methods=["GET"])
+                for path, work in found.items()
+            ),
         ]
 
     def _endpoint(self, work: Endpoint) -> Any:
@@ -348,6 +360,24 @@ class Reads:
         ):
             raise WebError(403, f"the question {name} is about all projects, and your key is not")
         return _as_answer(await self._store.ask(name, **given))
+
+    async def cost_check(self, request: Request) -> Parameters:
+        require_csrf(request.scope)
+        if user_of(request.scope).projects:
+            raise WebError(403, "cost-check is about all projects, and your key is not")
+        sent = await body.read(request.scope, request.receive, max_bytes=MAX_EXPORT_BYTES)
+        given = body.json_object(sent)
+        export, provider = given.get("csv"), given.get("provider") or "*"
+        if not isinstance(export, str) or not isinstance(provider, str):
+            raise WebError(400, "csv is the text of a provider's usage export")
+        lines = io.StringIO(export.removeprefix("\ufeff"), newline="")
+        found = await self._store.run(
+            lambda: self._store.answered(
+                "cost-check",
+                lambda client, s: cost_check(lines, rows_of(client, s), like(provider)),
+            )
+        )
+        return _as_answer(found)
 
     async def questions(self, _request: Request) -> Parameters:
         return {

@@ -55,10 +55,20 @@ class Store:
 
     def asked(self, question: str, **given: Any) -> Answer:
         """As ``ask``, in this thread."""
+        return self.answered(
+            question,
+            lambda client, timeout_s: queries.ask(client, question, timeout_s=timeout_s, **given),
+        )
+
+    def answered(self, question: str, work: Callable[[Client, float], Answer]) -> Answer:
+        """What ``work`` makes of a client and the time that a query may take.
+
+        Raises ``WebError``.
+        """
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
         try:
-            found = queries.ask(self._connected(), question, timeout_s=self._timeout_s, **given)
+            found = work(self._connected(), self._timeout_s)
         except Unanswerable as error:
             raise WebError(404, str(error)) from None
         except QuestionError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final, Literal
 
 from pydantic import (
@@ -807,14 +807,17 @@ class Settings(BaseModel):
         default = limits.pop(EVERY_KIND, Capture.default)
         return Capture(limits, default, self.capture_sample)
 
-    @cached_property
+    @property
     def content_bytes_by_kind(self) -> dict[str, int]:
         """The setting ``content_limits``: bytes by kind of step."""
-        return parse_content_limits(self.content_limits, STEP_KINDS)
+        return dict(_content_limits(self.content_limits))
 
     def content_bytes(self, kind: str) -> int:
         """The limit at which an agent or a gateway truncates an input or output."""
-        return self.content_bytes_by_kind.get(kind, self.max_content_bytes)
+        # Read for each input and output of an agent's step: most agents have no limits by kind.
+        if not self.content_limits:
+            return self.max_content_bytes
+        return _content_limits(self.content_limits).get(kind, self.max_content_bytes)
 
     @property
     def kafka(self) -> dict[str, Any]:
@@ -835,6 +838,11 @@ class Settings(BaseModel):
             "ssl.key.location": self.kafka_key_file,
         }
         return config | {key: path for key, path in files.items() if path}
+
+
+@lru_cache(16)
+def _content_limits(text: str) -> dict[str, int]:
+    return parse_content_limits(text, STEP_KINDS)
 
 
 def split_login(url: str) -> tuple[str, str, str]:

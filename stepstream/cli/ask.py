@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from stepstream.queries.question import Question
 
 PANEL = "Inspect"
-COST_CHECK = "cost-check"
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ def ask(
     from stepstream.cli import printing, queries
     from stepstream.queries import QuestionError, find
     from stepstream.queries.ask import answered, prepared
+    from stepstream.queries.cost_check import COST_CHECK
     from stepstream.queries.question import for_clients, rows_of, used_parameters
 
     if question is None:
@@ -129,9 +129,8 @@ def _cost_check(
     settings: Settings, options: AskOptions, words: Sequence[str], format: Format
 ) -> None:
     from stepstream.cli import printing, queries
-    from stepstream.queries.cost_check import cost_check
-    from stepstream.queries.parameters import QuestionError, like
-    from stepstream.queries.question import rows_of
+    from stepstream.queries.cost_check import cost_check_of_file
+    from stepstream.queries.parameters import QuestionError
 
     file = options.csv
     if file is None:
@@ -139,17 +138,11 @@ def _cost_check(
     given = dict(word.partition("=")[::2] for word in words)
     if set(given) - {"provider"} or options.given() or options.sql:
         raise Failure("cost-check takes provider=NAME and --csv FILE", USAGE)
-    provider = like(given.get("provider", "*"))
     try:
-        with (
-            # Exports from spreadsheets begin with a byte order mark, which would be a part of the
-            # first heading.
-            file.open(newline="", encoding="utf-8-sig") as lines,
-            queries.store(settings) as client,
-        ):
-            answer = cost_check(lines, rows_of(client), provider)
-    except (QuestionError, UnicodeDecodeError) as error:
-        raise Failure(f"{file}: {error}", USAGE) from None
+        with queries.store(settings) as client:
+            answer = cost_check_of_file(client, file, given.get("provider", "*"))
+    except QuestionError as error:
+        raise Failure(str(error), USAGE) from None
     printing.print_answer(answer.columns, answer.rows, answer.sentence, format)
 
 
@@ -177,6 +170,7 @@ def _given(asked: Question, words: Sequence[str], options: Mapping[str, Any]) ->
 def _list_questions(format: Format) -> None:
     from stepstream.cli.common import print_rows
     from stepstream.queries import QUESTIONS
+    from stepstream.queries.cost_check import COST_CHECK
 
     rows = [
         (

@@ -8,12 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.queries.answer import Answer, Record, from_records
-from stepstream.queries.parameters import QuestionError
-from stepstream.queries.question import Rows, Values
+from stepstream.queries.parameters import QuestionError, like
+from stepstream.queries.question import Rows, Values, rows_of
 from stepstream.schemas.formatting import format_dollars
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+COST_CHECK: Final = "cost-check"
 
 DAYS: Final = ("date", "day", "usage_date", "start_time", "timestamp", "time", "start_time_iso")
 MODELS: Final = ("model", "model_name", "snapshot", "line_item", "model_version")
@@ -151,7 +157,25 @@ def cost_check(lines: Iterable[str], rows: Rows, provider: str = "%") -> Answer:
     }
     found = compared(billed, rows(OURS, values))
     data = from_records(found, list(COLUMNS))
-    return Answer("cost-check", data, OURS.strip(), values, _sentence(found))
+    return Answer(COST_CHECK, data, OURS.strip(), values, _sentence(found))
+
+
+def cost_check_of_file(
+    client: Client, csv: str | Path, provider: str = "*", timeout_s: float | None = None
+) -> Answer:
+    """The answer for the export in a file; ``provider`` is a pattern with * and ?.
+
+    Raises ``QuestionError`` for a file that cannot be read or is no export.
+    """
+    try:
+        # Exports from spreadsheets begin with a byte order mark, which would be a part of the
+        # first heading.
+        with Path(csv).open(newline="", encoding="utf-8-sig") as lines:
+            return cost_check(lines, rows_of(client, timeout_s), like(provider))
+    except (QuestionError, UnicodeDecodeError) as error:
+        raise QuestionError(f"{csv}: {error}") from None
+    except OSError as error:
+        raise QuestionError(f"{csv} cannot be read: {error.strerror}") from None
 
 
 COLUMNS: Final = {

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
@@ -23,9 +21,10 @@ from stepstream.schemas.partitioner import partition_for
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import connect, migrate
-from tests.support.console import Client, Page, running
+from tests.support.console import Client, Page
+from tests.support.console_agent import Agent, console_of, stored
 from tests.support.processes import wait_until
-from tests.support.sink import create_topics, encoded, send, small_batches
+from tests.support.sink import create_topics, small_batches
 from tests.support.sink import running as sink
 
 PARTITIONS = 3
@@ -43,50 +42,6 @@ def settings(
     admin.create_topics([control])[control.topic].result(30)
     migrate(settings)
     return settings
-
-
-def console_of(settings: Settings, folder: Path, **more: Any) -> Any:
-    given = settings.model_dump(include={"kafka_brokers", "topic_prefix", "clickhouse_database"})
-    given |= {
-        "clickhouse_url": settings.clickhouse_url,
-        "clickhouse_user": settings.clickhouse_user,
-        "clickhouse_password": settings.clickhouse_password.get_secret_value(),
-        "console_query_timeout": "60s",
-    }
-    return running(folder, **given, **more)
-
-
-class Agent:
-    """Sends the steps of one run, a few at a time."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.trace_id = uuid.uuid4().hex
-        self.sent: set[str] = set()
-        self._settings = settings
-
-    def work(self, steps: int, **fields: Any) -> None:
-        """Begin and end some steps."""
-        records = []
-        for _ in range(steps):
-            number = len(self.sent)
-            step_id = f"{number + 1:016x}"
-            now_us = time.time_ns() // 1_000
-            begun = {
-                "trace_id": self.trace_id,
-                "step_id": step_id,
-                "parent_step_id": "" if number == 0 else f"{1:016x}",
-                "kind": "tool_call",
-                "name": f"step {number}",
-                "project": "shop",
-                "agent": "support",
-                "start_time": now_us,
-                **fields,
-            }
-            ended = {**begun, "phase": "end", "end_time": now_us + 5, "cost_usd": "0.001"}
-            records.append((self.trace_id, encoded({**begun, "phase": "start"})))
-            records.append((self.trace_id, encoded(ended)))
-            self.sent.add(step_id)
-        send(self._settings, records)
 
 
 @pytest.mark.parametrize("buffer_bytes", [64 << 20, 20_000], ids=["roomy", "small"])
@@ -134,14 +89,6 @@ def test_no_step_is_missed_while_the_sink_stops_and_starts(
 def keep_working(agent: Agent, stop: threading.Event) -> None:
     while not stop.wait(0.05):
         agent.work(2)
-
-
-def stored(client: Client, agent: Agent) -> int:
-    """How many steps the store has."""
-    got = client.get(f"/api/v1/runs/{agent.trace_id}/steps")
-    return (
-        sum(end is not None for end in got.json["columns"]["end_time"]) if got.status == 200 else 0
-    )
 
 
 def followed(client: Client, agent: Agent) -> Page:
@@ -193,6 +140,8 @@ def test_contents_of_a_megabyte_are_read_in_full(settings: Settings, tmp_path: P
     tracer = Tracer(settings)
     with tracer.run("shop") as run, tracer.llm("m", input=text) as step:
         step.set_output(text)
+        with tracer.llm("m", input="word " * 2_000_000) as huge:
+            pass
     assert tracer.flush(60)
     tracer.close()
     path = f"/api/v1/runs/{run.trace_id}/steps/{step.step_id}/content"
@@ -200,6 +149,11 @@ def test_contents_of_a_megabyte_are_read_in_full(settings: Settings, tmp_path: P
         wait_until(lambda: client.get(path).status == 200, 60, "the stored step")
         first = client.get(path).json
         whole = client.get(f"{path}?bytes={MAX_CONTENT_BYTES}").json
+        of_huge = path.replace(step.step_id, huge.step_id)
+        wait_until(lambda: client.get(of_huge).status == 200, 60, "the stored step")
+        most = client.get(f"{of_huge}?bytes={MAX_CONTENT_BYTES}").json
+    assert 1_000_000 < len(most["input"]) <= MAX_BYTES
+    assert most["input_bytes"] == pytest.approx(10_000_000, rel=0.1)
     assert (len(first["input"]), first["input_cut"]) == (65_536, True)
     assert (whole["input"], whole["output"]) == (text, text)
     assert (whole["input_bytes"], whole["output_cut"]) == (len(text), False)

@@ -58,3 +58,12 @@ def test_a_kind_with_a_limit_keeps_its_contents() -> None:
         assert isinstance(verdict, Accepted), verdict
         assert (len(verdict.step.input), len(verdict.step.output)) == (kept, kept)
         assert verdict.step.input_bytes == (None if kept == MAX_BYTES else MAX_BYTES)
+
+
+def test_a_copy_of_settings_has_its_own_limits() -> None:
+    before = Settings(content_limits="llm_call=1KB")
+    assert before.content_bytes("llm_call") == 1_024
+    after = before.model_copy(update={"content_limits": "llm_call=2KB"})
+    assert after.content_bytes("llm_call") == 2_048
+    assert after.content_bytes("tool_call") == after.max_content_bytes
+    assert after.content_bytes_by_kind == {"llm_call": 2_048}

@@ -1,4 +1,5 @@
 import { get, post, skew } from "./api";
+import { type Question, questionsOf } from "./ask";
 import type { Contents } from "./contents";
 import { session } from "./session.svelte";
 import type { Step } from "./steps";
@@ -180,8 +181,17 @@ export async function suspects(id: string): Promise<Answer> {
   return answerOf(await get<Json>(`${API}/runs/${id}/suspects`));
 }
 
+export async function questions(): Promise<Question[]> {
+  return questionsOf(await get<Json>(`${API}/questions`));
+}
+
 export async function ask(question: string, given: Record<string, string>): Promise<Answer> {
   return answerOf(await get<Json>(`${API}/ask/${question}?${new URLSearchParams(given)}`));
+}
+
+/** Compares a provider's usage export with the recorded costs. */
+export async function costCheck(csv: string, provider: string): Promise<Answer> {
+  return answerOf(await post<Json>(`${API}/ask/cost-check`, { csv, provider }));
 }
 
 export interface Alert {
