@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 MAX_EDITS: Final = 500
 """Above so many different steps the exact alignment takes too long; the rest is aligned with a
-limited look-ahead."""
-LOOK_AHEAD: Final = 200
+limited distance."""
+MAX_DISTANCE: Final = 200
 
 
 class Pair(NamedTuple):
@@ -121,7 +121,7 @@ def _walked_back(history: list[dict[int, int]], x: int, y: int) -> list[tuple[in
 
 
 def _ahead(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """As ``_exact`` for very different runs: each step looks at most ``LOOK_AHEAD`` steps ahead."""
+    """As ``_exact`` for very different runs; a step is found ``MAX_DISTANCE`` ahead at most."""
     equal: list[tuple[int, int]] = []
     i = j = 0
     while i < len(left) and j < len(right):
@@ -145,7 +145,7 @@ def _ahead(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[in
 
 
 def _found(key: Hashable, keys: Sequence[Hashable], start: int) -> int | None:
-    end = min(len(keys), start + LOOK_AHEAD)
+    end = min(len(keys), start + MAX_DISTANCE)
     return next((place for place in range(start, end) if keys[place] == key), None)
 
 

@@ -34,7 +34,7 @@ NAME: Final = re.compile(r"\b[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*\b")
 # A claim after so many characters of planning is no claim.
 PLAN_CHARS: Final = 200
 MOST_NEW_VALUES: Final = 500
-"""Values that are kept of a step: a table of thousands of numbers says no more than its longest."""
+"""Values that are kept of a step: of a table of numbers the longest are the most specific."""
 LAST_STEPS: Final = 2
 """The steps whose values count as the output, where the run itself has none."""
 
