@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from stepstream.schemas.alert import Alert, Command, Finding
+    from stepstream.schemas.criteria import Criteria
     from stepstream.schemas.delivery import Delivery
     from stepstream.schemas.documents import Prices, Subscription
     from stepstream.schemas.fleet import FleetBaseline, FleetBudget, FleetWindow
@@ -30,6 +31,7 @@ __all__ = [
     "CONTRACTS",
     "Alert",
     "Command",
+    "Criteria",
     "Delivery",
     "Document",
     "Finding",
@@ -51,6 +53,7 @@ __all__ = [
 _MODULES: Final = {
     "Alert": "alert",
     "Command": "alert",
+    "Criteria": "criteria",
     "Delivery": "delivery",
     "Document": "step",
     "Finding": "alert",
@@ -72,6 +75,7 @@ _CONTRACTS: Final = (
     "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command",
     "Delivery", "Notification",
     "FleetWindow", "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
+    "Criteria",
 )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Documents that ``stepstream apply`` puts on the config topic: policies, subscriptions, prices."""
+"""Documents that ``stepstream apply`` puts on the config topic.
+
+Policies, subscriptions, prices and criteria.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from pydantic import (
 
 from stepstream.schemas.alert import Severity
 from stepstream.schemas.channels import Channel, channel_of, check_channel
+from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Dollars, Glob
@@ -287,8 +291,8 @@ class Prices(BaseModel):
     models: tuple[ModelPrice, ...]
 
 
-AnyDocument = Annotated[Policy | Subscription | Prices, Field(discriminator="kind")]
-DOCUMENT: TypeAdapter[Policy | Subscription | Prices] = TypeAdapter(AnyDocument)
+AnyDocument = Annotated[Policy | Subscription | Prices | Criteria, Field(discriminator="kind")]
+DOCUMENT: TypeAdapter[Policy | Subscription | Prices | Criteria] = TypeAdapter(AnyDocument)
 
 
 class WrongDocument(ValueError):
@@ -300,7 +304,7 @@ def _is_secret(path: Path) -> bool:
     return "to" in path
 
 
-def document_of(data: Any) -> Policy | Subscription | Prices:
+def document_of(data: Any) -> Policy | Subscription | Prices | Criteria:
     """The document that plain data describe. Raises ``WrongDocument``."""
     try:
         return DOCUMENT.validate_python(data)
@@ -316,7 +320,7 @@ def subscription_of(data: Any) -> Subscription:
         raise WrongDocument(sentences(error, Subscription, data, hidden=_is_secret)) from None
 
 
-def decode_document(value: bytes | str) -> Policy | Subscription | Prices:
+def decode_document(value: bytes | str) -> Policy | Subscription | Prices | Criteria:
     """The document in a record of the config topic. Raises ``WrongDocument``."""
     try:
         return DOCUMENT.validate_json(value)
@@ -342,6 +346,6 @@ def match_of(fields: Mapping[str, Any]) -> AlertMatch:
         raise ValueError(sentences(error, AlertMatch, fields)) from None
 
 
-def document_key(document: Policy | Subscription | Prices) -> str:
+def document_key(document: Policy | Subscription | Prices | Criteria) -> str:
     """The key on the config topic: ``policy/support-refunds``."""
     return f"{document.kind.lower()}/{document.name}"

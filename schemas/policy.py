@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepstream.schemas.policy_tests import PolicyTest
 from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.rules import AnyRule
+
+
+class HasMatch(Protocol):
+    """A document about the runs that match it."""
+
+    @property
+    def match(self) -> Match: ...
+
+
+_Matching = TypeVar("_Matching", bound=HasMatch)
 
 
 class Match(BaseModel):
@@ -91,9 +101,12 @@ class Policy(BaseModel):
 
 
 def matching_policies(
-    policies: Iterable[Policy], owner: tuple[str, str, str, str, str]
-) -> list[Policy]:
-    """The policies for runs of an owner: project, environment, agent, agent version and task."""
+    policies: Iterable[_Matching], owner: tuple[str, str, str, str, str]
+) -> list[_Matching]:
+    """The policies, or other documents about runs, that match an owner.
+
+    The owner is project, environment, agent, agent version and task.
+    """
     project, environment, agent, agent_version, task = owner
     return [
         policy

@@ -95,7 +95,7 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
         TopicSpec(
             "control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"
         ),
-        TopicSpec("config", "kind/name", "Policy, Subscription, Prices", compacted, "one"),
+        TopicSpec("config", "kind/name", "a document", compacted, "one"),
         # Not on config: agents read releases, and need no right on policies and subscriptions.
         TopicSpec(
             "releases",

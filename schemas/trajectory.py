@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stepstream.schemas.derive import derive_struct
 from stepstream.schemas.step import Count, TimeUs
 
+Success = Literal["", "true", "false", "unknown"]
 RunStatus = Literal["running", "ok", "error", "cancelled", "stopped", "incomplete"]
 # A trajectory is published many times as it grows, so its largest part is bounded.
 MAX_PATH_BYTES: Final = 32_768
@@ -44,6 +45,12 @@ class Trajectory(BaseModel):
         description="running until the root has ended and no step is open; incomplete: closed "
         "without an ended root"
     )
+    success: Success = Field(
+        "",
+        description="whether the closed run meets its Criteria documents: true, false or unknown; "
+        "empty while it is open, and where no document matches it",
+    )
+    success_reason: str = Field("", description="which checks failed, or are unknown and why")
     closed: bool = False
     project: str = "default"
     environment: str = ""

@@ -19,14 +19,15 @@ from pydantic import ValidationError
 from stepstream.admin import topics, yamlfile
 from stepstream.admin.yamlfile import Place, Problem
 from stepstream.common.kafka import Outgoing, producer, read_to_end, send_and_wait
+from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
 from stepstream.schemas.durations import write_duration
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
-AnyDocument = Policy | Subscription | Prices
-KINDS: Final = ("Policy", "Subscription", "Prices")
+AnyDocument = Policy | Subscription | Prices | Criteria
+KINDS: Final = ("Policy", "Subscription", "Prices", "Criteria")
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 OWNER_HEADER: Final = "stepstream-owner"
 """Who put the record there; a watched folder withdraws only what it put there itself."""

@@ -13,9 +13,10 @@ from typing import Final, Protocol
 import msgspec
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
+from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.trajectory import RunSummaryStruct
+from stepstream.schemas.trajectory import RunSummaryStruct, TrajectoryStruct
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.assemble.progress import ProgressReporter
@@ -24,9 +25,8 @@ from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.core.records import LogRecord, Record
-from stepstream.stream.detectors import make_detector
+from stepstream.stream.detectors.book import rule_book
 from stepstream.stream.run.limits import AssembleLimits
-from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.rules import WindowRules
 
@@ -40,6 +40,7 @@ BATCH_US: Final = 100_000
 """Events within so much log time are one batch, as a worker reads them."""
 _decode_finding: Final = msgspec.json.Decoder(FindingStruct).decode
 _decode_alert: Final = msgspec.json.Decoder(AlertStruct).decode
+_decode_trajectory: Final = msgspec.json.Decoder(TrajectoryStruct).decode
 _decode_summary: Final = msgspec.json.Decoder(RunSummaryStruct).decode
 
 
@@ -83,6 +84,8 @@ class Outcome:
     """Findings in the order in which they were raised, resolved ones as well."""
     alerts: dict[str, AlertStruct] = field(default_factory=dict)
     """The newest record of each alert, by its id."""
+    trajectories: dict[str, TrajectoryStruct] = field(default_factory=dict)
+    """The newest trajectory of each closed run that Criteria documents match, by its trace id."""
     runs: dict[str, RunSummaryStruct] = field(default_factory=dict)
     """The newest summary of each closed run, by its trace id."""
 
@@ -94,6 +97,7 @@ class OfflinePipeline:
         self,
         policies: Iterable[Policy] = (),
         *,
+        criteria: Iterable[Criteria] = (),
         prices: PriceBook | None = None,
         limits: AssembleLimits | None = None,
     ) -> None:
@@ -104,7 +108,7 @@ class OfflinePipeline:
         self._steps = AssemblePartition(
             0,
             1,
-            rules=RuleBook(policies, make_detector),
+            rules=rule_book(policies, criteria),
             prices=prices or PriceBook(),
             baselines=self._baselines,
             limits=limits,
@@ -199,6 +203,8 @@ class OfflinePipeline:
         elif output.topic == "findings":
             self._note_finding(value)
             self._alerts.process(self._record("findings", output.key, value))
+        elif output.topic == "trajectories":
+            self._note_trajectory(value)
         elif output.topic == "usage":
             self._note_usage(value)
             self._windows.process(self._record("usage", output.key, value))
@@ -215,6 +221,15 @@ class OfflinePipeline:
         cost_nanos = 0 if active is None else active.run.cost_nanos
         steps = 0 if active is None else len(active.run.steps)
         self.outcome.raised.append(Raised(finding, cost_nanos, steps))
+
+    def _note_trajectory(self, value: bytes) -> None:
+        # Decoding each of them takes long, and few readers want them.
+        if b'"success":' not in value:
+            return
+        found = _decode_trajectory(value)
+        known = self.outcome.trajectories.get(found.trace_id)
+        if found.closed and (known is None or found.revision >= known.revision):
+            self.outcome.trajectories[found.trace_id] = found
 
     def _note_usage(self, value: bytes) -> None:
         # Records of minutes and of progress go the same way; their kind stands first.

@@ -27,6 +27,7 @@ from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.backtest.evaluate import Backtest
+    from stepstream.backtest.store import Scope
     from stepstream.schemas.settings import Settings
 
 SHOWN: Final = 20
@@ -68,24 +69,16 @@ def backtest(
     """
     from stepstream.backtest.evaluate import backtest as evaluate
     from stepstream.backtest.evaluate import replaced
-    from stepstream.backtest.store import Scope
     from stepstream.cli import queries
-    from stepstream.queries.parameters import like
 
     if not policy:
         raise errors.Failure("name the policies to try: --policy FILE", errors.USAGE)
     given = policies_in(policy)
     in_force, prices = in_effect(settings)
     now = datetime.now(UTC)
-    scope = Scope(
-        queries.parse_since(runs.since, now) or now,
-        queries.parse_since(runs.until or None, now, "--until") or now,
-        like(runs.project or "*"),
-        like(runs.environment or "*"),
-        like(runs.agent or "*"),
-    )
+    scope = scope_of(runs, now)
     _note_retention(settings, scope.since, now)
-    with queries.store(settings) as client, _progress() as on_progress:
+    with queries.store(settings) as client, progress() as on_progress:
         found = evaluate(
             client,
             scope,
@@ -99,6 +92,21 @@ def backtest(
         print_json(_report(found))
     else:
         _print_report(found)
+
+
+def scope_of(runs: Runs, now: datetime) -> Scope:
+    """Which runs the options name."""
+    from stepstream.backtest.store import Scope
+    from stepstream.cli import queries
+    from stepstream.queries.parameters import like
+
+    return Scope(
+        queries.parse_since(runs.since, now) or now,
+        queries.parse_since(runs.until or None, now, "--until") or now,
+        like(runs.project or "*"),
+        like(runs.environment or "*"),
+        like(runs.agent or "*"),
+    )
 
 
 def _note_retention(settings: Settings, since: datetime, now: datetime) -> None:
@@ -210,7 +218,7 @@ def _report(found: Backtest) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
+def progress() -> Iterator[Callable[[int], None]]:
     """A count of events on stderr if that is a terminal."""
     # In a file or a pipe each change would be a line of its own.
     if not sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from stepstream.cli import errors
-from stepstream.cli.common import print_json
-from stepstream.cli.options import takes
-from stepstream.common.terminal import echo
+from stepstream.cli.backtest import Runs, progress, scope_of
+from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.options import Format, takes
+from stepstream.cli.options import FormatOption as ListFormatOption
+from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.evals.gate.policy import GatePolicy
     from stepstream.evals.gate.trials import Results
     from stepstream.evals.gate.verdict import Verdict
+    from stepstream.schemas.criteria import Criteria
     from stepstream.schemas.settings import Settings
 
 PANEL: Final = "Evaluate"
@@ -42,6 +46,10 @@ class GateFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
+CriteriaOption = Annotated[
+    list[Path],
+    typer.Option("-c", "--criteria", metavar="PATH", help="Criteria documents. May be repeated."),
+]
 BaselineOption = Annotated[
     Path, typer.Option("--baseline", metavar="FILE", help="Results of the version in use.")
 ]
@@ -83,8 +91,58 @@ class Output:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     evals = typer.Typer(no_args_is_help=True, help=EVAL_HELP)
+    evals.command("score")(score)
     evals.command("gate")(gate)
     app.add_typer(evals, name="eval", rich_help_panel=PANEL)
+
+
+@takes("clickhouse")
+def score(
+    settings: Settings,
+    runs: Runs,
+    criteria: CriteriaOption,
+    format: ListFormatOption = Format.TABLE,
+) -> None:
+    """Score recorded runs by Criteria documents: which succeeded, which did not, and why.
+
+    The worker's own code evaluates the steps of the store. Nothing is sent and nothing is changed.
+    A run that cannot be evaluated is unknown, which is not a failure.
+    """
+    from datetime import UTC, datetime
+
+    from stepstream.backtest.score import score_stored
+    from stepstream.cli import queries
+    from stepstream.evals.names import unseen_tools
+
+    documents = _criteria(criteria)
+    now = datetime.now(UTC)
+    with queries.store(settings) as client, progress() as on_progress:
+        scored = score_stored(client, scope_of(runs, now), documents, on_progress=on_progress)
+    rows = [
+        (run.trace_id, run.agent, run.agent_version, run.task, run.success, run.success_reason)
+        for run in scored.values()
+    ]
+    columns = ("trace_id", "agent", "agent_version", "task", "success", "success_reason")
+    print_rows(columns, rows, format, empty="no closed run matches", prose=("success_reason",))
+    for hint in unseen_tools(documents, (tool for run in scored.values() for tool in run.tools)):
+        remark(hint)
+    if rows:
+        found = Counter(row[4] for row in rows)
+        remark(
+            f"{found['true']} of {found['true'] + found['false']} runs succeeded, "
+            f"{found['unknown']} are unknown"
+        )
+
+
+def _criteria(files: list[Path]) -> list[Criteria]:
+    from stepstream.cli.documents import read_all
+    from stepstream.schemas.criteria import Criteria
+
+    written = read_all(files, "nothing was scored, because of")
+    found = [one.document for one in written if isinstance(one.document, Criteria)]
+    if not found:
+        raise errors.Failure(f"no Criteria in {', '.join(map(str, files))}", errors.USAGE)
+    return found
 
 
 @takes()

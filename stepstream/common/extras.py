@@ -8,6 +8,7 @@ EXTRAS: Final = {
     "faust": "worker",
     "aiokafka": "worker",
     "cramjam": "worker",
+    "re2": "worker",
     "clickhouse_connect": "sink",
     "chdb": "embedded",
     "prometheus_client": "notify",

@@ -205,7 +205,8 @@ def _named(*names: str) -> dict[str, str]:
 
 
 _RUN_ROW: Final = _named(
-    "run_day", "trace_id", "revision", "status", "closed", "project", "environment", "agent",
+    "run_day", "trace_id", "revision", "status", "success", "success_reason", "closed",
+    "project", "environment", "agent",
     "agent_version", "task", "session_id", "user_id", "root_step_id", "name", "start_time",
     "end_time", "duration_us", "steps", "ended_steps", "open_steps", "error_steps",
     "cancelled_steps", "llm_calls", "tool_calls", "retrievals", "unpriced_steps", "orphan_steps",

@@ -7,19 +7,19 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from stepstream.schemas.control import CONTROL_KIND
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import (
     MAX_REPEATED,
-    RunStatus,
     RunSummaryStruct,
     TrajectoryStruct,
     UsageStruct,
 )
 from stepstream.schemas.usage import TOTALLED
+from stepstream.stream.assemble.success import success_of
 from stepstream.stream.run.clock_skew import run_span, skewed_steps
 from stepstream.stream.run.run import Run, Totals, UsageKey, sum_of
+from stepstream.stream.run.status import run_status
 from stepstream.stream.run.step_index import StepIndex
 from stepstream.stream.run.steps import StepInfo
 
@@ -38,10 +38,13 @@ def trajectory(run: Run) -> TrajectoryStruct:
     seen = outline.tally(run.steps)
     start_us, end_us = run_span(run, seen.start_us, seen.end_us)
     failed = failed_step(outline.in_order(run.steps)) if run.errors else None
+    success, reason = success_of(run) if run.closed and run.rules.deciding else ("", "")
     return TrajectoryStruct(
         trace_id=run.trace_id,
         revision=run.revision,
         status=run_status(run),
+        success=success,
+        success_reason=reason,
         closed=run.closed,
         project=identity.project,
         environment=identity.environment,
@@ -190,32 +193,6 @@ def _usage(run: Run, key: UsageKey, parts: list[Totals], *, repeated: bool) -> U
         cost_usd=usd_from_nanos(totals.cost_nanos),
         repeated=repeated,
     )
-
-
-def run_status(run: Run) -> RunStatus:
-    """The run's status: ``running`` until its root has ended and no step is open, even though late
-    steps may still come.
-
-    After that ``stopped`` when it acknowledged a stop command, else the root's status;
-    ``incomplete`` when it was closed without the end of a root.
-    """
-    if not run.closed and (run.open or not run.root_ended):
-        return "running"
-    if any(
-        info.kind == CONTROL_KIND and _is_acknowledged_stop(run, info)
-        for info in run.steps.values()
-    ):
-        return "stopped"
-    root = run.root
-    if root is None or not root.ended:
-        return "incomplete"
-    if root.status == "error":
-        return "error"
-    return "cancelled" if root.status == "cancelled" else "ok"
-
-
-def _is_acknowledged_stop(run: Run, info: StepInfo) -> bool:
-    return info.ended and info.status == "ok" and run.control_of(info).action == "stop"
 
 
 def failed_step(by_start: list[StepInfo]) -> StepInfo | None:

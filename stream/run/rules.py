@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stepstream.schemas.policy import Policy, matching_policies
+from stepstream.schemas.policy import Match, Policy, matching_policies
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import RULES, default_rules, rule_from
 from stepstream.stream.run.steps import StepInfo
@@ -30,6 +30,14 @@ class Applied:
     enforce: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Further:
+    """A rule of a document that is no policy, for the runs that match it."""
+
+    match: Match
+    applied: Applied
+
+
 class RuleSet:
     """Rules with the detectors made for them, shared by all runs that the rules apply to.
 
@@ -41,6 +49,7 @@ class RuleSet:
         "_observers",
         "_readers",
         "applied",
+        "deciding",
         "detectors",
         "observing",
         "pinned",
@@ -54,6 +63,8 @@ class RuleSet:
             detector for item in applied if (detector := _made(item, make)) is not None
         )
         self.observing = tuple(detector for detector in self.detectors if detector.follows_steps)
+        self.deciding = tuple(d for d in self.detectors if getattr(d, "decides_success", False))
+        """The detectors that decide whether a run is a success."""
         self.timers = tuple(detector for detector in self.detectors if detector.has_timer)
         self.wanted_runs: int = max(
             (detector.wanted_runs for detector in self.detectors), default=0
@@ -107,8 +118,14 @@ class RuleBook:
     that they began with.
     """
 
-    def __init__(self, policies: Iterable[Policy], make: Callable[[Applied], Any]) -> None:
+    def __init__(
+        self,
+        policies: Iterable[Policy],
+        make: Callable[[Applied], Any],
+        further: Iterable[Further] = (),
+    ) -> None:
         self._policies = tuple(sorted(policies, key=lambda policy: policy.name))
+        self._further = tuple(sorted(further, key=lambda one: one.applied.policy))
         self._make = make
         self._by_owner: dict[tuple[str, ...], RuleSet] = {}
         self._by_text: dict[str, RuleSet] = {}
@@ -118,7 +135,7 @@ class RuleBook:
         self, project: str, environment: str, agent: str, agent_version: str, task: str
     ) -> RuleSet:
         """The rules for a run of this owner."""
-        if not self._policies:
+        if not self._policies and not self._further:
             return self._default
         owner = (project, environment, agent, agent_version, task)
         found = self._by_owner.get(owner)
@@ -143,7 +160,8 @@ class RuleBook:
     ) -> RuleSet:
         owner = (project, environment, agent, agent_version, task)
         matching = matching_policies(self._policies, owner)
-        if not matching:
+        further = matching_policies(self._further, owner)
+        if not matching and not further:
             return self._default
         # A policy that names a rule replaces the default rule of that name.
         named = {rule.rule for policy in matching for rule in policy.rules}
@@ -154,6 +172,7 @@ class RuleBook:
                 for rule in policy.rules
                 if rule.enabled and rule.scope == "run"
             ]
+        applied += [one.applied for one in further]
         made = RuleSet(tuple(applied), self._make)
         return self._by_text.setdefault(made.pinned, made)
 

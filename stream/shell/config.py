@@ -15,12 +15,13 @@ from stepstream.common.kafka import BadBatch, Follower, KafkaUnreachable
 from stepstream.common.letters import Unreadable, refuse_batch
 from stepstream.schemas.batches import describe
 from stepstream.schemas.config import DocumentSet, UnreadableDocument
+from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.detectors import make_detector
+from stepstream.stream.detectors.book import rule_book
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.usage.windows.rules import WindowRules
 
@@ -35,7 +36,7 @@ class Documents:
         self._unreadable: list[Unreadable] = []
 
     def apply(self, messages: Iterable[Message]) -> bool:
-        """Apply records of the config topic. Returns whether a policy or prices changed.
+        """Apply records of the config topic. Returns whether a policy, criteria or prices changed.
 
         A document that cannot be read is ignored: the one before it stays in force.
         """
@@ -43,7 +44,8 @@ class Documents:
         for message in messages:
             try:
                 changed |= isinstance(
-                    self._documents.apply(message.key(), message.value()), Policy | Prices
+                    self._documents.apply(message.key(), message.value()),
+                    Policy | Prices | Criteria,
                 )
             except UnreadableDocument as error:
                 log.error("%s", error)
@@ -60,8 +62,8 @@ class Documents:
         return list(self._documents.of(Policy))
 
     def rule_book(self) -> RuleBook:
-        """The policies in force."""
-        return RuleBook(self._documents.of(Policy), make_detector)
+        """The policies and criteria in force."""
+        return rule_book(self._documents.of(Policy), self._documents.of(Criteria))
 
     def window_rules(self) -> WindowRules:
         """The window rules of the policies in force."""

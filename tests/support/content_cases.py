@@ -301,6 +301,18 @@ CASES = (
         [call(2, 1, {"sql": "select 1"}, "drop table", "sql")],
     ),
     case(
+        "criteria that are not met",
+        {
+            "rule": "criteria_failed",
+            "checks": [
+                {"check": "arguments", "tool": "book", "contains": {"x": 1}, "of": "all"},
+                {"check": "never", "tools": ["delete_order"]},
+            ],
+        },
+        [call(2, 1, {"x": 1}, "ok"), call(3, 2, {"x": 2}, "ok")],
+        [call(2, 1, {"x": 1, "y": 2}, "ok"), call(3, 2, ORDER, "ok", "undelete_order")],
+    ),
+    case(
         "a card in an answer",
         {"rule": "sensitive_data"},
         [model(2, 1, "-", "Your card 4539 1488 0343 6467 was charged.")],

@@ -85,7 +85,11 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
             1,
             "kind of the document is 'Polcy'; did you mean Policy?",
         ),
-        ("name: a", 1, "kind of the document is missing (one of Policy, Subscription, Prices)"),
+        (
+            "name: a",
+            1,
+            "kind of the document is missing (one of Policy, Subscription, Prices, Criteria)",
+        ),
         ("- 1", 1, "a document is a mapping with kind and name"),
         ("kind: Policy\n\nkind: Policy\nname: a", 3, "kind is given twice"),
         ("kind: Policy\nname: [a", 2, "not YAML: expected ',' or ']', but got '<stream end>'"),
