@@ -39,8 +39,8 @@ class Conversation:
     """A failed conversation as the ranker sees it."""
 
     source: str
+    # An array: a row of features for each step.
     rows: Any
-    """An array: a row of features for each step."""
     speakers: tuple[str, ...]
     mistake: int
     coordinated: bool

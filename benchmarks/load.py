@@ -141,8 +141,8 @@ class _Timeline:
         self._begun = 0
         duration_s, events = self._survey()
         self._gap_s = duration_s / spec.open_runs
+        # Seconds of the load's time that pass in a second of its runs' time.
         self.speed = spec.open_runs * events / duration_s / spec.events_per_s
-        """Seconds of the load's time that pass in a second of its runs' time."""
 
     def _survey(self) -> tuple[float, float]:
         """How long a run takes and how many events it has, on average."""

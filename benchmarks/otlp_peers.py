@@ -25,12 +25,12 @@ class OtlpPeer:
     """A backend: its package, how it is started, where it takes spans, how they are counted."""
 
     package: Peer
+    # Arguments of its program, with ``{port}`` and ``{folder}``.
     command: tuple[str, ...]
-    """Arguments of its program, with ``{port}`` and ``{folder}``."""
     environment: Mapping[str, str]
     path: str
+    # Its SQLite file, within its folder.
     database: str
-    """Its SQLite file, within its folder."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -75,20 +75,20 @@ class _Outcome:
 
     began_s: float = 0.0
     ended_s: float = 0.0
+    # Answers by status; ``none`` for a connection that broke or took too long.
     answers: Counter[str] = field(default_factory=Counter)
-    """Answers by status; ``none`` for a connection that broke or took too long."""
+    # By status: from the moment the request was due until its answer.
     took_s: dict[str, list[float]] = field(default_factory=dict)
-    """By status: from the moment the request was due until its answer."""
+    # By status: from its sending until its answer, without the wait for a free connection.
     answered_s: dict[str, list[float]] = field(default_factory=dict)
-    """By status: from its sending until its answer, without the wait for a free connection."""
     acked_spans: int = 0
+    # Names of acknowledged batches.
     acked: list[str] = field(default_factory=list)
-    """Names of acknowledged batches."""
+    # Refusals without the header Retry-After.
     without_retry_after: int = 0
-    """Refusals without the header Retry-After."""
     probed: int = 0
+    # Refused requests that had waited for ``100 Continue``, and those answered without it.
     probed_before_body: int = 0
-    """Refused requests that had waited for ``100 Continue``, and those answered without it."""
     first_error: str = ""
 
 

@@ -41,10 +41,10 @@ class Replayed:
 
     steps: list[StepEvent]
     findings: list[dict[str, Any]] = field(default_factory=list)
+    # Findings and their resolutions, as they were published.
     records: list[dict[str, Any]] = field(default_factory=list)
-    """Findings and their resolutions, as they were published."""
+    # The summary of the run, as it is published when the run has closed.
     summary: RunSummaryStruct | None = None
-    """The summary of the run, as it is published when the run has closed."""
 
     @property
     def started_us(self) -> int:

@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.cases import MissingData, tau_bench
 from stepstream.evals.gate.trials import Header, Results, Trial
 
+# Of a beta distribution, fitted to the 50 cases of tau_bench (airline, gpt-4o, four trials).
 PRIOR: Final = (0.64, 0.86)
-"""Of a beta distribution, fitted to the 50 cases of tau_bench (airline, gpt-4o, four trials)."""
 TRIALS_EACH: Final = 4
 MADE_CASES: Final = 50
 INPUT_USD, OUTPUT_USD = 2.5e-6, 1e-5

@@ -55,8 +55,8 @@ class Crew:
         self._watcher = threading.Thread(target=self._watch, name="crew", daemon=True)
         self.exits: list[Exit] = []
         self.counts: Counter[str] = Counter()
+        # The most that one of them had in memory.
         self.peak_mb = 0.0
-        """The most that one of them had in memory."""
 
     def __enter__(self) -> Crew:
         with self._guard:

@@ -41,8 +41,8 @@ class Outcome:
     """What came of it."""
 
     acknowledged: int = 0
+    # Distinct spans in Kafka.
     stored: int = 0
-    """Distinct spans in Kafka."""
     missing: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)

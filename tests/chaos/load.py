@@ -88,8 +88,8 @@ class Shape:
     duplicate_share: float = 0.03
     garbage_share: float = 0.003
     misrouted_share: float = 0.05
+    # How much later a duplicate or a late step may come.
     tail_s: float = 15
-    """How much later a duplicate or a late step may come."""
 
 
 class Plan:

@@ -42,8 +42,8 @@ class Outcome:
     outages: int = 0
     safe: int = 0
     dropped: int = 0
+    # Events in the spool at the end of the last outage.
     spooled: int = 0
-    """Events in the spool at the end of the last outage."""
     stored: int = 0
     missing: list[str] = field(default_factory=list)
 

@@ -49,8 +49,8 @@ class RunTruth:
     ended: dict[str, Ended] = field(default_factory=dict)
     findings: dict[tuple[str, str], Expected] = field(default_factory=dict)
     commands: int = 0
+    # Kafka's append time of its first record; 0 before a record was acknowledged.
     first_ms: int = 0
-    """Kafka's append time of its first record; 0 before a record was acknowledged."""
 
     def appended(self, append_ms: int, own_us: int) -> None:
         """Kafka has appended a record with this time of its own."""

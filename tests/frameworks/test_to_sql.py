@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(1_200)]
 class Program(NamedTuple):
     """What a program does."""
 
+    # Input, output and cached tokens of each model call.
     calls: tuple[tuple[int, int, int], ...]
-    """Input, output and cached tokens of each model call."""
     tools: tuple[str, ...] = ("look_up",)
     agents: int = 1
     model: str = MODEL

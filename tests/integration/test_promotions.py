@@ -28,8 +28,8 @@ from tests.support.processes import wait_until
 from tests.support.release_folder import built
 from tests.support.release_labels import stepped
 
+# In the future, so that no command is too old.
 NOW_US = 2_000_000_000_000_000
-"""In the future, so that no command is too old."""
 
 
 @pytest.fixture

@@ -94,8 +94,8 @@ class Case:
     to: Callable[[str], dict[str, Any]]
     check: Callable[[Call], bool]
     path: str
+    # Whether the channel distinguishes a refusal from a temporary failure.
     refuses: bool = True
-    """Whether the channel distinguishes a refusal from a temporary failure."""
 
 
 CASES = {

@@ -43,8 +43,8 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self.records: dict[str, list[CollectedRecord]] = defaultdict(list)
         self.states: dict[str, RunState] = {}
+        # Records that do not decode, by topic, which the test sent on purpose.
         self.unreadable: Counter[str] = Counter()
-        """Records that do not decode, by topic, which the test sent on purpose."""
         self._prefix = settings.topic_prefix
         self._names = {topic(settings.topic_prefix, name): name for name in READ}
         self._consumer: Consumer = consumer(

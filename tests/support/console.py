@@ -105,8 +105,8 @@ class Page:
     steps: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     events: list[tuple[str, Any]] = field(default_factory=list)
     last_id: str = ""
+    # Steps of the stream that were known already.
     repeats: int = 0
-    """Steps of the stream that were known already."""
 
     def open(self) -> None:
         """Follow the run in a thread until ``close``."""

@@ -8,8 +8,8 @@ from typing import Final
 
 from stepstream.evals.gate.trials import Header, Results, Trial, results_of
 
+# Pass rates of fifty cases, from never to always.
 MIXED: Final = [place % 5 / 4 for place in range(50)]
-"""Pass rates of fifty cases, from never to always."""
 
 
 def made(

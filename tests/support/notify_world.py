@@ -44,8 +44,8 @@ class World:
     def __init__(self, *subscriptions: Subscription) -> None:
         self.subscriptions = {one.name: one for one in subscriptions}
         self.log: list[bytes] = []
+        # The deliveries topic.
         self.records: list[bytes] = []
-        """The deliveries topic."""
         self.committed = 0
         self.restore_offset = 0
         self.now = NOW

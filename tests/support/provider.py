@@ -29,8 +29,8 @@ class Provider:
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
+    # A tool that the first answer of a chat calls, with the argument ``order`` 7.
     tool: str = ""
-    """A tool that the first answer of a chat calls, with the argument ``order`` 7."""
 
 
 def event(data: Any, name: str = "") -> str:

@@ -28,8 +28,8 @@ class KnownRun:
     agent: str = "support"
     task: str = "refund"
     status: str = "ok"
+    # Fields of all steps, such as user_id.
     about: dict[str, Any] = field(default_factory=dict)
-    """Fields of all steps, such as user_id."""
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -23,15 +23,15 @@ from stepstream.common.web.server import WebServer
 class Call:
     """A request that arrived as a whole."""
 
+    # With the query.
     path: str
-    """With the query."""
+    # Found in any case.
     headers: Mapping[str, str]
-    """Found in any case."""
     body: bytes
+    # Unix time.
     at_s: float
-    """Unix time."""
+    # Address and port of the client: the same for requests over one connection.
     peer: tuple[str, int] = ("", 0)
-    """Address and port of the client: the same for requests over one connection."""
 
     @property
     def data(self) -> Any:

@@ -39,8 +39,8 @@ class _Request:
     """A request with its whole body."""
 
     line: bytes
+    # Without those that hold for one connection.
     headers: tuple[bytes, ...]
-    """Without those that hold for one connection."""
     body: bytes
 
     def head(self, host: str) -> bytes:
@@ -66,8 +66,8 @@ class StoreProxy:
         place = urlsplit(url)
         self._host, self._port = place.hostname or "127.0.0.1", place.port or 8123
         self.counts: Counter[str] = Counter()
+        # Called, in a thread, when half of an insert has been forwarded.
         self.at_half: Callable[[], None] = lambda: None
-        """Called, in a thread, when half of an insert has been forwarded."""
         self.url = ""
         self._inserts = 0
         self._choose = choose

@@ -35,10 +35,8 @@ def test_a_short_history_gives_no_limit_and_states_what_is_needed() -> None:
     ("runs", "rate"), [(400, 0.01), (2_000, 0.01), (300, 0.05), (50_000, 0.001)]
 )
 def test_the_rate_is_kept_in_nearly_all_histories(runs: int, rate: float) -> None:
-    """Of 400 histories at most 5 % give a limit that more than the wished share of runs exceeds.
-
-    The values are uniform, so that the share beyond a limit is known exactly.
-    """
+    """Of 400 histories at most 5 % give a limit that more than the wished share of runs exceeds."""
+    # The values are uniform, so that the share beyond a limit is known exactly.
     draw = random.Random(7)
     found = ranks(runs, rate)
     assert found.high is not None

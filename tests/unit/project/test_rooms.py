@@ -273,11 +273,9 @@ def test_engines_stay_in_their_packages() -> None:
 
 
 def test_there_is_one_web_server() -> None:
-    """Only ``stepstream.common.web`` answers HTTP, in tests and benchmarks too.
-
-    The server of the standard library has no limits, reads headers leniently, and would be a second
-    implementation to keep safe.
-    """
+    """Only ``stepstream.common.web`` answers HTTP, in tests and benchmarks too."""
+    # The server of the standard library has no limits, reads headers leniently, and would be a
+    # second implementation to keep safe.
     files = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
     found = {
         path.relative_to(ROOT).as_posix(): _imports(ast.parse(path.read_text(), str(path)))

@@ -22,8 +22,8 @@ class Row(NamedTuple):
     tool: str = ""
     model: str = ""
     provider: str = ""
+    # Input, output, cached.
     tokens: tuple[int, int, int] | None = None
-    """Input, output, cached."""
     cost: str = ""
 
 

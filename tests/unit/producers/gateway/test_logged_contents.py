@@ -21,8 +21,8 @@ from stepstream.producers.gateway.service.ingest import Batch, Ingest
 from tests.support.otlp import NOW_NS, ORIGIN, any_value, json_request, pairs, request_of, span
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
+# Name, body and attributes.
 Logged = tuple[str, Any, dict[str, Any]]
-"""Name, body and attributes."""
 QUESTION: Logged = ("gen_ai.user.message", {"content": "where is order 7?"}, {})
 CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"o":7}'}}
 ANSWER: Logged = (

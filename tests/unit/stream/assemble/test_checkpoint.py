@@ -34,8 +34,8 @@ class State:
 class Kafka:
     """What survives a crash."""
 
+    # The run's records; True where a record leads to a finding.
     log: list[bool] = field(default_factory=list)
-    """The run's records; True where a record leads to a finding."""
     delivered: set[str] = field(default_factory=set)
     states: list[State] = field(default_factory=list)
     committed: int = 0
