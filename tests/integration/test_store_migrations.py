@@ -50,6 +50,9 @@ def count(_statement):
 print(json.dumps(migrate(load(), before_statement=count).applied))
 """
 
+# Each starts several processes and databases, which on a busy machine takes minutes.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 def settings(clickhouse_url: str, clickhouse_database: str) -> Settings:
