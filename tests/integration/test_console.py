@@ -146,7 +146,13 @@ def test_contents_of_a_megabyte_are_read_in_full(settings: Settings, tmp_path: P
     tracer.close()
     path = f"/api/v1/runs/{run.trace_id}/steps/{step.step_id}/content"
     with console_of(settings, tmp_path) as client, sink(settings):
-        wait_until(lambda: client.get(path).status == 200, 60, "the stored step")
+
+        def whole_step() -> bool:
+            got = client.get(path)
+            # The start may be stored before the end, which has the output.
+            return got.status == 200 and bool(got.json["output_bytes"])
+
+        wait_until(whole_step, 60, "the stored step")
         first = client.get(path).json
         whole = client.get(f"{path}?bytes={MAX_CONTENT_BYTES}").json
         of_huge = path.replace(step.step_id, huge.step_id)

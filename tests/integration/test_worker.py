@@ -83,8 +83,11 @@ def test_contents_of_a_megabyte_are_evaluated(world: World) -> None:
     )
     got = world.final(run)
     assert (got["steps"], got["status"]) == (2, "ok")
-    found = world.wait_for("findings", lambda value: value["trace_id"] == run)
-    assert found["step_id"] == f"{2:016x}", found
+    found = world.wait_for(
+        "findings",
+        lambda value: value.get("trace_id") == run and value["rule"] == "hidden_tool_error",
+    )
+    assert found["step_ids"] == [f"{2:016x}"], found
 
 
 def test_a_policy_is_taken_over_and_alerts_while_the_run_is_going(world: World) -> None:
