@@ -90,6 +90,9 @@ class Finding(BaseModel):
     withdrawn: bool = Field(
         False, description="with resolved: later steps contradict what was found"
     )
+    policy_revision: int = Field(
+        0, description="revision of the policy that was evaluated; 0: none, or not recorded"
+    )
 
 
 TIME_FIELDS: Final = ("opened_at", "updated_at", "resolved_at", "silenced_until")
@@ -166,6 +169,9 @@ class Alert(BaseModel):
     )
     source_offset: int = Field(
         -1, description="offset of the last finding merged; a replay below it changes nothing"
+    )
+    policy_revision: int = Field(
+        0, description="revision of the policy that was evaluated; 0: none, or not recorded"
     )
 
 

@@ -28,6 +28,8 @@ class DocumentSet:
         Raises ``UnreadableDocument``; the previous document then stays in effect.
         """
         name = (key or b"").decode("utf-8", "replace")
+        if "@" in name:
+            return None  # a revision that is kept; the record without @ is in effect
         if name.startswith("subscription/"):
             # Only notifiers use subscriptions. The package of a subscription's channel may be
             # installed only where a notifier runs, and is not loaded elsewhere.

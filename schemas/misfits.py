@@ -39,6 +39,8 @@ def finding_misfit(finding: FindingStruct) -> str:
             return f"{name} is no time: {getattr(finding, name)}"
     if not 0 <= finding.baseline_runs <= MAX_COUNT:
         return f"baseline_runs is no count: {finding.baseline_runs}"
+    if not 0 <= finding.policy_revision < 2**32:
+        return f"policy_revision is no count: {finding.policy_revision}"
     if len(finding.finding_id) > MAX_ID:
         return f"finding_id is longer than {MAX_ID} characters"
     return _texts(finding, {"step_ids": finding.step_ids})
@@ -52,6 +54,8 @@ def alert_misfit(alert: AlertStruct) -> str:
     for name in ("seq", "findings", "reopened", "runs", "baseline_runs"):
         if not 0 <= getattr(alert, name) <= MAX_COUNT:
             return f"{name} is no count: {getattr(alert, name)}"
+    if not 0 <= alert.policy_revision < 2**32:
+        return f"policy_revision is no count: {alert.policy_revision}"
     # -1 is "unknown"; the store's columns are Int32 and Int64.
     for name, most in (("source_partition", 2**31 - 1), ("source_offset", MAX_COUNT)):
         if not -1 <= getattr(alert, name) <= most:

@@ -82,6 +82,9 @@ class Policy(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     match: Match = Match()
     mode: Literal["observe", "enforce"] = "observe"
+    revision: int = Field(
+        0, ge=0, description="given by `stepstream apply`, one more for each change; not in files"
+    )
     rules: tuple[AnyRule, ...] = ()
     tests: tuple[PolicyTest, ...] = Field((), description="run by `stepstream policy test`")
     promotion: PromotionRule | None = Field(

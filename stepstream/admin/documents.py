@@ -31,6 +31,10 @@ KINDS: Final = ("Policy", "Subscription", "Prices", "Criteria")
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 OWNER_HEADER: Final = "stepstream-owner"
 """Who put the record there; a watched folder withdraws only what it put there itself."""
+FILE_HEADER: Final = "stepstream-file"
+"""The file of a watched folder that the document was read from."""
+REVISION_MARK: Final = "@"
+"""In the key of a revision that is kept: ``policy/costs@3``."""
 SEND_S: Final = 30.0
 
 
@@ -63,6 +67,23 @@ class StoredDocument:
     owner: str
     timestamp_ms: int
     offset: int
+    file: str = ""
+    """The file that owns it; empty where no watched folder does."""
+
+    @property
+    def owned_by(self) -> str:
+        """The file or other owner that it is changed in."""
+        return f"{self.file} ({self.owner})" if self.file else self.owner
+
+    @property
+    def revision(self) -> int:
+        """The policy's revision; 0 for other documents, and for those of older versions."""
+        try:
+            found = msgspec.json.decode(self.value)
+        except msgspec.DecodeError:
+            return 0
+        number = found.get("revision", 0) if isinstance(found, dict) else 0
+        return number if isinstance(number, int) else 0
 
     @property
     def kind(self) -> str:
@@ -77,7 +98,7 @@ class StoredDocument:
     def same_as(self, document: AnyDocument) -> bool:
         """Whether its content equals that of the document."""
         try:
-            return DOCUMENT.validate_json(self.value) == document
+            return _unnumbered(DOCUMENT.validate_json(self.value)) == _unnumbered(document)
         except ValidationError:
             return False
 
@@ -148,8 +169,30 @@ def encode(document: AnyDocument) -> bytes:
     return document.model_dump_json().encode()
 
 
+def _unnumbered(document: AnyDocument) -> AnyDocument:
+    """The document without its revision, which is no part of what it states."""
+    if isinstance(document, Policy) and document.revision:
+        return document.model_copy(update={"revision": 0})
+    return document
+
+
 def in_force(settings: Settings) -> dict[str, StoredDocument]:
-    """The documents on the config topic, by key. Raises ``KafkaUnreachable``."""
+    """The documents in effect, by key. Raises ``KafkaUnreachable``."""
+    return {key: one for key, one in stored(settings).items() if REVISION_MARK not in key}
+
+
+def revisions(settings: Settings, key: str) -> list[StoredDocument]:
+    """The kept revisions of a policy, the newest first. Raises ``KafkaUnreachable``."""
+    beginning = f"{key}{REVISION_MARK}"
+    found = [one for name, one in stored(settings).items() if name.startswith(beginning)]
+    return sorted(found, key=lambda one: -one.revision)
+
+
+def stored(settings: Settings) -> dict[str, StoredDocument]:
+    """Everything on the config topic by key, kept revisions as well.
+
+    Raises ``KafkaUnreachable``.
+    """
     name = topic(settings.topic_prefix, "config")
     topics.require_topic(settings, name)
     found: dict[str, StoredDocument] = {}
@@ -158,9 +201,14 @@ def in_force(settings: Settings) -> dict[str, StoredDocument]:
         if not value:
             found.pop(key, None)
             continue
-        owner = _text(dict(message.headers() or []).get(OWNER_HEADER))
+        headers = dict(message.headers() or [])
         found[key] = StoredDocument(
-            key, _bytes(value), owner, message.timestamp()[1], message.offset() or 0
+            key,
+            _bytes(value),
+            _text(headers.get(OWNER_HEADER)),
+            message.timestamp()[1],
+            message.offset() or 0,
+            _text(headers.get(FILE_HEADER)),
         )
     return dict(sorted(found.items()))
 
@@ -174,17 +222,21 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def plan(
-    written: Iterable[Written], stored: dict[str, StoredDocument], *, owner: str = ""
+    written: Iterable[Written], present: dict[str, StoredDocument], *, owner: str = ""
 ) -> list[Change]:
     """The changes that ``apply`` would make.
 
     With an owner, documents that it applied earlier and that are no longer given are deleted.
     """
     written = list(written)
-    changes = [Change(one.key, _difference(one, stored.get(one.key)), one.place) for one in written]
+    changes = [
+        Change(one.key, _difference(one, present.get(one.key)), one.place) for one in written
+    ]
     if owner:
         named = {one.key for one in written}
-        gone = [key for key, record in stored.items() if record.owner == owner and key not in named]
+        gone = [
+            key for key, record in present.items() if record.owner == owner and key not in named
+        ]
         changes += [Change(key, "withdrawn") for key in gone]
     return changes
 
@@ -207,32 +259,58 @@ def apply(
 ) -> list[Change]:
     """Put documents in force; returns what that did. What already holds is not sent again.
 
-    Raises ``DocumentsError`` for what another owner holds, unless forced.
+    Each change of a policy is a new revision, which is kept under a key of its own. Raises
+    ``DocumentsError`` for what another owner holds, unless forced.
     """
-    stored = in_force(settings)
-    changes = plan(written, stored, owner=owner)
+    everything = stored(settings)
+    present = {key: one for key, one in everything.items() if REVISION_MARK not in key}
+    changes = plan(written, present, owner=owner)
     if not force:
-        _refuse_foreign(changes, stored, owner)
+        _refuse_foreign(changes, present, owner)
     if not dry_run:
-        values = {one.key: encode(one.document) for one in written}
-        records: list[tuple[str, bytes | None]] = [
-            (change.key, values.get(change.key)) for change in changes if change.what != "unchanged"
-        ]
+        documents = {one.key: one.document for one in written}
+        records: list[tuple[str, bytes | None, str]] = []
+        for change in changes:
+            if change.what == "unchanged":
+                continue
+            file = str(change.place.file) if change.place and owner else ""
+            document = documents.get(change.key)
+            if isinstance(document, Policy):
+                number = _next_revision(everything, change.key)
+                document = document.model_copy(update={"revision": number})
+                # The kept revision first: a document in effect is always one that is kept.
+                kept = f"{change.key}{REVISION_MARK}{number}"
+                records.append((kept, encode(document), file))
+            value = None if document is None else encode(document)
+            records.append((change.key, value, file))
         _send(settings, records, owner)
     return changes
 
 
+def _next_revision(everything: dict[str, StoredDocument], key: str) -> int:
+    beginning = f"{key}{REVISION_MARK}"
+    known = [
+        one.revision
+        for name, one in everything.items()
+        if name == key or name.startswith(beginning)
+    ]
+    return max(known, default=0) + 1
+
+
 def _refuse_foreign(
-    changes: Iterable[Change], stored: dict[str, StoredDocument], owner: str
+    changes: Iterable[Change], present: dict[str, StoredDocument], owner: str
 ) -> None:
     """What a watched folder holds is changed in that folder; it would write it back anyway."""
     problems = [
         Problem(
             change.place,
-            f"{change.key} is owned by {stored[change.key].owner}: change it there, or use --force",
+            f"{change.key} is owned by {present[change.key].owned_by}: change it there, or use "
+            "--force",
         )
         for change in changes
-        if change.what == "changed" and change.place and stored[change.key].owner not in ("", owner)
+        if change.what == "changed"
+        and change.place
+        and present[change.key].owner not in ("", owner)
     ]
     if problems:
         raise DocumentsError(problems)
@@ -240,11 +318,14 @@ def _refuse_foreign(
 
 def withdraw(settings: Settings, key: str) -> None:
     """Take a document out of force: its record is followed by a tombstone."""
-    _send(settings, [(key, None)], "")
+    _send(settings, [(key, None, "")], "")
 
 
-def _send(settings: Settings, records: Sequence[tuple[str, bytes | None]], owner: str) -> None:
-    """Every record acknowledged, in order. Raises ``KafkaUnreachable``."""
+def _send(settings: Settings, records: Sequence[tuple[str, bytes | None, str]], owner: str) -> None:
+    """Send keys, values and files; every record acknowledged, in order.
+
+    Raises ``KafkaUnreachable``.
+    """
     if not records:
         return
     client = producer(settings, **{"message.timeout.ms": round(SEND_S * 1000), "log_level": 0})
@@ -252,7 +333,15 @@ def _send(settings: Settings, records: Sequence[tuple[str, bytes | None]], owner
     if owner:
         headers.append((OWNER_HEADER, owner.encode()))
     name = topic(settings.topic_prefix, "config")
-    outgoing = [Outgoing(name, key.encode(), value, headers) for key, value in records]
+    outgoing = [
+        Outgoing(
+            name,
+            key.encode(),
+            value,
+            [*headers, (FILE_HEADER, file.encode())] if file else headers,
+        )
+        for key, value, file in records
+    ]
     # Longer than the producer's own timeout, whose error names the cause.
     send_and_wait(client, outgoing, SEND_S + 5)
 

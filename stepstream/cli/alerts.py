@@ -325,13 +325,20 @@ def _print_lines(
     printing.show_folded(Text("\n").join(lines), indent=HANGING_CELLS)
 
 
+def _of_policy(alert: Alert) -> str:
+    if not alert.policy:
+        return ""
+    revision = f", revision {alert.policy_revision}" if alert.policy_revision else ""
+    return f" of policy {alert.policy}{revision}"
+
+
 def _about(alert: Alert) -> list[str]:
     from stepstream.render.values import one_line
 
     rows = {
         "id": alert.alert_id,
         "project": f"{alert.project}{f' ({alert.environment})' if alert.environment else ''}",
-        "rule": f"{alert.rule}{f' of policy {alert.policy}' if alert.policy else ''}",
+        "rule": f"{alert.rule}{_of_policy(alert)}",
         "about": alert.subject,
         "run": alert.trace_id,
         "runs": f"{alert.runs}, such as run {', '.join(one[:8] for one in alert.trace_ids[:5])}"

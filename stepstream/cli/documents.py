@@ -120,12 +120,25 @@ def get(
     name: Annotated[
         str, typer.Argument(metavar="[NAME]", help="Name of the document to print in full.")
     ] = "",
+    revisions: Annotated[
+        bool, typer.Option("--revisions", help="List the revisions of a policy, the newest first.")
+    ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show the documents that are in effect: a list, or one document as YAML."""
+    """Show the documents that are in effect: a list, or one document as YAML.
+
+    Every revision of a policy is kept: `stepstream get policy NAME --revisions` lists them, and
+    `stepstream get policy NAME@3` shows one.
+    """
     from stepstream.admin import documents
 
     kind, name = _split(kind, name)
+    if revisions:
+        _print_revisions(settings, kind, name, format)
+        return
+    if documents.REVISION_MARK in name:
+        _show(_one(documents.stored(settings), kind, name), format)
+        return
     stored = documents.in_force(settings)
     if name:
         _show(_one(stored, kind, name), format)
@@ -133,7 +146,7 @@ def get(
     wanted = _prefix(kind) if kind else ""
     rows = [_row(record) for key, record in stored.items() if key.startswith(wanted)]
     empty = f"no {kind or 'documents'} in effect; `stepstream apply -f FILE` applies some"
-    print_rows(("kind", "name", "applied_at", "owner"), rows, format, empty=empty)
+    print_rows(("kind", "name", "applied_at", "owner", "revision"), rows, format, empty=empty)
 
 
 def _row(record: StoredDocument) -> tuple[Any, ...]:
@@ -141,8 +154,22 @@ def _row(record: StoredDocument) -> tuple[Any, ...]:
         record.kind,
         record.name,
         datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
-        record.owner,
+        record.owned_by,
+        record.revision or None,
     )
+
+
+def _print_revisions(settings: Settings, kind: str, name: str, format: Format) -> None:
+    from stepstream.admin import documents
+
+    if not name:
+        raise errors.Failure(
+            "name the policy: stepstream get policy NAME --revisions", errors.USAGE
+        )
+    key = f"{_prefix(kind)}{name}"
+    rows = [_row(record) for record in documents.revisions(settings, key)]
+    columns = ("kind", "name", "applied_at", "owner", "revision")
+    print_rows(columns, rows, format, empty=f"there is no revision of {key}")
 
 
 def _show(record: StoredDocument, format: Format) -> None:
@@ -179,7 +206,7 @@ def delete(
     # Its owner, a watched directory, would write it again at once.
     if record.owner and not force:
         raise errors.Failure(
-            f"{record.key} is owned by {record.owner}: remove it there, or use --force"
+            f"{record.key} is owned by {record.owned_by}: remove it there, or use --force"
         )
     documents.withdraw(settings, record.key)
     echo(f"{record.key} deleted")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +21,18 @@ def register(app: typer.Typer) -> None:
 @takes(
     "up", "kafka", "clickhouse", "topics", "store", "worker", "sink", "notify", "gateway", "console"
 )
-def up(settings: Settings) -> None:
+def up(
+    settings: Settings,
+    policies: Annotated[
+        Path | None,
+        typer.Option(
+            "--policies",
+            metavar="DIR",
+            help="Watch this directory of policies and other documents; the same as "
+            "--documents-dir.",
+        ),
+    ] = None,
+) -> None:
     """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
 
     Nothing else needs to be installed. Data is stored in --data-dir and survives a restart and a
@@ -29,7 +41,12 @@ def up(settings: Settings) -> None:
     can read (docs/security.md). Ctrl-C stops all processes after they have finished their work.
 
     With --kafka-brokers or --clickhouse-url those servers are used and not started here.
+
+    With --policies the documents of a directory are applied, and again whenever a file changes.
+    What a file of it owns can only be changed there: other commands refuse and name the file.
     """
+    if policies is not None:
+        settings = settings.model_copy(update={"documents_dir": str(policies)})
     from stepstream.local.up import run
 
     raise typer.Exit(run(settings))

@@ -78,6 +78,7 @@ def opened(
         alert=finding.alert,
         rule=finding.rule,
         policy=finding.policy,
+        policy_revision=finding.policy_revision,
         project=finding.project,
         environment=finding.environment,
         agent=finding.agent,
@@ -132,6 +133,7 @@ def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
         findings=alert.findings + 1,
         updated_at=max(alert.updated_at, finding.time),
         action=finding.action or alert.action,
+        policy_revision=finding.policy_revision or alert.policy_revision,
         finding_ids=_more_ids(alert, finding),
     )
 

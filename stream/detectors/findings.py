@@ -126,6 +126,7 @@ def _finding(run: Run, applied: Applied, seen: Observation, key: str, now_us: in
         alert=rule.alert_name,
         rule=rule.rule,
         policy=applied.policy,
+        policy_revision=applied.revision,
         severity=seen.severity,
         subject=seen.subject,
         step_ids=list(seen.step_ids),

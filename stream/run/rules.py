@@ -28,6 +28,8 @@ class Applied:
     rule: RuleBase
     policy: str = ""
     enforce: bool = False
+    revision: int = 0
+    """The policy's revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ class RuleBook:
         applied = [item for item in default_applied() if item.rule.rule not in named]
         for policy in matching:
             applied += [
-                Applied(rule, policy.name, policy.mode == "enforce")
+                Applied(rule, policy.name, policy.mode == "enforce", policy.revision)
                 for rule in policy.rules
                 if rule.enabled and rule.scope == "run"
             ]
@@ -179,7 +181,12 @@ class RuleBook:
 
 def _to_text(applied: tuple[Applied, ...]) -> str:
     rows = [
-        (item.policy, item.enforce, item.rule.model_dump(mode="json", exclude_defaults=True))
+        (
+            item.policy,
+            item.enforce,
+            item.rule.model_dump(mode="json", exclude_defaults=True),
+            item.revision,
+        )
         for item in applied
     ]
     return msgspec.json.encode(rows).decode()
@@ -187,8 +194,9 @@ def _to_text(applied: tuple[Applied, ...]) -> str:
 
 def _from_text(text: str) -> tuple[Applied, ...]:
     return tuple(
-        Applied(rule_from(rule), policy, enforce)
-        for policy, enforce, rule in msgspec.json.decode(text.encode())
+        # State records of older workers have no revision.
+        Applied(rule_from(rule), policy, enforce, *revision)
+        for policy, enforce, rule, *revision in msgspec.json.decode(text.encode())
         if _is_installed(rule, policy)
     )
 

@@ -142,6 +142,31 @@ def test_a_wrong_file_in_a_watched_folder_changes_nothing(
     assert documents.in_force(settings) == before
 
 
+def test_every_revision_of_a_policy_is_kept(
+    settings: Settings, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each change has the next number, also after the policy was deleted; any can be shown."""
+    for limit in (5, 5, 6):
+        file = write(tmp_path / "p.yaml", "p", limit=limit)
+        documents.apply(settings, documents.read_documents(file))
+    present = documents.in_force(settings)
+    assert list(present) == ["policy/p"]
+    assert present["policy/p"].revision == 2
+    documents.withdraw(settings, "policy/p")
+    documents.apply(settings, documents.read_documents(file))
+    assert [one.revision for one in documents.revisions(settings, "policy/p")] == [3, 2, 1]
+    assert run(["get", "policy", "p", "--revisions", "--format", "json", *place]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in listed] == ["p@3", "p@2", "p@1"]
+    assert run(["get", "policy", "p@1", *place]) == 0
+    shown = capsys.readouterr().out
+    assert "limit: 5" in shown
+    # What was shown can be applied again: the number in it is replaced.
+    (tmp_path / "again.yaml").write_text(shown)
+    documents.apply(settings, documents.read_documents(tmp_path / "again.yaml"))
+    assert documents.in_force(settings)["policy/p"].revision == 4
+
+
 def test_what_a_folder_holds_is_changed_in_the_folder(
     settings: Settings, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,8 +178,10 @@ def test_what_a_folder_holds_is_changed_in_the_folder(
     DocumentFolder(settings, home, lambda _who, _line: None).sync()
     by_hand = write(tmp_path / "a.yaml", "a", limit=7)
     assert run(["apply", "-f", str(by_hand), *place]) == 1
-    assert f"policy/a is owned by folder {home}" in capsys.readouterr().err
+    owned = f"policy/a is owned by {home / 'a.yaml'} (folder {home})"
+    assert owned in capsys.readouterr().err
     assert run(["delete", "policy", "a", *place]) == 1
+    assert owned in capsys.readouterr().err
     assert run(["apply", "-f", str(by_hand), "--force", *place]) == 0
 
 

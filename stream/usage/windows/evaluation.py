@@ -279,7 +279,8 @@ class WindowEvaluation:
             until=until,
         )
         self._levels[_subject_of(firing)] += 1
-        yield finding(firing, observed, now_us)
+        revision = self._rules.revisions.get(key.policy, 0)
+        yield finding(firing, observed, now_us, revision=revision)
 
     def _drop(self, firing: Firing) -> None:
         del self.firing[firing.key]

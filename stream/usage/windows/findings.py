@@ -76,8 +76,10 @@ def firing_key(group: GroupKey, subject: str, level: str) -> str:
     return "\x1f".join((*parts, subject, level))
 
 
-def finding(firing: Firing, observed: WindowObservation, time_us: int) -> FindingStruct:
-    """The finding record of an observation."""
+def finding(
+    firing: Firing, observed: WindowObservation, time_us: int, *, revision: int = 0
+) -> FindingStruct:
+    """The finding record of an observation; ``revision`` is that of its policy."""
     return new_finding(
         firing,
         _id(firing, "firing"),
@@ -91,6 +93,7 @@ def finding(firing: Firing, observed: WindowObservation, time_us: int) -> Findin
         baseline_runs=observed.baseline_runs,
         message=observed.message,
         detail=observed.detail,
+        policy_revision=revision,
     )
 
 

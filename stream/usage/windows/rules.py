@@ -47,6 +47,8 @@ class WindowRules:
     def __init__(self, policies: Iterable[Policy] = ()) -> None:
         self._policies = tuple(sorted(policies, key=lambda policy: policy.name))
         self._by_owner: dict[Owner, OwnerRules] = {}
+        self.revisions = {policy.name: policy.revision for policy in self._policies}
+        """The revision of each policy, by its name."""
 
     def of(self, owner: Owner) -> OwnerRules:
         """The rules for an owner, whatever its user."""

@@ -89,3 +89,12 @@ def test_windows_are_evaluated(hours: int) -> None:
     pipeline.wait(us(0) + 2 * hours * HOUR_US + 30 * MINUTE_US)
     fired = {one.finding.rule for one in pipeline.outcome.raised}
     assert ("spend" in fired) is (hours == 0)
+
+
+def test_alerts_name_the_revision_of_the_policy() -> None:
+    """Of rules about a run and of rules over windows."""
+    rules = [{"rule": "run_cost", "limit_usd": "0.10"}, {"rule": "spend", "limit_usd": "0.10"}]
+    policy = Policy.model_validate({"name": "p", "revision": 4, "rules": rules})
+    pipeline = fed(OfflinePipeline([policy]), *expensive_run())
+    found = {alert.rule: alert.policy_revision for alert in pipeline.outcome.alerts.values()}
+    assert found == {"run_cost": 4, "spend": 4}

@@ -41,3 +41,10 @@ def test_what_cannot_be_read_leaves_the_document_before_in_force(broken: bytes) 
     with pytest.raises(UnreadableDocument, match="prices/ours"):
         documents.apply(b"prices/ours", broken)
     assert [document.name for document in documents.of(Prices)] == ["ours"]
+
+
+def test_a_kept_revision_is_not_in_effect() -> None:
+    """Only the record without a number is; the kept ones are for people."""
+    documents = DocumentSet()
+    assert documents.apply(b"policy/p@1", POLICY) is None
+    assert list(documents.of(Policy)) == []

@@ -151,3 +151,13 @@ def test_many_owners_do_not_grow_without_end() -> None:
     sets = {id(rules.rules_for("shop", "prod", "a", str(number), "")) for number in range(25_000)}
     assert len(sets) == 1
     assert len(rules._by_owner) <= 10_001
+
+
+def test_a_run_keeps_the_revision_of_its_policy() -> None:
+    """Through a state record too; those of older workers name none."""
+    rules = book({"name": "p", "revision": 7, "rules": [COST]}).rules_for(*OWNER)
+    assert [item.revision for item in rules.applied if item.policy] == [7]
+    restored = book().restored(rules.pinned)
+    assert [item.revision for item in restored.applied if item.policy] == [7]
+    old = '[["p",false,{"rule":"run_cost","limit_usd":"1"}]]'
+    assert [(item.policy, item.revision) for item in book().restored(old).applied] == [("p", 0)]
