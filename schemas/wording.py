@@ -214,8 +214,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag_of(model: type[BaseModel]) -> list[str]:
-    """The words by which a model of a union is chosen: those of its field ``kind`` or ``rule``."""
-    for name in ("kind", "rule"):
+    """The words by which a model of a union is chosen: those of its field kind, rule or fault."""
+    for name in ("kind", "rule", "fault"):
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
             return [str(word) for word in get_args(field.annotation)]
@@ -245,7 +245,11 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
 
 
 def _fields_at(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> list[str]:
-    return [name for model in _models_at(models, path) for name in model.model_fields]
+    return [
+        info.alias or name
+        for model in _models_at(models, path)
+        for name, info in model.model_fields.items()
+    ]
 
 
 def _tags(models: list[type[BaseModel]], path: tuple[int | str, ...]) -> list[str]:

@@ -229,6 +229,11 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Show the JSON Schema of a contract, or list the contracts.",
         "Data",
     ),
+    "simulate": Entry(
+        "simulate",
+        "Simulate agents: load with faults from a seeded scenario.",
+        "Data",
+    ),
     "spool": Entry(
         "spool",
         "Show and send the events that agents of this machine could not deliver.",
