@@ -25,6 +25,7 @@ PARTS: Final[dict[str, str]] = {
         "failures recovered from or ignored, repetition and bulk work or housekeeping (made runs)"
     ),
     "clean": "alerts per 1,000 runs that went well, by rule and severity (tau_bench)",
+    "injection": "instructions in outputs that calls follow (made), clean runs (tau_bench, ...)",
     "blame": "the message that people blame for a failure, against its position (who_and_when)",
     "contents_cost": "microseconds that reading contents costs per ended step",
     "series": "spikes, drifts and shifts in 30 days of cost and latency (azure_llm, mooncake)",
