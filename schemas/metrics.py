@@ -294,6 +294,18 @@ SINK_RETRIES: Final = Metric("stepstream_sink_retries_total", "counter", "insert
 SINK_INSERT_SECONDS: Final = Metric(
     "stepstream_sink_insert_seconds_total", "counter", "time spent in inserts that succeeded"
 )
+SINK_RULE_EVALUATIONS: Final = Metric(
+    "stepstream_sink_rule_evaluations_total",
+    "counter",
+    "evaluations of rules sql, by the rule's alert name",
+    ("alert",),
+)
+SINK_RULE_ERRORS: Final = Metric(
+    "stepstream_sink_rule_errors_total",
+    "counter",
+    "evaluations of rules sql that failed, by the rule's alert name",
+    ("alert",),
+)
 SINK_LAG: Final = Metric(
     "stepstream_sink_lag_records",
     "gauge",

@@ -41,8 +41,9 @@ Glob = Annotated[str, Field(description="exact text, or a pattern with * and ?")
 Positive = Annotated[int, Field(gt=0)]
 
 
-Scope = Literal["run", "window"]
-"""What a rule is evaluated on: one run as its steps arrive, or windows of time over many runs."""
+Scope = Literal["run", "window", "store"]
+"""What a rule is evaluated on: one run as its steps arrive, windows of time over many runs, or the
+store on a schedule."""
 
 
 class RuleBase(BaseModel):

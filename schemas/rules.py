@@ -42,6 +42,7 @@ RULES: Final[Registry[RuleKind]] = Registry(
         "stepstream.stream.detectors",
         "stepstream.stream.detectors.content",
         "stepstream.stream.usage.detectors",
+        "stepstream.schemas.store_rules",
     ),
 )
 """Every rule by name."""
@@ -106,7 +107,7 @@ def markdown() -> str:
     ]
     for name, kind in sorted(RULES.items(), key=lambda item: (item[1].model.scope, item[0])):
         model = kind.model
-        over = "windows" if model.scope == "window" else "a run"
+        over = {"window": "windows", "store": "the store"}.get(model.scope, "a run")
         if model.reads_contents:
             over += ", contents"
         on = "on" if model.on_by_default else "off"

@@ -30,6 +30,8 @@ def refresh(observer: Observer, stats: SinkStats) -> None:
         (m.SINK_INSERTED, stats.inserted),
         (m.SINK_DEAD_LETTERED, stats.dead_lettered),
         (m.SINK_BATCHES, stats.batches),
+        (m.SINK_RULE_EVALUATIONS, stats.rule_evaluations),
+        (m.SINK_RULE_ERRORS, stats.rule_errors),
     )
     for metric, counts in by_label:
         for label, count in list(counts.items()):

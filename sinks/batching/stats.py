@@ -28,6 +28,9 @@ class SinkStats:
     """Failed attempts to insert."""
     insert_s: float = 0.0
     """Seconds spent in inserts that succeeded."""
+    rule_evaluations: Counter[str] = field(default_factory=Counter)
+    """Evaluations of rules ``sql`` by alert name; this and the next written by their thread."""
+    rule_errors: Counter[str] = field(default_factory=Counter)
     lag: dict[tuple[str, int], int] = field(default_factory=dict)
     """Records between what is stored and the partition's end, by topic and partition."""
 

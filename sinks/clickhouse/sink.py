@@ -12,6 +12,7 @@ from stepstream.sinks.batching.batch_writer import Hook
 from stepstream.sinks.batching.observation import serve
 from stepstream.sinks.batching.sink import Sink
 from stepstream.sinks.clickhouse import memory
+from stepstream.sinks.clickhouse.sql_rules import SqlRules
 from stepstream.sinks.clickhouse.writer import ClickHouseWriter
 
 logger = logging.getLogger("stepstream.sink")
@@ -30,10 +31,11 @@ def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     memory.tune()
-    server = None
+    server = rules = None
     try:
         sink = Sink(settings, ClickHouseWriter(settings), hook=hook)
         server = serve(settings, sink.stats)
+        rules = SqlRules(settings, sink.stats)
         sink.run(stop)
     except AddressTaken:
         raise
@@ -41,6 +43,7 @@ def run(settings: Settings, *, hook: Hook = lambda _point: None) -> int:
         logger.exception("the sink ends because of an error")
         return 1
     finally:
-        if server is not None:
-            server.close()
+        for part in (rules, server):
+            if part is not None:
+                part.close()
     return 0

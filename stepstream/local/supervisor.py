@@ -55,7 +55,8 @@ PORT_TAKEN: Final = 3
 PORT_TRIES: Final = 5
 SECRETS_OF: Final = {
     "worker": frozenset({"kafka_sasl_password"}),
-    "sink": frozenset({"kafka_sasl_password", "clickhouse_password"}),
+    # The reading user runs the queries of policies.
+    "sink": frozenset({"kafka_sasl_password", "clickhouse_password", "clickhouse_reader_password"}),
     "notify": frozenset({"kafka_sasl_password"}),
     "gateway": frozenset({"kafka_sasl_password"}),
     # It reads as the reading user; the other login is for stores that have only one.

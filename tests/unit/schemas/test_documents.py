@@ -82,6 +82,7 @@ RULES: list[dict[str, Any]] = [
 # A rule without required fields needs no entry: it is tried as a policy names it in the shortest
 # way.
 RULES += [{"rule": "criteria_failed", "checks": [{"check": "never", "tools": ["refund"]}]}]
+RULES += [{"rule": "sql", "alert": "rows", "query": "SELECT 1", "every": "1m", "max_rows": 5}]
 RULES += [{"rule": "expr", "alert": "odd", "when": "run.steps > 9", "per": "tool"}]
 RULES += [
     {"rule": name}

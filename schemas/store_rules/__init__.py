@@ -1,0 +1,1 @@
+"""Rules that are evaluated on the store: by a sink, on a schedule."""

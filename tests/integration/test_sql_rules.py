@@ -1,0 +1,125 @@
+"""Rules sql with a real worker, sinks and store: rows are alerts, errors are shown."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepstream
+from stepstream.admin import documents, topics
+from stepstream.admin.store import prepare_store
+from stepstream.admin.yamlfile import Place
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.settings import Settings
+from stepstream.sinks.clickhouse import connect
+from tests.support.processes import Process, wait_until, worker
+
+
+@pytest.fixture(scope="module")
+def sinks(
+    kafka_bootstrap: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Settings, list[Process]]]:
+    """A worker and two sinks of this module's own."""
+    name, folder = f"sql_{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("sql")
+    given = Settings(
+        kafka_brokers=kafka_bootstrap,
+        clickhouse_url=clickhouse_url,
+        topic_prefix=name,
+        clickhouse_database=name,
+        state_dir=str(folder),
+        partitions=2,
+        session_timeout="6s",
+        sink_batch_interval="200ms",
+    )
+    topics.create_topics(given)
+    prepare_store(given)
+    running = [
+        Process("stepstream", given, folder / f"sink-{number}.log", "sink") for number in (1, 2)
+    ]
+    running.append(worker(given, folder / "worker.log"))
+    yield given, running[:2]
+    for process in running:
+        process.kill()
+
+
+@pytest.fixture
+def settings(sinks: tuple[Settings, list[Process]]) -> Settings:
+    return sinks[0]
+
+
+def apply(settings: Settings, *rules: dict[str, Any], name: str) -> None:
+    policy = Policy.model_validate({"name": name, "rules": list(rules)})
+    documents.apply(settings, [documents.Written(policy, Place(Path("p.yaml"), 1))])
+
+
+def alerts(settings: Settings, where: str) -> list[tuple[Any, ...]]:
+    sql = f"SELECT subject, state, message, policy_revision, value FROM alerts WHERE {where}"
+    with connect(settings, readonly=True) as client:
+        return [tuple(row) for row in client.query(f"{sql} ORDER BY subject").result_rows]
+
+
+def until(ask: Callable[[], Any], what: str) -> Any:
+    return wait_until(ask, 120, what)
+
+
+def rule(query: str, alert: str) -> dict[str, Any]:
+    return {"rule": "sql", "alert": alert, "every": "10s", "query": query}
+
+
+def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Settings) -> None:
+    """A good rule, one that names no column, and one that would read a file of the server."""
+    tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
+    for user in ("ada", "bob"):
+        with tracer.run(agent="seller", user_id=user) as run, run.tool("look"):
+            pass
+    assert tracer.flush(20)
+    tracer.close()
+    query = (
+        "SELECT user_id AS subject, project, agent, toFloat64(steps) AS value FROM runs "
+        "WHERE agent = 'seller' AND closed"
+    )
+    apply(
+        settings,
+        rule(query, "sellers"),
+        rule("SELECT nothing FROM runs", "wrong"),
+        rule("SELECT * FROM file('/etc/passwd', 'LineAsString')", "theft"),
+        name="rows",
+    )
+    found = until(lambda: alerts(settings, "alert = 'sellers'"), "alerts of the rows")
+    until(lambda: len(alerts(settings, "alert = 'sellers'")) == 2, "both alerts")
+    assert found[0][:2] == ("ada", "firing")
+    assert found[0][3:] == (1, 2.0)
+    failed = until(
+        lambda: (
+            len(rows := alerts(settings, "alert = 'rule-failed'")) >= 2 and rows  # both rules
+        ),
+        "the alerts about failed rules",
+    )
+    assert [subject for subject, *_ in failed] == ["rows/theft", "rows/wrong"]
+    assert "nothing" in failed[1][2]
+    apply(settings, rule(f"{query} AND user_id = 'ada'", "sellers"), name="rows")
+    states = {("ada", "firing"), ("bob", "resolved")}
+    until(
+        lambda: {row[:2] for row in alerts(settings, "alert = 'sellers'")} == states,
+        "the resolved alert",
+    )
+
+
+def test_another_sink_takes_over_when_the_one_that_runs_them_is_killed(
+    sinks: tuple[Settings, list[Process]],
+) -> None:
+    settings, running = sinks
+    apply(settings, rule("SELECT 'before' AS subject", "taken-over"), name="over")
+    until(lambda: alerts(settings, "alert = 'taken-over'"), "the alert before")
+    (active,) = [one for one in running if "rules sql are evaluated here" in one.tail(400)]
+    active.kill()
+    apply(settings, rule("SELECT 'after' AS subject", "taken-over"), name="over")
+    wanted = {("after", "firing"), ("before", "resolved")}
+    until(
+        lambda: wanted == {row[:2] for row in alerts(settings, "alert = 'taken-over'")},
+        "the alert of the sink that took over",
+    )
