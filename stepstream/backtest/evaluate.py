@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 from stepstream.backtest import store
 from stepstream.backtest.compare import Agreement, Comparison, agreement, compared
 from stepstream.backtest.history import in_order
-from stepstream.backtest.pipeline import OfflinePipeline
+from stepstream.backtest.parallel import CHUNK, evaluators, offline_limits
 from stepstream.backtest.store import Scope
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
-from stepstream.schemas.times import DAY_US
-from stepstream.stream.run.limits import AssembleLimits
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-PROGRESS_EVERY: Final = 2_000
-"""Events between two calls of ``on_progress``."""
-OnProgress = Callable[[int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,40 +45,47 @@ def backtest(
     *,
     prices: PriceBook | None = None,
     settings: Settings | None = None,
-    on_progress: OnProgress = lambda _events: None,
+    on_progress: OnProgress = lambda _events, _expected: None,
 ) -> Backtest:
     """Evaluate the runs of a scope with the policies in force and with other ones.
 
     ``settings`` give the limits of a worker; ``on_progress`` is called with the number of events so
-    far. Raises ``clickhouse_connect``'s errors.
+    far and about how many there will be. Raises ``clickhouse_connect``'s errors, and
+    ``EvaluationFailed``.
     """
-    limits = AssembleLimits.from_settings(settings or Settings())
+    limits = offline_limits(settings or Settings())
     runs, steps = store.counts(client, scope)
-    before = OfflinePipeline(in_force, prices=prices, limits=limits)
-    after = OfflinePipeline(candidate, prices=prices, limits=limits)
     events = 0
-    for event in in_order(store.steps(client, scope)):
-        # Both in one pass: reading the steps from the store twice would take twice as long, and
-        # steps that arrive between would be seen by one of them only.
-        before.event(event.trace_id, event.value, event.at_us)
-        after.event(event.trace_id, event.value, event.at_us)
-        events += 1
-        if events % PROGRESS_EVERY == 0:
-            on_progress(events)
-    for pipeline in (before, after):
-        # Runs that never ended are closed by timers; log time costs nothing here.
-        pipeline.finish(DAY_US)
-    on_progress(events)
+    working = evaluators([tuple(in_force), tuple(candidate)], prices, limits, steps)
+    try:
+        for chunk in batched(in_order(store.steps(client, scope)), CHUNK):
+            working.take(chunk)
+            events += len(chunk)
+            on_progress(events, 2 * steps)
+        before, after = working.outcomes()
+    finally:
+        working.close()
+    on_progress(events, events)
     ends = store.statuses(client, scope)
     return Backtest(
         scope=scope,
         runs=runs,
         steps=steps,
         events=events,
-        comparison=compared(before.outcome, after.outcome, ends),
-        agreement=agreement(before.outcome, store.alerts(client, scope)),
+        comparison=compared(before, after, ends),
+        agreement=agreement(before, store.alerts(client, scope)),
         missing_contents=store.steps_without_contents(client, scope),
     )
+
+
+_T = TypeVar("_T")
+
+
+def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """The items in lists of a size, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def replaced(in_force: Iterable[Policy], given: Iterable[Policy]) -> list[Policy]:

@@ -30,14 +30,14 @@ from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.rules import WindowRules
 
-TICK_US: Final = 500_000
+TICK_US: Final = 1_000_000
 """Log time between two ticks, while any run is open."""
 QUIET_US: Final = 120_000_000
 """Up to this long after an event, time passes in steps of ``TICK_US``; after that in steps of
 ``QUIET_TICK_US``, because the timers that are left are longer."""
 QUIET_TICK_US: Final = 10_000_000
-BATCH_US: Final = 100_000
-"""Events within so much log time are one batch, as a worker reads them."""
+BATCH_US: Final = 1_000_000
+"""Events within so much log time are one batch; a finding ends it."""
 _decode_finding: Final = msgspec.json.Decoder(FindingStruct).decode
 _decode_alert: Final = msgspec.json.Decoder(AlertStruct).decode
 _decode_trajectory: Final = msgspec.json.Decoder(TrajectoryStruct).decode

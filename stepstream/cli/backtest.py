@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stepstream.backtest.store import Scope
     from stepstream.schemas.settings import Settings
 
+LOGGED_FROM: Final = 100_000
+"""From so many events on, progress is printed where there is no terminal."""
 SHOWN: Final = 20
 """New and vanished alerts that are printed; JSON lists all."""
 
@@ -69,6 +71,7 @@ def backtest(
     """
     from stepstream.backtest.evaluate import backtest as evaluate
     from stepstream.backtest.evaluate import replaced
+    from stepstream.backtest.parallel import EvaluationFailed
     from stepstream.cli import queries
 
     if not policy:
@@ -79,15 +82,18 @@ def backtest(
     scope = scope_of(runs, now)
     _note_retention(settings, scope.since, now)
     with queries.store(settings) as client, progress() as on_progress:
-        found = evaluate(
-            client,
-            scope,
-            in_force,
-            replaced(in_force, given),
-            prices=prices,
-            settings=settings,
-            on_progress=on_progress,
-        )
+        try:
+            found = evaluate(
+                client,
+                scope,
+                in_force,
+                replaced(in_force, given),
+                prices=prices,
+                settings=settings,
+                on_progress=on_progress,
+            )
+        except EvaluationFailed as error:
+            raise errors.Failure(str(error)) from None
     if format is Format.JSON:
         print_json(_report(found))
     else:
@@ -218,21 +224,37 @@ def _report(found: Backtest) -> dict[str, Any]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int], None]]:
-    """A count of events on stderr if that is a terminal."""
-    # In a file or a pipe each change would be a line of its own.
+def progress() -> Iterator[Callable[..., None]]:
+    """A bar on stderr if that is a terminal, else a line for every tenth of many events.
+
+    It is called with the events so far and about how many there will be; 0: not known.
+    """
     if not sys.stderr.isatty():
-        yield lambda _events: None
+        yield _ReportedTenths()
         return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from stepstream.common.terminal import console
 
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[events]:,} events evaluated", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of about {task.total:,.0f} events", markup=False),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, events=0)
-        yield lambda events: bar.update(task, events=events)
+        task = bar.add_task("", total=1)
+        yield lambda events, expected=0: bar.update(
+            task, completed=events, total=max(1, events, expected)
+        )
+
+
+class _ReportedTenths:
+    def __init__(self) -> None:
+        self._tenths = 0
+
+    def __call__(self, events: int, expected: int = 0) -> None:
+        # In a file or a pipe each change of a bar would be a line of its own.
+        tenths = min(10, 10 * events // max(1, expected))
+        if expected >= LOGGED_FROM and tenths > self._tenths:
+            self._tenths = tenths
+            remark(f"{events:,} of about {expected:,} events evaluated")

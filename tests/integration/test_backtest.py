@@ -72,14 +72,14 @@ def test_a_backtest_states_alerts_stopped_runs_and_money(settings: Settings) -> 
 
     The run before the window and the one of the other agent are not there.
     """
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
     with connect(settings, readonly=True) as client:
         scope = Scope(NOW - timedelta(hours=24), NOW)
-        found = backtest(client, scope, [], [policy()], on_progress=seen.append)
+        found = backtest(client, scope, [], [policy()], on_progress=lambda *at: seen.append(at))
     # The run before the window and the one of another agent are not counted.
     assert (found.runs, found.steps) == (4, 11 + 11 + 2 + 2)
     # Each step was recorded with an end only; its start is made again.
-    assert seen[-1] == found.events == 2 * found.steps
+    assert seen[-1] == (found.events, 2 * found.steps)
     result = found.comparison
     assert result.after["run-cost", "error"] == 2
     assert not result.before["run-cost", "error"]
