@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from stepstream.admin.documents import read_documents
 from stepstream.backtest.evaluate import backtest, replaced
 from stepstream.backtest.store import Scope
 from stepstream.cli.app import run as stepstream
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.store_rules.sql import Sql
+from stepstream.sinks.batching.stats import SinkStats
 from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.sinks.clickhouse.sql_rules import Due, evaluate
+from tests.support.paths import ROOT
 from tests.support.question_data import KnownRun, store_runs
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -184,3 +189,15 @@ def test_limits_are_suggested_from_good_runs_and_marks(
     shown = ["sql", "SELECT verdict, marked_by, note FROM alert_marks ORDER BY alert_id", *flags]
     assert stepstream([*shown, "--format", "csv"]) == 0
     assert capsys.readouterr().out.split()[1:] == ["true,ada,why", "false,ada,why", "false,ada,why"]
+
+
+def test_the_query_of_the_example_runs_as_the_reading_user(settings: Settings) -> None:
+    """examples/policies/10: of the runs of this store none is reported, and nothing fails."""
+    (written,) = read_documents(ROOT / "examples/policies/10-agent-without-success.yaml")
+    policy = written.document
+    assert isinstance(policy, Policy)
+    (rule,) = policy.rules
+    assert isinstance(rule, Sql)
+    stats = SinkStats()
+    assert evaluate(settings, Due(policy, rule, 0), [], stats, 1) == []
+    assert (stats.rule_evaluations["agent-fails"], stats.rule_errors) == (1, {})
