@@ -55,17 +55,56 @@ def register(app: typer.Typer) -> None:
     app.add_typer(policy, name="policy", rich_help_panel=PANEL)
 
 
-@takes()
-def check(settings: Settings, files: FilesArgument) -> None:
+@takes("clickhouse")
+def check(
+    settings: Settings,
+    files: FilesArgument,
+    *,
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store",
+            help="Also look in the store for the agents, tasks and so on that policies match.",
+        ),
+    ] = False,
+) -> None:
     """Check documents without applying them; needs no Kafka.
 
-    Every problem is printed with its file and line; the exit code is then 1.
+    Every problem is printed with its file and line; the exit code is then 1. With --store, a name
+    in a policy's match that no run of the last 30 days has is a problem too.
     """
     written = read_all(files, "the documents are not valid:")
+    problems = _unknown_names(settings, written) if store else []
+    if problems:
+        raise errors.Failure("the documents match no runs:\n" + "\n".join(problems))
     for one in written:
         echo(f"{one.place}: {one.key} is valid{_described(one.document)}")
     if not written:
         raise errors.Failure(_no_documents(files))
+
+
+def _unknown_names(settings: Settings, written: Sequence[Written]) -> list[str]:
+    """The names in matches that no run has, each with its place and the nearest name."""
+    from stepstream.cli import queries
+    from stepstream.schemas.policy import Policy
+    from stepstream.schemas.suggestions import did_you_mean
+
+    names = list(Policy.model_fields["match"].default.model_dump())
+    sql = ", ".join(f"groupUniqArray(1000)({name}) AS {name}" for name in names)
+    with queries.store(settings) as client:
+        known = queries.records(
+            client, f"SELECT {sql} FROM runs WHERE start_time > now() - INTERVAL 30 DAY", {}
+        )[0]
+    problems = []
+    for one in written:
+        if not isinstance(one.document, Policy):
+            continue
+        for name, pattern in one.document.match.model_dump(exclude_defaults=True).items():
+            # A pattern may be meant for agents that are still to come.
+            if pattern not in known[name] and not set("*?[") & set(pattern):
+                hint = did_you_mean(pattern, filter(None, known[name]))
+                problems.append(f"{one.place}: no run has {name} {pattern}; {hint}")
+    return problems
 
 
 def _described(document: Any) -> str:

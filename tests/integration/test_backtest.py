@@ -201,3 +201,19 @@ def test_the_query_of_the_example_runs_as_the_reading_user(settings: Settings) -
     stats = SinkStats()
     assert evaluate(settings, Due(policy, rule, 0), [], stats, 1) == []
     assert (stats.rule_evaluations["agent-fails"], stats.rule_errors) == (1, {})
+
+
+def test_a_misspelt_agent_is_named_with_the_nearest_one(
+    settings: Settings, clickhouse_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --store only: an agent may be new. Patterns are not compared."""
+    file = tmp_path / "p.yaml"
+    file.write_text("kind: Policy\nname: p\nmatch: {agent: suport, task: 're*'}\n")
+    flags = ["--clickhouse-url", clickhouse_url]
+    flags += ["--clickhouse-database", settings.clickhouse_database]
+    assert stepstream(["policy", "check", str(file), *flags]) == 0
+    assert stepstream(["policy", "check", "--store", str(file), *flags]) == 1
+    error = capsys.readouterr().err
+    assert f"{file}:1: no run has agent suport; did you mean support?" in error
+    file.write_text("kind: Policy\nname: p\nmatch: {agent: support}\n")
+    assert stepstream(["policy", "check", "--store", str(file), *flags]) == 0
