@@ -64,7 +64,7 @@ def check(
         bool,
         typer.Option(
             "--store",
-            help="Also look in the store for the agents, tasks and so on that policies match.",
+            help="Also search the store for the agents, tasks and so on that policies match.",
         ),
     ] = False,
 ) -> None:

@@ -62,10 +62,6 @@ def alerts(settings: Settings, where: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in client.query(f"{sql} ORDER BY subject").result_rows]
 
 
-def until(ask: Callable[[], Any], what: str) -> Any:
-    return wait_until(ask, 120, what)
-
-
 def rule(query: str, alert: str) -> dict[str, Any]:
     return {"rule": "sql", "alert": alert, "every": "10s", "query": query}
 
@@ -74,7 +70,7 @@ def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Sett
     """A good rule, one that names no column, and one that would read a file of the server."""
     tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
     for user in ("ada", "bob"):
-        with tracer.run(agent="seller", user_id=user) as run, run.tool("look"):
+        with tracer.run(agent="seller", user_id=user) as run, run.tool("search"):
             pass
     assert tracer.flush(20)
     tracer.close()
@@ -89,22 +85,24 @@ def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Sett
         rule("SELECT * FROM file('/etc/passwd', 'LineAsString')", "theft"),
         name="rows",
     )
-    found = until(lambda: alerts(settings, "alert = 'sellers'"), "alerts of the rows")
-    until(lambda: len(alerts(settings, "alert = 'sellers'")) == 2, "both alerts")
+    found = wait_until(lambda: alerts(settings, "alert = 'sellers'"), 120, "alerts of the rows")
+    wait_until(lambda: len(alerts(settings, "alert = 'sellers'")) == 2, 120, "both alerts")
     assert found[0][:2] == ("ada", "firing")
     assert found[0][3:] == (1, 2.0)
-    failed = until(
+    failed = wait_until(
         lambda: (
             len(rows := alerts(settings, "alert = 'rule-failed'")) >= 2 and rows  # both rules
         ),
+        120,
         "the alerts about failed rules",
     )
     assert [subject for subject, *_ in failed] == ["rows/theft", "rows/wrong"]
     assert "nothing" in failed[1][2]
     apply(settings, rule(f"{query} AND user_id = 'ada'", "sellers"), name="rows")
     states = {("ada", "firing"), ("bob", "resolved")}
-    until(
+    wait_until(
         lambda: {row[:2] for row in alerts(settings, "alert = 'sellers'")} == states,
+        120,
         "the resolved alert",
     )
 
@@ -114,12 +112,13 @@ def test_another_sink_takes_over_when_the_one_that_runs_them_is_killed(
 ) -> None:
     settings, running = sinks
     apply(settings, rule("SELECT 'before' AS subject", "taken-over"), name="over")
-    until(lambda: alerts(settings, "alert = 'taken-over'"), "the alert before")
+    wait_until(lambda: alerts(settings, "alert = 'taken-over'"), 120, "the alert before")
     (active,) = [one for one in running if "rules sql are evaluated here" in one.tail(400)]
     active.kill()
     apply(settings, rule("SELECT 'after' AS subject", "taken-over"), name="over")
     wanted = {("after", "firing"), ("before", "resolved")}
-    until(
+    wait_until(
         lambda: wanted == {row[:2] for row in alerts(settings, "alert = 'taken-over'")},
+        120,
         "the alert of the sink that took over",
     )

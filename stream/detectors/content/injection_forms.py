@@ -29,7 +29,7 @@ _OVERRIDE: Final = re.compile(
     r"|\bignore[zr] (?:toutes |les )[^.\n]{0,30}instructions\b",
     re.IGNORECASE,
 )
-"""Instructions that are meant for whoever reads the text next, which data has no reason to give."""
+"""Instructions to the reader of the text, which data has no reason to give."""
 _REQUEST: Final = re.compile(
     r"(?:^|[.,!?:;>\"'\n]|\b(?:please|then|and|must|should|to)\b)\s*(?:please\s+|now\s+|also\s+|"
     r"immediately\s+)*"

@@ -22,6 +22,7 @@ from stepstream.cli.app import build
 from stepstream.evals.gate.policy import policy_of
 from stepstream.schemas.documents import DOCUMENT
 from stepstream.schemas.topics import TOPIC_NAMES
+from stepstream.simulate.scenario import Scenario
 from tests.support.document_blocks import Block, blocks, pages
 from tests.support.paths import ROOT
 
@@ -79,6 +80,9 @@ def test_yaml_is_a_valid_document(block: Block) -> None:
             continue
         if document.get("kind") == "Gate":
             policy_of(document)
+            continue
+        if document.get("kind") == "Scenario":
+            Scenario.model_validate(document)
             continue
         # A block without a kind is a part of a policy.
         DOCUMENT.validate_python({"kind": "Policy", "name": "part"} | document)

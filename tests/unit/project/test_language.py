@@ -84,6 +84,9 @@ NAMES: Final[dict[str, str]] = {
 
 # (file, word) with the reason; an empty word stands for every word.
 EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
+    ("stream/detectors/content/injection_forms.py", "tell"): "a word of instructions in texts",
+    ("stream/detectors/content/injection_forms.py", "telling"): "a word of instructions in texts",
+    ("tests/unit/stream/detectors/content/test_injection.py", "tell"): "an instruction in a text",
     ("tests/unit/project/test_language.py", ""): "the list itself",
     ("tests/unit/producers/gateway/test_frameworks.py", "say"): "a name in a recorded trace",
     ("sinks/notify/channel.py", "told"): "a label of a metric",
