@@ -54,6 +54,7 @@ class App:
         self.writer = MemoryWriter()
         self.admission = Admission(64 << 20)
         self.observer = Observer()
+        self.seen = SeenTraces()
         hosts = Hosts(HOST)
         writer: Any = self.writer
         endpoints = Endpoints(
@@ -63,10 +64,11 @@ class App:
             writer=writer,
             admission=self.admission,
             counts=Counts(self.observer),
-            seen=SeenTraces(),
+            seen=self.seen,
         )
+        self.routes = endpoints.routes()
         self.asgi: ASGIApp = create(
-            endpoints.routes(),
+            self.routes,
             hosts=hosts,
             access=GatewayAccess(KeyFile(""), hosts),
             observed=self.observer,

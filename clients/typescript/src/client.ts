@@ -6,7 +6,7 @@ import { newTraceId } from "./ids.ts";
 import { Log, reasonOf } from "./log.ts";
 import type { Counts } from "./sender.ts";
 import { type Resolved, resolve, type Settings } from "./settings.ts";
-import { USER_AGENT, watchSockets } from "./sockets.ts";
+import { USER_AGENT } from "./sockets.ts";
 import {
   type Labels,
   type Parent,
@@ -218,7 +218,6 @@ export class Client {
       throw new TypeError("a run is named by its trace id: 32 hex digits");
     const { endpoint, endpointKey, fetch } = this.#settings;
     const { action, reason, by, budgetUsd } = request;
-    watchSockets();
     const response = await fetch(`${endpoint}/v1/runs/${traceId}/control`, {
       method: "POST",
       headers: {
@@ -231,7 +230,9 @@ export class Client {
       signal: AbortSignal.timeout(COMMAND_MS),
     });
     const text = await response.text();
-    if (response.status !== 202) throw new Error(`HTTP ${response.status} ${text.slice(0, 300)}`);
+    if (response.status !== 202) {
+      throw new Error(`HTTP ${response.status} ${text.slice(0, 300).trim()}`);
+    }
   }
 
   async #execute<T>(open: () => Step, body: Body<T>): Promise<T> {

@@ -5,7 +5,7 @@
 import { type Log, reasonOf } from "./log.ts";
 import { encode, memoryOf, type StepRecord } from "./record.ts";
 import type { Resolved } from "./settings.ts";
-import { USER_AGENT, watchSockets } from "./sockets.ts";
+import { IN_BACKGROUND, watchSockets } from "./sockets.ts";
 import { HTTP, MISCONFIGURED, REFUSED } from "./tables.ts";
 import { alarm, later } from "./timers.ts";
 
@@ -220,7 +220,7 @@ export class Sender {
     watchSockets();
     const headers: Record<string, string> = {
       "Content-Type": "application/x-ndjson",
-      "User-Agent": USER_AGENT,
+      "User-Agent": IN_BACKGROUND,
     };
     if (endpointKey) headers["x-api-key"] = endpointKey;
     const limit = new AbortController();

