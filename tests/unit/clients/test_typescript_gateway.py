@@ -57,7 +57,7 @@ def gateway(key_file: str = "") -> Iterator[Running]:
     def send(asked: Asked) -> Command:
         command = CommandStruct(
             command_id=str(uuid.uuid4()),
-            action=asked.action,  # type: ignore[arg-type]
+            action=asked.action,
             time=time.time_ns() // 1_000,
             project=asked.project,
             trace_id=asked.trace_id,
@@ -90,14 +90,14 @@ def program(at: Running, code: str, key: str = "") -> list[str]:
     arguments = ("--input-type=module-typescript", "--eval", head + code)
     variables = {"STEPSTREAM_ENDPOINT": at.url, "STEPSTREAM_PROJECT": "shop"}
     variables["STEPSTREAM_ENDPOINT_KEY"] = key
-    return run_node(*arguments, **variables).splitlines()
+    return run_node(*arguments, variables=variables).splitlines()
 
 
 @needs_node
 def test_the_example_is_accepted_without_repairs() -> None:
     with gateway() as at:
         variables = {"STEPSTREAM_ENDPOINT": at.url, "STEPSTREAM_PROJECT": "shop"}
-        printed = run_node("examples/agent.ts", **variables)
+        printed = run_node("examples/agent.ts", variables=variables)
         steps = {step.name: step for step in at.steps() if step.phase == "end"}
     run, plan = steps["support"], steps["plan"]
     assert printed == f"run {run.trace_id}\n"
