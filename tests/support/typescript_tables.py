@@ -36,6 +36,7 @@ _HEAD: Final = """\
 _SETTINGS: Final = (
     "project",
     "capture_content",
+    "capture_sample",
     "max_content_bytes",
     "queue_events",
     "queue_bytes",

@@ -140,7 +140,7 @@ export class Client {
       owner: this,
       traceId: parent?.traceId ?? newTraceId(),
       labels,
-      captures: outer?.captures ?? true,
+      capture: outer?.capture,
       control: outer?.control ?? null,
     };
     const run = this.#opened(scope, "agent", label(name) || labels.agent || "run", parent, fields);
@@ -164,7 +164,7 @@ export class Client {
       owner: this,
       traceId: parent?.traceId ?? newTraceId(),
       labels: this.#labels("", {}, null),
-      captures: true,
+      capture: undefined,
       control: null,
     };
     const step = this.#opened(scope, label(kind), label(name), parent, fields);

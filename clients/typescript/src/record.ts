@@ -1,4 +1,5 @@
 /** A step event, version 1, as `POST /v1/steps` takes it; and its encoding for the wire. */
+import { hashedUser, withoutUser } from "./privacy.ts";
 import { isSecretName, withoutSecrets } from "./redaction.ts";
 import { cutMiddle, cutToBytes, sizeOf, wellFormed } from "./shortening.ts";
 import { type Kind, LIMITS, REDACTED, SHORT_TEXTS, type Status } from "./tables.ts";
@@ -75,19 +76,30 @@ function redacted(text: string, hook: ((text: string) => string) | undefined): s
   }
 }
 
+/** What is left out of records, besides secrets of known forms. */
+export interface Privacy {
+  /** Applied to each text after the built-in redaction. */
+  readonly redact?: ((text: string) => string) | undefined;
+  /** Key of the hashes of user ids. */
+  readonly userIdKey?: string;
+}
+
 /** The record as one line of JSON: redacted, within the limits of the contract. */
-export function encode(
-  record: StepRecord,
-  maxContentBytes: number,
-  hook?: (text: string) => string,
-): string {
+export function encode(record: StepRecord, maxContentBytes: number, privacy: Privacy = {}): string {
+  const hook = privacy.redact;
   const most = Math.min(maxContentBytes, LIMITS.contentBytes);
   const sent: StepRecord = { ...record };
+  if (privacy.userIdKey && sent.user_id) hashUser(sent, sent.user_id, privacy.userIdKey);
   for (const name of SHORT_TEXTS) {
     const field = name as keyof StepRecord;
     const text = sent[field];
-    if (typeof text === "string" && text.length > LIMITS.textChars) {
-      Object.assign(sent, { [field]: cutMiddle(text, LIMITS.textChars) });
+    if (typeof text !== "string" || text === "") continue;
+    // Keys and policies belong to these two, so the hook does not get them.
+    const isHooked = field !== "project" && field !== "environment";
+    // Redacted first, so that no half of a secret is left.
+    const clean = redacted(text, isHooked ? hook : undefined);
+    if (clean !== text || text.length > LIMITS.textChars) {
+      Object.assign(sent, { [field]: cutMiddle(clean, LIMITS.textChars) });
     }
   }
   for (const field of ["input", "output"] as const) {
@@ -105,6 +117,15 @@ export function encode(
   return bounded(sent, most);
 }
 
+function hashUser(sent: StepRecord, id: string, key: string): void {
+  const hash = hashedUser(id, key);
+  sent.user_id = hash;
+  const pairs = Object.entries(sent.attributes ?? {});
+  sent.attributes = Object.fromEntries(
+    pairs.map(([name, value]) => [name, withoutUser(value, id, hash)]),
+  );
+}
+
 function attributesOf(
   attributes: Record<string, string>,
   hook: ((text: string) => string) | undefined,
@@ -112,7 +133,7 @@ function attributesOf(
   const pairs = Object.entries(attributes).slice(0, LIMITS.attributes);
   return Object.fromEntries(
     pairs.map(([key, value]) => [
-      wellFormed(cutMiddle(key, LIMITS.attributeChars)),
+      cutMiddle(redacted(key, hook), LIMITS.attributeChars),
       cutMiddle(
         value && isSecretName(key) ? REDACTED : redacted(value, hook),
         LIMITS.attributeChars,
@@ -128,10 +149,11 @@ function documentsOf(
 ): DocumentRecord[] {
   let left = maxBytes;
   return documents.slice(0, LIMITS.documents).map((document) => {
-    if (document.content === "" || left <= 0) return { ...document, content: "" };
+    const id = cutMiddle(redacted(document.id, hook), LIMITS.textChars);
+    if (document.content === "" || left <= 0) return { ...document, id, content: "" };
     const [content, bytes] = cutToBytes(redacted(document.content, hook), left);
     left -= Math.min(bytes, left);
-    return { ...document, content };
+    return { ...document, id, content };
   });
 }
 

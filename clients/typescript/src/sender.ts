@@ -151,7 +151,7 @@ export class Sender {
       if (taken >= HTTP.batchEvents || bytes > HTTP.batchBytes) break;
       taken += 1;
       try {
-        const line = encode(record, maxContentBytes, this.#settings.redact);
+        const line = encode(record, maxContentBytes, this.#settings);
         bytes += line.length;
         batch.push({ line, memory });
       } catch (error) {

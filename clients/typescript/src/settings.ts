@@ -1,14 +1,7 @@
 /** What is recorded and where it goes. Nothing here throws: unusable values are logged and left out. */
 import type { Log, Logger } from "./log.ts";
+import { type CaptureRules, isSampled, limitOf, type Mode, parseCapture } from "./privacy.ts";
 import { DEFAULTS, type Kind } from "./tables.ts";
-
-/**
- * Which inputs, outputs and texts of documents are sent: all, none (their sizes only), or by kind of
- * step; a number is the maximum size in bytes.
- */
-export type CaptureContent =
-  | boolean
-  | ({ readonly [kind in Kind]?: boolean | number } & { readonly default?: boolean | number });
 
 export interface Settings {
   /** The gateway's address. Default: `STEPSTREAM_ENDPOINT`, else `http://127.0.0.1:4318`. */
@@ -22,9 +15,14 @@ export interface Settings {
   agentVersion?: string;
   /** `false`: nothing is recorded and nothing is sent. */
   enabled?: boolean;
-  captureContent?: CaptureContent;
+  /** `false`: of inputs, outputs and texts of documents only the sizes are sent. */
+  captureContent?: boolean;
+  /** Contents by kind of step: `{ llm_call: false, tool_call: 2048, "*": true }`, or as a text. */
+  capture?: CaptureRules | string;
   /** The share of runs, 0 to 1, whose contents are sent; chosen by the trace id. */
-  contentSampleRate?: number;
+  captureSample?: number;
+  /** Key with which user ids are replaced by a hash before they are sent. */
+  userIdKey?: string;
   /** Maximum size of one input or output in bytes; longer ones are cut in the middle. */
   maxContentBytes?: number;
   /** Maximum number of events in memory; further ones are dropped and counted. */
@@ -54,8 +52,10 @@ export interface Resolved {
   agent: string;
   agentVersion: string;
   enabled: boolean;
-  captureContent: CaptureContent;
-  contentSampleRate: number;
+  captureContent: boolean;
+  capture: CaptureRules;
+  captureSample: number;
+  userIdKey: string;
   maxContentBytes: number;
   queueEvents: number;
   queueBytes: number;
@@ -111,11 +111,13 @@ export function resolve(given: Settings, log: Log, variables = environment()): R
     agent: text(given.agent, "AGENT"),
     agentVersion: text(given.agentVersion, "AGENT_VERSION"),
     enabled: endpoint !== null && flag(given.enabled, "ENABLED", true),
-    captureContent:
-      typeof given.captureContent === "object" && given.captureContent !== null
-        ? given.captureContent
-        : flag(given.captureContent, "CAPTURE_CONTENT", DEFAULTS.captureContent),
-    contentSampleRate: amount(given.contentSampleRate, "CONTENT_SAMPLE_RATE", 1, 1),
+    captureContent: flag(given.captureContent, "CAPTURE_CONTENT", DEFAULTS.captureContent),
+    capture:
+      typeof given.capture === "object" && given.capture !== null
+        ? given.capture
+        : parseCapture(text(given.capture, "CAPTURE"), log),
+    captureSample: amount(given.captureSample, "CAPTURE_SAMPLE", DEFAULTS.captureSample, 1),
+    userIdKey: text(given.userIdKey, "USER_ID_KEY"),
     maxContentBytes: amount(given.maxContentBytes, "MAX_CONTENT_BYTES", DEFAULTS.maxContentBytes),
     queueEvents: amount(given.queueEvents, "QUEUE_EVENTS", DEFAULTS.queueEvents),
     queueBytes: amount(given.queueBytes, "QUEUE_BYTES", DEFAULTS.queueBytes),
@@ -152,16 +154,22 @@ function usableEndpoint(text: string, log: Log): string | null {
   return null;
 }
 
-/** Maximum size of a content of this kind of step; 0: only its size is sent. */
-export function contentLimit(settings: Resolved, kind: Kind, traceId: string): number {
-  if (!isSampled(traceId, settings.contentSampleRate)) return 0;
-  const rule = settings.captureContent;
-  const own = typeof rule === "boolean" ? rule : (rule[kind] ?? rule.default ?? true);
-  if (typeof own === "number") return Math.min(Math.max(0, own), settings.maxContentBytes);
-  return own ? settings.maxContentBytes : 0;
-}
-
-// By the trace id, so that every process of a run decides alike.
-function isSampled(traceId: string, rate: number): boolean {
-  return rate >= 1 || Number.parseInt(traceId.slice(-8), 16) < rate * 2 ** 32;
+/**
+ * Bytes at which contents of a step are cut; 0: only their sizes are sent. `own` is what was given on
+ * the step itself, `around` on the innermost step around it.
+ */
+export function contentLimit(
+  settings: Resolved,
+  kind: Kind,
+  traceId: string,
+  own: Mode | undefined,
+  around: Mode | undefined,
+): number {
+  const most = settings.maxContentBytes;
+  if (own !== undefined) return Math.min(limitOf(own), most);
+  const rule = settings.capture[kind];
+  // A rule for this kind holds inside a run that decides for itself too.
+  if (around !== undefined) return Math.min(limitOf(around), limitOf(rule ?? true), most);
+  const isOff = !settings.captureContent || !isSampled(traceId, settings.captureSample);
+  return isOff ? 0 : Math.min(limitOf(rule ?? settings.capture["*"] ?? true), most);
 }

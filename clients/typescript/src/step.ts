@@ -3,6 +3,7 @@ import type { Command, RunControl } from "./control.ts";
 import type { Engine } from "./engine.ts";
 import { newStepId } from "./ids.ts";
 import { reasonOf } from "./log.ts";
+import type { Mode } from "./privacy.ts";
 import type { DocumentRecord, StepRecord } from "./record.ts";
 import { contentLimit } from "./settings.ts";
 import { KINDS, type Kind, LIMITS, type Status, USAGE_FIELDS, type Usage } from "./tables.ts";
@@ -25,8 +26,8 @@ export interface StepFields {
   /** The step that this one replaces, or its id. */
   fallbackOf?: Step | string;
   attributes?: Readonly<Record<string, unknown>>;
-  /** `false`: of this step and those inside it only the sizes of contents are sent. */
-  captureContent?: boolean;
+  /** Contents of this step and those inside it: `false` for sizes only, or a size in bytes. */
+  captureContent?: Mode;
 }
 
 /** What may be given when a run is opened. Inside another run the default is that run's value. */
@@ -42,7 +43,7 @@ export interface RunFields {
   project?: string;
   environment?: string;
   attributes?: Readonly<Record<string, unknown>>;
-  captureContent?: boolean;
+  captureContent?: Mode;
   /** Called with each command that reaches the run. */
   onCommand?: (command: Command) => unknown;
 }
@@ -71,7 +72,8 @@ export interface Scope {
   readonly owner: object;
   readonly traceId: string;
   readonly labels: Labels;
-  readonly captures: boolean;
+  /** What the innermost step around has set for contents. */
+  readonly capture: Mode | undefined;
   readonly control: RunControl | null;
 }
 
@@ -97,9 +99,9 @@ export class Step {
     fields: StepFields & RunFields,
   ) {
     const isKnown = (KINDS as readonly string[]).includes(kind);
-    const captures = scope.captures && fields.captureContent !== false;
+    const own = modeOf(fields.captureContent);
     this.#engine = engine;
-    this.#scope = captures === scope.captures ? scope : { ...scope, captures };
+    this.#scope = own === undefined ? scope : { ...scope, capture: own };
     this.#began = performance.now();
     this.#record = {
       trace_id: scope.traceId,
@@ -112,9 +114,9 @@ export class Step {
       start_time: nowUs(),
     };
     this.#limit =
-      engine === null || !captures
+      engine === null
         ? 0
-        : contentLimit(engine.settings, this.#record.kind, scope.traceId);
+        : contentLimit(engine.settings, this.#record.kind, scope.traceId, own, scope.capture);
     // A parent that reports to Stepstream too is awaited; another one may never arrive.
     if (parent?.isForeign) this.#record.parent_remote = true;
     this.#guard("open", () => {
@@ -354,6 +356,9 @@ export interface Parent {
   /** In another process, and it does not report to Stepstream. */
   readonly isForeign: boolean;
 }
+
+const modeOf = (given: unknown): Mode | undefined =>
+  typeof given === "boolean" || typeof given === "number" ? given : undefined;
 
 const NEVER = new AbortController().signal;
 // The sizes of contents that are not sent are those of what would have been sent at most.

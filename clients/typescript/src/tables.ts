@@ -173,6 +173,7 @@ export const LIMITS = {
 export const DEFAULTS = {
   "project": "default",
   "captureContent": true,
+  "captureSample": 1.0,
   "maxContentBytes": 16384,
   "queueEvents": 50000,
   "queueBytes": 67108864,

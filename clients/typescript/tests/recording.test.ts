@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
-import type { Client } from "../src/index.ts";
+import type { Client, RunFields } from "../src/index.ts";
 import { Gateway } from "./gateway.ts";
 
 let gateway: Gateway;
@@ -162,8 +162,8 @@ test("trace context goes out and comes in", async () => {
 
 test("contents: off, by kind, sampled, and of one run", async () => {
   const secret = "the customer's letter";
-  const record = async (from: Client, name: string, captureContent = true) => {
-    await from.run(name, { captureContent }, () =>
+  const record = async (from: Client, name: string, fields: RunFields = {}) => {
+    await from.run(name, fields, () =>
       from.tool(`${name} tool`, { input: secret }, (step) => {
         step.setDocuments([{ id: "d", content: secret }]);
         return secret;
@@ -172,12 +172,13 @@ test("contents: off, by kind, sampled, and of one run", async () => {
     await from.flush();
   };
   await record(gateway.client({ captureContent: false }), "off");
-  await record(gateway.client({ captureContent: { tool_call: false } }), "kind");
-  await record(gateway.client({ captureContent: { default: false, tool_call: 120 } }), "size");
-  await record(gateway.client({ contentSampleRate: 0 }), "sampled");
-  await record(client, "run", false);
+  await record(gateway.client({ capture: { tool_call: false } }), "kind");
+  await record(gateway.client({ capture: "*=off,tool_call=1KB" }), "size");
+  await record(gateway.client({ capture: "tool_call=lots" }), "wrong");
+  await record(gateway.client({ captureSample: 0 }), "sampled");
+  await record(client, "run", { captureContent: false });
   await record(client, "on");
-  for (const name of ["off", "kind", "sampled", "run"]) {
+  for (const name of ["off", "kind", "wrong", "sampled", "run"]) {
     const tool = gateway.ended(`${name} tool`);
     assert.deepEqual([tool.input, tool.output], ["", ""], name);
     assert.deepEqual([tool.input_bytes, tool.output_bytes], [secret.length, secret.length]);
@@ -185,6 +186,16 @@ test("contents: off, by kind, sampled, and of one run", async () => {
   }
   assert.equal(gateway.ended("on tool").output, secret);
   assert.equal(gateway.ended("size tool").output, secret);
+});
+
+test("user ids are sent as hashes, also in attributes", async () => {
+  const hashing = gateway.client({ userIdKey: "the key" });
+  const userId = "jane@example.com";
+  await hashing.run("hashed", { userId, attributes: { mail: `to ${userId}` } }, () => 1);
+  await hashing.flush();
+  const { user_id: hash, attributes } = gateway.ended("hashed");
+  assert.match(hash ?? "", /^hmac:[0-9a-f]{32}$/);
+  assert.deepEqual(attributes, { mail: `to ${hash}` });
 });
 
 test("nothing is recorded where it is off, or without a usable endpoint", async () => {

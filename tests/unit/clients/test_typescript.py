@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typing import Any, Final
 
 import pytest
 
+from stepstream.producers.user_ids import UserIds
 from stepstream.schemas.accept import Accepted, accept_value
+from stepstream.schemas.capture import is_sampled
 from stepstream.schemas.ids import derived_id
 from stepstream.schemas.redaction import is_secret_name, without_secrets
 from tests.support.node import CLIENT, needs_node, run_node
@@ -26,6 +29,7 @@ MODULES: Final = CLIENT / "node_modules"
 needs_packages = pytest.mark.skipif(
     not MODULES.is_dir(), reason="the TypeScript SDK's packages are not installed"
 )
+_BLOCK: Final = re.compile(r"^```ts\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def test_the_tables_are_those_of_the_python_source() -> None:
@@ -50,6 +54,37 @@ def test_types_and_style(command: tuple[str, ...]) -> None:
     run_node(str(MODULES / command[0]), *command[1:])
 
 
+_IMPORT: Final = 'import { continueRun, traceHeaders } from "stepstream";'
+# What the examples of the documents use of the program around them.
+_AROUND: Final = """
+declare const client: any, request: any, url: string, server: any;
+declare function lookUp(order: number): Promise<object>;
+declare function handle(response: unknown): void;
+"""
+
+
+@needs_node
+@needs_packages
+def test_the_examples_in_the_documents_compile(tmp_path: Path) -> None:
+    pages = [ROOT / "docs/typescript.md", CLIENT / "README.md"]
+    found = [block for page in pages for block in _BLOCK.findall(page.read_text())]
+    assert len(found) >= 3
+    for number, block in enumerate(found):
+        imported = "" if "import {" in block else _IMPORT
+        text = f"{imported}\n{block}\n{_AROUND}\nexport {{}};\n"
+        (tmp_path / f"block{number}.ts").write_text(text)
+    options = {
+        "noUnusedLocals": False,
+        "noImplicitAny": False,
+        "paths": {"stepstream": [str(CLIENT / "src/index.ts")]},
+        "typeRoots": [str(MODULES / "@types")],
+    }
+    config = {"extends": str(CLIENT / "tsconfig.json"), "compilerOptions": options}
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "tsconfig.json").write_text(json.dumps({**config, "include": ["./*.ts"]}))
+    run_node(str(MODULES / "typescript/bin/tsc"), "-p", str(tmp_path / "tsconfig.json"))
+
+
 def evaluated(code: str, given: Any) -> Any:
     """What a program prints that has the input as ``given``, both as JSON."""
     program = f"""
@@ -57,6 +92,7 @@ import {{ readFileSync }} from "node:fs";
 import {{ withoutSecrets, isSecretName }} from "./src/index.ts";
 import {{ derivedId }} from "./src/ids.ts";
 import {{ encode }} from "./src/record.ts";
+import {{ hashedUser, isSampled }} from "./src/privacy.ts";
 const given = JSON.parse(readFileSync(0, "utf8"));
 process.stdout.write(JSON.stringify({code}));
 """
@@ -97,6 +133,24 @@ def test_names_of_secrets_and_derived_ids() -> None:
     assert evaluated("given.map(isSecretName)", names) == [is_secret_name(name) for name in names]
     parts = ["control", "4bf92f3577b34da6a3ce929d0e0e4736", "né"]
     assert evaluated("derivedId(...given)", parts) == derived_id(*parts)
+
+
+@needs_node
+def test_every_process_of_a_run_decides_alike_about_its_contents() -> None:
+    """And hashes a user id alike, in whichever language it is written."""
+    ids = [f"{number * 7919:032x}" for number in range(300)]
+    shares = [0, 0.1, 0.5, 0.999, 1]
+    found = evaluated(
+        "given.ids.map((id) => given.shares.map((s) => isSampled(id, s)))",
+        {
+            "ids": ids,
+            "shares": shares,
+        },
+    )
+    assert found == [[is_sampled(one, share) for share in shares] for one in ids]
+    users = ["jane@example.com", "é", "hmac:" + "0" * 32]
+    hashes = evaluated('given.map((id) => hashedUser(id, "the key"))', users)
+    assert hashes == [UserIds("the key").hashed(user) for user in users]
 
 
 @needs_node
