@@ -282,10 +282,17 @@ def change_text(metric: MetricName, change: float) -> str:
     Cost, tokens and latency are shown as they change, so a rise has a plus.
     """
     if metric == "success":
-        return f"{100 * change:+.1f} points"
+        return f"{round(100 * change, 1) or 0.0:+.1f} points"
     if metric in RATIOS:
-        return f"{100 * math.expm1(-change):+.1f} %"
-    return f"{-change:+.2f} errors a trial"
+        return f"{round(100 * math.expm1(-change), 1) or 0.0:+.1f} %"
+    # Without "or 0.0" no change would be "-0.00".
+    return f"{round(-change, 2) or 0.0:+.2f} errors a trial"
+
+
+def side_of(results: Results) -> Side:
+    """What one side did, with the trials that each of its cases has."""
+    fewest = min(map(len, results.cases.values()))
+    return _side(results, tuple(results.cases), fewest)
 
 
 def _side(results: Results, cases: Sequence[str], trials: int) -> Side:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,6 +51,55 @@ CriteriaOption = Annotated[
     list[Path],
     typer.Option("-c", "--criteria", metavar="PATH", help="Criteria documents. May be repeated."),
 ]
+SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A file with a case a line.")]
+ResultsArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Files of results, the oldest first.")
+]
+AgentReferenceOption = Annotated[
+    str,
+    typer.Option("--agent", metavar="MODULE:FUNCTION", help="What is called with a case's input."),
+]
+
+
+@dataclass(frozen=True)
+class Trying:
+    """How often and how a case is run."""
+
+    trials: Annotated[
+        int, typer.Option("-n", "--trials", metavar="INT", min=1, max=1000, help="Of each case.")
+    ] = 1
+    parallel: Annotated[
+        int, typer.Option(metavar="INT", min=1, max=64, help="Trials at the same time.")
+    ] = 2
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="A trial that takes longer is ended.")
+    ] = 60.0
+    seed: Annotated[int, typer.Option(metavar="INT", help="Passed on as TRIAL_SEED.")] = 0
+    fail_under: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Of the trials that succeed.")
+    ] = 0.0
+    criteria: Annotated[
+        list[Path] | None,
+        typer.Option("-c", "--criteria", metavar="PATH", help="Criteria documents as well."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SuiteOutput:
+    """What is written of a suite."""
+
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the results.")
+    ] = None
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, a case each.")
+    ] = None
+    events: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the step events, for `stepstream replay`."),
+    ] = None
+
+
 BaselineOption = Annotated[
     Path, typer.Option("--baseline", metavar="FILE", help="Results of the version in use.")
 ]
@@ -91,9 +141,66 @@ class Output:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     evals = typer.Typer(no_args_is_help=True, help=EVAL_HELP)
+    evals.command("run")(run)
+    evals.command("compare")(compare)
     evals.command("score")(score)
     evals.command("gate")(gate)
     app.add_typer(evals, name="eval", rich_help_panel=PANEL)
+
+
+@takes()
+def run(
+    settings: Settings,
+    suite: SuiteArgument,
+    agent: AgentReferenceOption,
+    trying: Trying,
+    written: SuiteOutput,
+) -> None:
+    """Run an agent on the cases of a suite, each trial in a process of its own.
+
+    Every run is recorded and scored; nothing is sent. The exit code is 1 where fewer trials
+    succeeded than --fail-under requires, and 2 for wrong use.
+    """
+    from stepstream.evals.cases import CasesError, parse_suite
+    from stepstream.evals.gate.trials import lines_of
+    from stepstream.evals.suite_output import junit, lines
+    from stepstream.suites.agent import AgentError, load_agent
+    from stepstream.suites.runner import Plan, run_suite
+
+    documents = _criteria(trying.criteria) if trying.criteria else []
+    try:
+        made = parse_suite(str(suite), _read(suite), documents)
+        function = load_agent(agent)
+    except (CasesError, AgentError) as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
+    plan = Plan(trying.trials, trying.parallel, trying.timeout, trying.seed)
+    done = run_suite(made, function, agent, documents, plan)
+    if written.output is not None:
+        written.output.parent.mkdir(parents=True, exist_ok=True)
+        written.output.write_text("\n".join(lines_of(done.results)) + "\n", encoding="utf-8")
+    if written.junit is not None:
+        written.junit.write_text(junit(done.results), encoding="utf-8")
+    if written.events is not None:
+        text = "".join(f"{json.dumps(event)}\n" for event in done.events)
+        written.events.write_text(text, encoding="utf-8")
+    echo(*lines(done.results))
+    trials = [trial for case in done.results.cases.values() for trial in case]
+    share = sum(trial.outcome is True for trial in trials) / len(trials)
+    if share < trying.fail_under:
+        raise typer.Exit(errors.FAILED)
+
+
+@takes()
+def compare(settings: Settings, files: ResultsArgument) -> None:
+    """Show results of several versions next to each other, without a decision."""
+    from stepstream.evals.gate.output import side_text
+    from stepstream.evals.gate.trials import ResultsError
+    from stepstream.evals.gate.verdict import side_of
+
+    try:
+        echo(*(side_text(side_of(_results(file))) for file in files))
+    except ResultsError as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
 
 
 @takes("clickhouse")

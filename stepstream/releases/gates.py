@@ -47,7 +47,9 @@ class PromotionGate(Protocol):
 
 
 GATES: Final[Registry[Callable[[], PromotionGate]]] = Registry(
-    "promotion gate", group="stepstream.promotion_gates"
+    "promotion gate",
+    group="stepstream.promotion_gates",
+    packages=("stepstream.releases.own_gates",),
 )
 
 

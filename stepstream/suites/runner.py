@@ -1,0 +1,191 @@
+"""Runs the trials of a suite, several at the same time, and scores each recorded run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Final
+
+from stepstream.backtest.history import Event
+from stepstream.backtest.score import score
+from stepstream.evals.cases import Case, Suite
+from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
+from stepstream.schemas.criteria import Criteria
+from stepstream.schemas.trajectory import TrajectoryStruct
+from stepstream.suites.trial import perform
+
+_SUCCESS: Final = {"true": True, "false": False}
+POLL_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a suite is run."""
+
+    trials: int = 1
+    parallel: int = 2
+    timeout_s: float = 60.0
+    seed: int = 0
+
+
+@dataclass
+class Done:
+    """The results of a suite, and the step events of its runs."""
+
+    results: Results
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class _Running:
+    case: Case
+    number: int
+    process: Any
+    ends_at: float
+    result: Path
+
+
+def run_suite(
+    suite: Suite,
+    agent: Callable[[Any], Any],
+    name: str,
+    criteria: Sequence[Criteria],
+    plan: Plan,
+    on_trial: Callable[[Trial], None] = lambda _trial: None,
+) -> Done:
+    """Run every trial. ``name`` is that of the agent, for the results."""
+    trials: list[Trial] = []
+    events: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
+        for case, number, recorded in _recorded(suite, agent, plan, Path(folder)):
+            trial = _scored(case, number, recorded, criteria)
+            events += recorded.get("events", ())
+            trials.append(trial)
+            on_trial(trial)
+    order = {case.id: place for place, case in enumerate(suite.cases)}
+    trials.sort(key=lambda trial: (order[trial.case], trial.trial))
+    header = Header(RESULTS_VERSION, Path(suite.name).stem, suite.version, name)
+    return Done(results_of(name, trials, header), events)
+
+
+def _recorded(
+    suite: Suite, agent: Callable[[Any], Any], plan: Plan, folder: Path
+) -> Iterator[tuple[Case, int, dict[str, Any]]]:
+    # The trials of a round before those of the next: a provider's bad minute meets every case.
+    waiting = [
+        (place, case, number)
+        for number in range(plan.trials)
+        for place, case in enumerate(suite.cases)
+    ]
+    waiting.reverse()
+    # Forked, so that the agent and the SDK are imported once: a new interpreter takes 0.5 s.
+    context = multiprocessing.get_context("fork")
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < plan.parallel:
+                place, case, number = waiting.pop()
+                result = folder / f"{place}-{number}.json"
+                running.append(_start(context, agent, case, number, plan, result))
+            wait([one.process.sentinel for one in running], POLL_S)
+            for one in [*running]:
+                is_late = time.monotonic() > one.ends_at
+                if one.process.is_alive() and not is_late:
+                    continue
+                running.remove(one)
+                yield one.case, one.number, _ended(one, plan.timeout_s, is_late)
+    finally:
+        for one in running:
+            _end(one)
+
+
+def _start(
+    context: Any,
+    agent: Callable[[Any], Any],
+    case: Case,
+    number: int,
+    plan: Plan,
+    result: Path,
+) -> _Running:
+    # The same seed for a case and trial, whatever else runs: results can be repeated.
+    seed = hash_of(case.id, number, plan.seed)
+    process = context.Process(
+        target=perform, args=(agent, case.input, seed, result, result.with_name("output.log"))
+    )
+    process.start()
+    return _Running(case, number, process, time.monotonic() + plan.timeout_s, result)
+
+
+def hash_of(case: str, trial: int, seed: int) -> int:
+    """A number that depends on these alone."""
+    import zlib
+
+    return zlib.crc32(f"{seed}/{case}/{trial}".encode())
+
+
+def _ended(one: _Running, timeout_s: float, is_late: bool) -> dict[str, Any]:
+    code = None if is_late else one.process.exitcode
+    _end(one)
+    if one.result.exists():
+        found: dict[str, Any] = json.loads(one.result.read_text(encoding="utf-8"))
+        return found
+    if is_late:
+        return {"error": f"not ended after {timeout_s:g} s"}
+    return {"error": f"its process ended with code {code}"}
+
+
+def _end(one: _Running) -> None:
+    """End the child and what it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(one.process.pid, signal.SIGKILL)
+    if one.process.is_alive():
+        one.process.kill()
+    one.process.join()
+
+
+def _scored(
+    case: Case, number: int, recorded: dict[str, Any], criteria: Sequence[Criteria]
+) -> Trial:
+    of_case = case.criteria()
+    documents = [*criteria, of_case] if of_case is not None else [*criteria]
+    events = [
+        Event(
+            event.get("end_time") or event["start_time"],
+            event["trace_id"],
+            json.dumps(event).encode(),
+        )
+        for event in recorded.get("events", ())
+    ]
+    events.sort(key=lambda event: event.at_us)
+    scored = score(events, documents)
+    error = recorded.get("error", "")
+    run: TrajectoryStruct | None = scored.get(events[0].trace_id) if events else None
+    if run is None:
+        return Trial(
+            case.id,
+            number,
+            reason=error or "its run has not ended, or no document matches it",
+            crashed=bool(error),
+        )
+    unpriced = run.unpriced_steps > 0
+    return Trial(
+        case.id,
+        number,
+        success=_SUCCESS.get(run.success),
+        reason=error or run.success_reason,
+        cost_usd=None if unpriced else float(run.cost_usd),
+        latency_s=round(recorded["latency_s"], 6),
+        tokens=float(run.input_tokens + run.output_tokens),
+        tool_errors=float(run.error_steps),
+        trace_id=run.trace_id,
+        crashed=bool(error),
+    )

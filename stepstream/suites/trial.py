@@ -1,0 +1,85 @@
+"""One trial in a child process: calls the agent, records its run, and writes both to a file."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from stepstream.schemas.step import StepEvent
+
+MAX_ERROR: Final = 300
+
+
+def perform(agent: Callable[[Any], Any], given: Any, seed: int, result: Path, log: Path) -> None:
+    """Call the agent and write what it did. Runs in a child process, in a group of its own."""
+    os.setsid()
+    _redirect(log)
+    os.environ["TRIAL_SEED"] = str(seed)
+    written = json.dumps(_recorded(agent, given))
+    # Renamed once it is complete: a child that is killed while it writes leaves no half of a file.
+    part = result.with_suffix(".part")
+    part.write_text(written, encoding="utf-8")
+    part.rename(result)
+
+
+def _recorded(agent: Callable[[Any], Any], given: Any) -> dict[str, Any]:
+    from stepstream.testing import recording
+
+    # Here and not at the top: packages below `stepstream` do not import it (docs/architecture.md).
+    sdk = importlib.import_module("stepstream")
+    error, output = "", None
+    with recording() as recorded:
+        began = time.monotonic()
+        try:
+            output = _called(agent, given)
+        except BaseException as raised:  # also SystemExit: an agent that exits has crashed
+            error = f"{type(raised).__name__}: {raised}"[:MAX_ERROR]
+        latency_s = time.monotonic() - began
+        if not recorded.events:
+            with sdk.run("agent", input=given) as run:
+                run.set_output(output)
+        events = recorded.events
+    return {
+        "error": error,
+        "latency_s": latency_s,
+        "events": [event.model_dump(mode="json") for event in _with_answer(events, output)],
+    }
+
+
+def _called(agent: Callable[[Any], Any], given: Any) -> Any:
+    found = agent(given)
+    if inspect.iscoroutine(found):
+        import asyncio
+
+        return asyncio.run(found)
+    return found
+
+
+def _with_answer(events: list[StepEvent], output: Any) -> list[StepEvent]:
+    """The events; a root without an output gets what the function returned."""
+    if output is None:
+        return events
+    text = output if isinstance(output, str) else json.dumps(output, default=str)
+    return [
+        event.model_copy(update={"output": text})
+        if event.phase == "end" and not event.parent_step_id and not event.output
+        else event
+        for event in events
+    ]
+
+
+def _redirect(log: Path) -> None:
+    """Standard output and error of the agent go to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)

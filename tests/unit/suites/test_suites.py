@@ -1,0 +1,228 @@
+"""Suites: cases that are read, agents that are run, and what becomes of those that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import stepstream
+from stepstream.cli.app import run
+from stepstream.evals.cases import CasesError, Suite, parse_suite
+from stepstream.evals.gate.trials import Trial, parse_results
+from stepstream.releases.gates import GateRequest, ask
+from stepstream.schemas.criteria import Criteria
+from stepstream.schemas.release import Release, hash_of
+from stepstream.schemas.settings import Settings
+from stepstream.suites.agent import AgentError, load_agent
+from stepstream.suites.runner import Plan, run_suite
+from tests.support.eval_results import MIXED, made
+from tests.support.paths import ROOT
+
+CASE = '{"id": "a", "input": "x", "expected": "yes"}'
+
+
+def one_case(**fields: Any) -> Suite:
+    return parse_suite("s.jsonl", json.dumps(json.loads(CASE) | fields))
+
+
+def trial_of(agent: Any, suite: Suite | None = None, timeout_s: float = 60.0) -> Trial:
+    """The one trial of a suite with one case."""
+    done = run_suite(suite or one_case(), agent, "agent", [], Plan(timeout_s=timeout_s))
+    return done.results.cases["a"][0]
+
+
+def recording_agent(given: str) -> str:
+    with stepstream.run("helper", agent="helper", input=given) as step:
+        with step.tool("find", input={"q": given}) as call:
+            call.set_output("found")
+        step.set_output("yes, found")
+    return "yes, found"
+
+
+def plain_agent(_given: str) -> str:
+    return "yes"
+
+
+async def asynchronous_agent(_given: str) -> str:
+    await asyncio.sleep(0)
+    return "yes"
+
+
+def wrong_agent(_given: str) -> str:
+    return "no"
+
+
+def raising_agent(_given: str) -> str:
+    raise ValueError("no such order")
+
+
+def exiting_agent(_given: str) -> str:
+    os._exit(7)
+
+
+def endless_agent(_given: str) -> str:
+    while True:
+        time.sleep(1)
+
+
+def forking_agent(_given: str) -> str:
+    if os.fork() == 0:
+        time.sleep(600)
+    print("text on standard output")
+    return "yes"
+
+
+@pytest.mark.parametrize("agent", [recording_agent, plain_agent, asynchronous_agent, forking_agent])
+def test_agents_of_every_form_are_recorded(agent: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    assert trial_of(agent).outcome is True
+    assert capfd.readouterr().out == ""
+
+
+def test_the_steps_of_an_agent_are_checked() -> None:
+    suite = one_case(checks=[{"check": "tools", "calls": ["find"]}])
+    assert trial_of(recording_agent, suite).success is True
+    failed = trial_of(plain_agent, suite)
+    assert (failed.success, failed.reason) == (False, "not called: find")
+
+
+@pytest.mark.parametrize(
+    ("agent", "reason"),
+    [
+        (raising_agent, "ValueError: no such order"),
+        (exiting_agent, "its process ended with code 7"),
+        (endless_agent, "not ended after 0.5 s"),
+    ],
+)
+def test_an_agent_that_does_not_answer_has_crashed(agent: Any, reason: str) -> None:
+    timeout_s = 0.5 if agent is endless_agent else 60.0
+    trial = trial_of(agent, timeout_s=timeout_s)
+    assert (trial.crashed, trial.outcome, trial.reason) == (True, False, reason)
+
+
+def test_documents_of_the_suite_are_checked_as_well() -> None:
+    document = Criteria.model_validate(
+        {"name": "x", "checks": [{"check": "answer", "excludes": ["no"]}]}
+    )
+    suite = parse_suite("s", '{"id": "a", "input": "x"}', [document])
+    done = run_suite(suite, wrong_agent, "agent", [document], Plan())
+    assert done.results.cases["a"][0].reason == "the answer contains 'no'"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no cases"),
+        (f"{CASE}\n{CASE}", "line 2: the case 'a' stands in line 1 too"),
+        ('{"id": "a"}', "line 1: input is missing"),
+        ('{"id": "a", "input": 1}', "nothing decides whether the case 'a' succeeds"),
+        ('{"id": "a", "input": 1, "expectd": "x"}', "did you mean expected"),
+        ("{", "line 1: not JSON"),
+        (
+            '{"id": "a", "input": 1, "checks": [{"check": "tools", "calls": ["b"]}, '
+            '{"check": "never", "tools": ["b"]}]}',
+            "b must never be called",
+        ),
+    ],
+)
+def test_cases_that_cannot_be_used_are_refused(text: str, words: str) -> None:
+    with pytest.raises(CasesError, match=words):
+        parse_suite("s.jsonl", text)
+
+
+def test_the_version_of_a_suite_is_that_of_its_contents() -> None:
+    assert one_case().version == one_case().version
+    assert one_case().version != one_case(expected="no").version
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("examples.flaky_agent", "module:function"),
+        ("no_such_module:f", "ModuleNotFoundError"),
+        ("examples.flaky_agent:suport", "did you mean support"),
+    ],
+)
+def test_agents_that_do_not_exist_are_named(reference: str, words: str) -> None:
+    with pytest.raises(AgentError, match=words):
+        load_agent(reference)
+
+
+def test_the_example_is_run_twice_with_the_same_results_and_its_regression_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    files = {}
+    for name, agent in (("v1", "support"), ("again", "support"), ("v2", "worse")):
+        files[name] = tmp_path / f"{name}.jsonl"
+        options = ["--agent", f"examples.flaky_agent:{agent}", "-n", "3", "-o", str(files[name])]
+        assert run(["eval", "run", "examples/refunds.jsonl", *options]) == 0
+    first, again = (
+        [
+            (trial.case, trial.trial, trial.success)
+            for case in parse_results("r", files[name].read_text()).cases.values()
+            for trial in case
+        ]
+        for name in ("v1", "again")
+    )
+    assert first == again
+    sides = ["--baseline", str(files["v1"]), "--candidate", str(files["v2"])]
+    policy = tmp_path / "gate.yaml"
+    policy.write_text("metrics: {success: {margin: 0.1, weight: 1}}")
+    assert run(["eval", "gate", *sides, "--policy", str(policy)]) == 1
+    assert "FAIL: success is worse" in capsys.readouterr().out
+    assert run(["eval", "compare", str(files["v1"]), str(files["v2"])]) == 0
+    assert capsys.readouterr().out.count("passed") == 2
+
+
+def test_a_suite_below_its_share_fails_with_junit_and_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suite = tmp_path / "suite.jsonl"
+    suite.write_text(CASE)
+    (tmp_path / "my_agent_of_tests.py").write_text("def answer(text):\n    return 'no'\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    options = ["--agent", "my_agent_of_tests:answer", "--junit", "j.xml", "--events", "e.jsonl"]
+    assert run(["eval", "run", str(suite), *options]) == 0
+    assert run(["eval", "run", str(suite), *options, "--fail-under", "0.5"]) == 1
+    found = ElementTree.parse("j.xml").getroot()
+    assert (found.attrib["tests"], found.attrib["failures"]) == ("1", "1")
+    assert run(["validate", "e.jsonl"]) == 0
+    assert run(["eval", "run", str(suite), "--agent", "my_agent_of_tests:anwer"]) == 2
+
+
+def release(version: str) -> Release:
+    content = {"agent": "support", "version": version, "prompts": {}, "tools": []}
+    made = Release.model_validate(content | {"hash": "0" * 64})
+    return made.model_copy(update={"hash": hash_of(made.model_dump(mode="json"))})
+
+
+@pytest.mark.parametrize(
+    ("rates", "outcome"),
+    [(MIXED, "pass"), ([rate / 2 for rate in MIXED], "fail"), (None, "inconclusive")],
+)
+def test_a_release_is_promoted_by_its_results(
+    rates: list[float] | None, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stepstream.evals.gate.trials import lines_of
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "eval-results" / "support"
+    folder.mkdir(parents=True)
+    (folder / "v1.jsonl").write_text("\n".join(lines_of(made("a", MIXED))))
+    if rates is not None:
+        (folder / "v2.jsonl").write_text("\n".join(lines_of(made("b", rates, seed=5))))
+    request = GateRequest(Settings(), release("v2"), release("v1"), "production")
+    (verdict,) = ask(["evaluation"], request)
+    assert verdict.outcome == outcome
+    if rates is None:
+        assert "no results of support@v2: stepstream eval run" in verdict.detail
