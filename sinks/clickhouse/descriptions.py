@@ -197,6 +197,6 @@ def columns() -> dict[str, dict[str, str]]:
         "metrics_1m": metrics,
         "rollup_1h": metrics,
         "metrics_1h": metrics,
-        "repeated_steps": run,
+        "repeated_steps": {"step_id": step["step_id"], **run},
         "repeatable_usage": {**step, **metrics},
     }

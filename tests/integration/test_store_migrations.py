@@ -194,11 +194,13 @@ def test_retention_is_a_setting_that_migrate_applies(settings: Settings, client:
     migrate(settings)
     shorter = settings.model_copy(update={"steps_retention_days": 7, "metrics_retention_days": 90})
     assert sorted(map(str, status(shorter).differences)) == [
+        "retention of repeatable_usage: 365 days, wanted 90 days",
+        "retention of repeated_steps: 365 days, wanted 90 days",
         "retention of rollup_1h: 365 days, wanted 90 days",
         "retention of rollup_1m: 365 days, wanted 90 days",
         "retention of steps_raw: 30 days, wanted 7 days",
     ]
-    assert len(migrate(shorter).changes) == 3
+    assert len(migrate(shorter).changes) == 5
     assert status(shorter).current
     changed = str(client.command("SHOW CREATE TABLE steps_raw"))
     assert "toIntervalDay(7)" in changed
