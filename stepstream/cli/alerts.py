@@ -230,7 +230,7 @@ def _marked(mark: Mapping[str, Any] | None) -> str:
     if mark is None:
         return ""
     note = f": {one_line(mark['note'])}" if mark["note"] else ""
-    return f"marked {mark['verdict']} by {one_line(mark['marked_by'])}{note}"
+    return f"marked {one_line(mark['verdict'])} by {one_line(mark['marked_by'])}{note}"
 
 
 def _mark_lines(marks: Mapping[str, Mapping[str, Any]]) -> list[str]:

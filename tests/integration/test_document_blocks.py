@@ -66,6 +66,7 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream store restore": "needs stopped sinks; test_store_backup.py",
     "stepstream store reconcile": "test_store_reconcile.py",
     "stepstream subscriptions test": "sends to PagerDuty; test_notify.py",
+    "npm install ./dist/": "needs a package of the project's folder; tests/unit/clients",
     "docker": "needs Docker; make test-containers",
     "curl": "the server-sent events end only when stopped; test_notify.py",
     "stepstream build": "agents/support stands for a reader's folder; test_releases.py",
