@@ -14,5 +14,6 @@ SELECT
     subject, step_ids, value, threshold, unit, baseline, baseline_runs, message, detail, running, findings, opened_at,
     updated_at, resolved_at, acknowledged_by, silenced_until, action, finding_ids, source_partition, source_offset,
     append_time, kafka_topic_id, kafka_partition, kafka_offset, change, by, reopened, runs, trace_ids, incident_id,
-    opened_by, user_id, quoted, withdrawn, policy_revision
+    opened_by, user_id, quoted, withdrawn, run_steps, opened_offset,
+    policy_revision
 FROM ${database}.alert_events_raw;
