@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse.migrated import CREATE, Made, everything, target_of, type_of
+
+_ARGUMENTS: Final = re.compile(r"\([^()]*\)")
 
 
 class Column(NamedTuple):
@@ -120,9 +122,16 @@ def _refill(view: Made) -> str:
 
 
 def _listed(query: str) -> str:
-    """The column list for an INSERT, of a plain SELECT."""
+    """The column list for an INSERT, of a plain SELECT: aliases, and columns without one."""
     listed = re.match(r"SELECT\s+(.*?)\s+FROM\b", query, re.DOTALL)
-    return f" ({listed[1]})" if listed and "*" not in listed[1] else ""
+    if listed is None or "*" in listed[1]:
+        return ""
+    items = listed[1]
+    # Arguments go first: the commas that are left are those between columns.
+    while (shorter := _ARGUMENTS.sub("", items)) != items:
+        items = shorter
+    names = (re.split(r"[\s.]", item.strip())[-1] for item in items.split(","))
+    return f" ({', '.join(names)})"
 
 
 def _full_name(statement: str, table: str) -> str:

@@ -134,6 +134,26 @@ def test_a_materialized_view_is_made_with_its_newest_query() -> None:
     assert lack.statements[1].startswith("INSERT INTO stepstream.alerts_raw (")
 
 
+def test_rows_are_copied_into_named_columns_not_into_expressions() -> None:
+    """The list of an INSERT takes names; a query may have aliases and functions."""
+    copied = {
+        name: re.search(r"INSERT INTO \w+\.\w+ \((.*?)\) SELECT", lack.statements[-1], re.DOTALL)
+        for name in ("runs_to_repeated_steps", "steps_to_repeatable_usage")
+        for lack in compared(without=name).lacks
+    }
+    for name, found in copied.items():
+        assert found is not None, name
+        assert found[1].split(", ") == list(MADE[MADE[name].fills].columns)
+
+
+def test_the_table_of_alerts_has_every_field_of_their_events() -> None:
+    """The newest query of a view replaces those of earlier migrations as a whole."""
+    query = MADE["alert_events_to_alerts"].create()[0].split("SELECT", 1)[1].split("FROM", 1)[0]
+    selected = {name.strip() for name in query.split(",")}
+    wanted = set(MADE["alerts_raw"].columns) & set(MADE["alert_events_raw"].columns)
+    assert wanted - selected == set()
+
+
 @pytest.mark.parametrize(
     ("engines", "words"),
     [
