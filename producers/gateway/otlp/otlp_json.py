@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -189,6 +190,7 @@ _KINDS: Final = {
 }
 _STATUSES: Final = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _MOST_DIGITS: Final = 24
+_OBJECT_START: Final = re.compile(rb"[ \t\r\n]*\{")
 MAX_ODD_BYTES: Final = 4 << 20
 """The longest item that is read although it does not fit the declaration: reading it takes several
 times its size in memory. A step has at most 1 MiB.
@@ -272,6 +274,8 @@ def _frame(objects: Any, raw: Any, body: bytes) -> Any:
             msgspec.json.decode(body, type=objects)
         return msgspec.json.decode(body, type=raw)
     except msgspec.ValidationError as error:
+        if _OBJECT_START.match(body) is None:
+            raise Malformed("the body is not a JSON object") from None
         raise Malformed(f"the body does not have the form of OTLP/JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body is not valid JSON: {error}") from None
