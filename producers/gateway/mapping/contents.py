@@ -122,6 +122,14 @@ def from_events(events: Iterable[SpanEvent]) -> tuple[str, str]:
     return text_of(given) if given else "", text_of(taken) if taken else ""
 
 
+def of_logged_event(event: SpanEvent) -> tuple[str, str]:
+    """Input and output in an event that is a step of its own: one message is not a list of one."""
+    if event.name == DETAILS_EVENT:
+        return from_events([event])
+    message = text_of(_event_message(event.name, event.attributes))
+    return ("", message) if event.name in _OUTPUT_EVENTS else (message, "")
+
+
 def _instructions(attributes: dict[str, Any]) -> list[Any]:
     """The system's instructions as a message; nothing where there are none."""
     parts = _as_list(attributes.get("gen_ai.system_instructions"))

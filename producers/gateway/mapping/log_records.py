@@ -9,7 +9,7 @@ part of an agent's work and yield nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from stepstream.producers.gateway.mapping import contents
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
@@ -95,7 +95,7 @@ class LogMapper:
     def _fill_content(self, step: AnyStep, record: LogRecord, name: str, origin: Origin) -> None:
         body = parsed(record.body)
         event = contents.logged_event(name, record.time_ns, record.attributes, body)
-        given, taken = contents.from_events([event])
+        given, taken = contents.of_logged_event(event)
         step.input, step.input_bytes = self._content(given, step.trace_id)
         step.output, step.output_bytes = self._content(taken, step.trace_id)
         if self._logged is not None:
@@ -106,8 +106,8 @@ class LogMapper:
             if record.attributes.get(key):
                 step.attributes[key] = text_of(record.attributes[key])[:MAX_NAME_CHARS]
 
-    def _content(self, value: Any, trace_id: str) -> tuple[str, int | None]:
-        text = without_media(text_of(value))
+    def _content(self, content: str, trace_id: str) -> tuple[str, int | None]:
+        text = without_media(content)
         if not text:
             return "", None
         options = self.options
