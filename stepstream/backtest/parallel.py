@@ -166,4 +166,4 @@ def _plain(outcome: Outcome) -> Any:
 
 def _outcome(data: bytes) -> Outcome:
     raised, alerts, runs = msgspec.msgpack.decode(data, type=_Found)
-    return Outcome([Raised(*one) for one in raised], alerts, runs)
+    return Outcome(raised=[Raised(*one) for one in raised], alerts=alerts, runs=runs)

@@ -232,8 +232,9 @@ class OfflinePipeline:
             self.outcome.trajectories[found.trace_id] = found
 
     def _note_usage(self, value: bytes) -> None:
-        # Records of minutes and of progress go the same way; their kind stands first.
-        if b'"kind":"run"' not in value[:64]:
+        # Records of minutes and of progress go the same way. Searched as bytes, because decoding
+        # each of them takes long; in the text of a field the quotes would be escaped.
+        if b'"kind":"run"' not in value:
             return
         summary = _decode_summary(value)
         known = self.outcome.runs.get(summary.trace_id)

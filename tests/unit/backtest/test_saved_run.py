@@ -79,6 +79,18 @@ def test_it_passes_with_the_policy_and_fails_without() -> None:
     assert evaluate_saved_run(saved(), []).problems == ("run-cost was not raised",)
 
 
+def test_the_share_is_known_of_a_run_with_many_totals() -> None:
+    """The totals of a run stand before its kind in the summary: it may begin with many bytes."""
+    wide = [
+        {**row, "input_tokens": 4_000, "output_tokens": 500} if "model" in row else row
+        for row in rows()
+    ]
+    wide.append({**wide[-1], "step_id": f"{9:016x}", "kind": "tool_call", "cost_usd": "0"})
+    made = saved_run_of(wide, [{"alert": "run-cost", "subject": ""}], "wide")
+    (found,) = evaluate_saved_run(made, [LIMIT]).found
+    assert found.cost_share == 0.6
+
+
 @pytest.mark.parametrize(
     ("expect", "problem"),
     [
