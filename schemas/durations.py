@@ -27,6 +27,7 @@ MAX_BARE_S: Final = 366 * 86_400
 # From this number of a unit on a duration is written in several units.
 MOST_OF_A_UNIT: Final = 1_000
 _BARE: Final = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_DUMPED: Final = re.compile(r"\d+us", re.ASCII)
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)", re.ASCII)
 
 
@@ -78,6 +79,17 @@ def write_duration(duration_us: int) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def shorten_durations(value: Any) -> Any:
+    """Dumped data with the durations as documents have them: ``5m`` instead of ``300000000us``."""
+    if isinstance(value, dict):
+        return {key: shorten_durations(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [shorten_durations(part) for part in value]
+    if isinstance(value, str) and _DUMPED.fullmatch(value):
+        return write_duration(int(value.removesuffix("us")))
+    return value
 
 
 def _default_as_written(schema: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ is sent if there is any. ``in_force`` reads the topic, ``publish`` and ``withdra
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from stepstream.admin.yamlfile import Place, Problem
 from stepstream.common.kafka import Outgoing, producer, read_to_end, send_and_wait
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
-from stepstream.schemas.durations import write_duration
+from stepstream.schemas.durations import shorten_durations
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -361,15 +360,7 @@ def to_data(stored: StoredDocument) -> dict[str, Any]:
         )
     except ValidationError:  # of a newer version: shown as it is
         return {"kind": stored.kind, "name": stored.name, **msgspec.json.decode(stored.value)}
-    shortened: dict[str, Any] = _shortened({"kind": stored.kind, "name": stored.name, **data})
+    shortened: dict[str, Any] = shorten_durations(
+        {"kind": stored.kind, "name": stored.name, **data}
+    )
     return shortened
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _shortened(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_shortened(part) for part in value]
-    if isinstance(value, str) and re.fullmatch(r"\d+us", value):
-        return write_duration(int(value.removesuffix("us")))
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stepstream.schemas.durations import shorten_durations
 from stepstream.schemas.policy import Match, Policy, matching_policies
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import default_rules
@@ -94,5 +95,5 @@ def _matched(match: Match) -> str:
 
 def _limits(rule: RuleBase) -> str:
     common = set(RuleBase.model_fields)
-    own = rule.model_dump(mode="json", exclude_defaults=True)
+    own = shorten_durations(rule.model_dump(mode="json", exclude_defaults=True))
     return ", ".join(f"{name}={value}" for name, value in own.items() if name not in common)

@@ -82,3 +82,11 @@ def test_a_replaced_default_names_the_policy() -> None:
         (False, "", "", ""),
     ]
     assert loops[1].why == "replaced by policy p"
+
+
+def test_durations_are_shown_as_documents_have_them() -> None:
+    rule = {"rule": "run_duration", "limit": "90s"}
+    policy = Policy.model_validate({"name": "p", "rules": [rule]})
+    rows = explained([policy], ("default", "", "support", "", ""))
+    (row,) = [row for row in rows if row.policy == "p"]
+    assert row.limits == "limit=90s"
