@@ -66,7 +66,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     wanted = STEPS[arguments.quick]
     now = datetime.now(UTC).replace(microsecond=0)
     with scratch_folder() as folder, EmbeddedClickHouse(folder / "clickhouse") as store:
-        settings = Settings(clickhouse_url=store.url, clickhouse_database="backtest")
+        settings = Settings(clickhouse_url=store.writer_url, clickhouse_database="backtest")
         migrate(settings)
         began = time.monotonic()
         stored = _store(settings, wanted, us_of(now) - DAYS * DAY_US)
