@@ -105,7 +105,13 @@ def _store(settings: Settings, wanted: int, start_us: int) -> int:
     inserter, stored = Inserter(settings), 0
     for number, values in enumerate(batched(_ended(wanted, start_us), BATCH)):
         records = [
-            Record(stored + place, value["end_time"] // 1_000, b"k", _encode(value), USUAL_HEADERS)
+            Record(
+                stored + place,
+                value["end_time"] // 1_000,
+                value["trace_id"].encode(),
+                _encode(value),
+                USUAL_HEADERS,
+            )
             for place, value in enumerate(values)
         ]
         built = build_steps(records, Source("steps", 0), set())
