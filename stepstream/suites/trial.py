@@ -83,3 +83,6 @@ def _redirect(log: Path) -> None:
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)
+    # A program that replaced them (a notebook, a test runner) writes past the descriptors 1 and 2.
+    sys.stdout = os.fdopen(1, "w", 1, "utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, "utf-8", closefd=False)
