@@ -32,6 +32,7 @@ EXAMPLES = ROOT / "examples"
 PROGRAMS = (
     "budget_and_stop",
     "first_run",
+    "flaky_agent",
     "query_costs",
     "subscribe_to_alerts",
     "tools_and_retries",
@@ -112,6 +113,32 @@ def test_first_run(pipeline: Pipeline) -> None:
     assert f"run {steps['support'][0].trace_id}" in printed
     assert "Your order is shipped." in printed
     assert steps["lookup_order"][0].parent_step_id == steps["support"][0].step_id
+
+
+def test_flaky_agent(tmp_path: Path) -> None:
+    """A suite of it: the gate passes the version with itself and fails the regression."""
+    versions = ("support", "worse")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in versions}
+    for name, file in files.items():
+        suite = [str(EXAMPLES / "refunds.jsonl"), "--agent", f"examples.flaky_agent:{name}"]
+        assert stepstream("eval", "run", *suite, "-n", "8", "-o", file).returncode == 0
+    for name, verdict, code in (("support", "PASS", 0), ("worse", "FAIL", 1)):
+        gate = ("eval", "gate", "--baseline", files["support"], "--candidate", files[name])
+        decided = stepstream(*gate)
+        assert decided.stdout.startswith(verdict), decided.stdout + decided.stderr
+        assert decided.returncode == code
+
+
+def stepstream(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "stepstream", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
 
 
 def test_use_a_release(pipeline: Pipeline) -> None:
