@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,10 +128,10 @@ def test_the_labels_of_a_release(
         code, shown = ran("promote", "support@v9", *wait)
         assert code == 1
         assert "there is no release support@v9" in shown
-        world.put_in_force({"name": "careful", "promotion": {"gate": "evaluation"}})
-        code, shown = ran("promote", "support@v2", *wait)
-        assert code == 1
-        assert "policy careful requires the gate evaluation: no package has registered it" in shown
+        shown = refused_by(world, ran, "legal")
+        assert "policy careful requires the gate legal: no package has registered it" in shown
+        shown = refused_by(world, ran, "evaluation")
+        assert "requires the gate evaluation: it was inconclusive: no results of" in shown
         world.process.kill()
         world.start()
         code, shown = ran(
@@ -149,9 +149,9 @@ def test_the_labels_of_a_release(
         code, shown = ran("releases", "support", "--history", "--format", "json")
         history = json.loads(shown)
         assert [one["outcome"] for one in history] == [
-            "accepted", "refused", "accepted", "accepted", "refused",
+            "accepted", "refused", "refused", "accepted", "accepted", "refused",
         ]  # fmt: skip
-        assert history[2]["gates"] == "evaluation: overridden"
+        assert history[3]["gates"] == "evaluation: overridden"
         assert history[0]["by"] == "ann"
         code, shown = ran("diff", "support@v1", "support@v2")
         assert code == 0
@@ -161,6 +161,14 @@ def test_the_labels_of_a_release(
     finally:
         world.collected.close()
         world.process.kill()
+
+
+def refused_by(world: World, ran: Callable[..., tuple[int, str]], gate: str) -> str:
+    """The error of a promotion for which a policy in force requires the gate."""
+    world.put_in_force({"name": "careful", "promotion": {"gate": gate}})
+    code, shown = ran("promote", "support@v2", "--wait", "120s")
+    assert code == 1
+    return shown
 
 
 def test_an_agent_follows_the_label_and_starts_without_kafka(
