@@ -16,6 +16,7 @@ from stepstream.schemas.release import Release
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RELEASE_ATTRIBUTE
 from stepstream.sinks.clickhouse import migrate
+from stepstream.sinks.clickhouse.client import url_for_clients
 from tests.support.console import Client, running
 from tests.support.question_data import KnownRun, store_runs
 from tests.support.release_folder import built
@@ -62,7 +63,7 @@ def place(settings: Settings) -> list[str]:
     return [
         *("--kafka-brokers", settings.kafka_brokers),
         *("--topic-prefix", settings.topic_prefix),
-        *("--clickhouse-url", settings.clickhouse_url),
+        *("--clickhouse-url", url_for_clients(settings, writer=True)),
         *("--clickhouse-database", settings.clickhouse_database),
     ]
 
@@ -97,7 +98,8 @@ def test_the_runs_of_two_releases_are_compared(
     monkeypatch.setenv("STEPSTREAM_SETTINGS", "/dev/null")
     first, second = with_runs(settings, tmp_path)
     assert run(["diff", "support@v1", "support@v2", *place(settings)]) == 0
-    shown = capfd.readouterr().out
+    shown, remarks = capfd.readouterr()
+    assert "no figures" not in remarks
     assert "prompt tone: changed" in shown
     assert "-Be kind (v1)." in shown
     assert "With 10 and 13 runs these differ: error rate by +0.385" in shown
@@ -115,7 +117,10 @@ def test_the_runs_of_two_releases_are_compared(
     file = tmp_path / "credentials.json"
     entry, secret = new_credential("shop", ["read"], ["shop"])
     save(file, Credentials([entry]))
-    given |= {"clickhouse_url": settings.clickhouse_url, "credentials_file": str(file)}
+    given |= {
+        "clickhouse_url": url_for_clients(settings, writer=True),
+        "credentials_file": str(file),
+    }
     with running(tmp_path / "console", **given) as client:
         check_pages(client, first, second)
         stranger = Client(client.console)
