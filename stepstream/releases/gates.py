@@ -4,11 +4,11 @@ A package registers a gate with the entry point group ``stepstream.promotion_gat
 
     from stepstream.releases.gates import GATES, GateRequest, Verdict
 
-    @GATES.register("evaluation")
-    class Evaluation:
+    @GATES.register("few_tools")
+    class FewTools:
         def check(self, request: GateRequest) -> Verdict:
             ...
-            return Verdict(gate="evaluation", outcome="pass", detail="50 cases, success +2 %")
+            return Verdict(gate="few_tools", outcome="pass", detail="12 tools of at most 20")
 
 Gates run in the process of ``stepstream promote``, where the agent's code is, and not in the
 worker, which would wait for them. The worker checks what they answered.
