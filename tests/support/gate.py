@@ -1,0 +1,77 @@
+"""A gate before a server: it can be shut, as when the server is gone, and opened again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from urllib.parse import urlsplit
+
+
+class Gate:
+    """Forwards connections to ``url`` while it is open; a context manager.
+
+    Shut it ends every connection and refuses new ones, at the same address.
+    """
+
+    def __init__(self, url: str) -> None:
+        where = urlsplit(url)
+        self._host, self._port = where.hostname or "127.0.0.1", where.port or 80
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gate", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._own_port = 0
+        login = f"{where.username}:{where.password}@" if where.username else ""
+        self._prefix = f"http://{login}127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        """The address of the gate, with the login of the server's."""
+        return f"{self._prefix}:{self._own_port}"
+
+    def __enter__(self) -> Gate:
+        self._thread.start()
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+
+    def open(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+
+    def shut(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._own_port, reuse_address=True
+        )
+        self._own_port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            onward_reader, onward = await asyncio.open_connection(self._host, self._port)
+            self._open.add(onward)
+            await asyncio.gather(_copy(reader, onward), _copy(onward_reader, writer))
+            self._open.discard(onward)
+        finally:
+            self._open.discard(writer)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
