@@ -182,22 +182,25 @@ class Reads:
             "alerts": plain(alerts.records()),
         }
 
-    async def known(self, request: Request) -> Parameters:
-        """The run of the path, which the user may see. Raises ``WebError`` 404 with near ids."""
-        wanted = request.path_params["run"]
+    async def known(self, request: Request, named: str = "") -> Parameters:
+        """The run of the path, or the named one, which the user may see.
+
+        Raises ``WebError`` 404 with near ids.
+        """
+        wanted = named or request.path_params["run"]
         try:
             found = (await self._store.ask("target", run=wanted)).records()
         except WebError as error:
             if error.status not in (400, 404):
                 raise
-            raise await self._unknown(request, str(error)) from None
+            raise await self._unknown(request, wanted, str(error)) from None
         # A run of another project is unknown to this user, whatever its id.
         if not found or not user_of(request.scope).allows("read", found[0]["project"]):
-            raise await self._unknown(request, f"no run has the id {wanted[:40]}")
+            raise await self._unknown(request, wanted, f"no run has the id {wanted[:40]}")
         return plain(found[0])  # type: ignore[no-any-return]
 
-    async def _unknown(self, request: Request, sentence: str) -> WebError:
-        wanted = request.path_params["run"][:64].strip().lower().replace("-", "")
+    async def _unknown(self, request: Request, named: str, sentence: str) -> WebError:
+        wanted = named[:64].strip().lower().replace("-", "")
         projects = user_of(request.scope).projects
         near: list[str] = []
         for project in sorted(projects) or ["*"]:
@@ -262,8 +265,7 @@ class Reads:
             raise WebError(400, "name two runs: ?a=ID&b=ID")
         found, ids = [], []
         for one in pair:
-            request.path_params["run"] = one
-            ids.append((await self.known(request))["trace_id"])
+            ids.append((await self.known(request, one))["trace_id"])
             steps = await self._store.ask("steps", run=ids[-1], limit=MAX_STEPS)
             found.append(steps.records())
         rows = await self._store.run(lambda: compare.aligned(*found))
@@ -351,8 +353,7 @@ class Reads:
         given = parameters_of(request)
         for parameter in question.parameters:
             if parameter.kind == "run" and given.get(parameter.name):
-                request.path_params["run"] = given[parameter.name]
-                await self.known(request)
+                await self.known(request, given[parameter.name])
         if any(parameter.name == "project" for parameter in question.parameters):
             given = within_projects(request, given)
         elif user_of(request.scope).projects and not any(

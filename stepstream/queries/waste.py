@@ -50,13 +50,14 @@ GROUP BY waste, agent
 ORDER BY cost_usd DESC, number DESC, waste, agent
 LIMIT {{limit:UInt64}}"""
 
+# Without the findings that resolve others: their message is why, such as the end of the run.
 _LOOPS: Final = f"""
 SELECT f.trace_id AS trace_id, f.agent AS agent, f.task AS task, f.subject AS subject,
     max(f.value) AS times, argMax(f.message, f.time) AS message, min(f.time) AS time,
     any(r.status) AS status, any(r.cost_usd) AS run_cost_usd
 FROM findings AS f
 LEFT JOIN (SELECT trace_id, status, cost_usd FROM runs WHERE {RUNS_WITHIN}) AS r USING (trace_id)
-WHERE f.rule IN ({_RULES}) AND NOT f.withdrawn AND f.trace_id != ''
+WHERE f.rule IN ({_RULES}) AND NOT f.withdrawn AND f.state != 'resolved' AND f.trace_id != ''
     AND f.time >= {{since:DateTime64(6, 'UTC')}} AND f.time < {{until:DateTime64(6, 'UTC')}}
     AND f.project LIKE {{project:String}} AND f.environment LIKE {{environment:String}}
     AND f.agent LIKE {{agent:String}}

@@ -110,6 +110,13 @@ LOOP_FINDING = {
     "value": 5.0,
     "message": "fetch was called 5 times with the same input",
 }
+RESOLVED = LOOP_FINDING | {
+    "finding_id": "f2",
+    "state": "resolved",
+    "time": LOOPING.start + timedelta(seconds=9),
+    "value": None,
+    "message": "the run is over",
+}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +128,8 @@ def settings(clickhouse_url: str) -> Iterator[Settings]:
     migrate(settings)
     store_runs(settings, [*USUAL, *OLD, COSTLY, OTHER, *OLD_VERSION, *NEW_VERSION, LOOPING])
     with connect(settings) as client:
-        client.insert("findings_raw", [list(LOOP_FINDING.values())], list(LOOP_FINDING))
+        for finding in (LOOP_FINDING, RESOLVED):
+            client.insert("findings_raw", [list(finding.values())], list(finding))
     yield settings
     with connect(settings) as client:
         client.command(f"DROP DATABASE {settings.clickhouse_database}")
@@ -292,6 +300,7 @@ def test_loops_are_those_that_detectors_found(ask: Ask) -> None:
     assert len(ask("loops")) == 0
     (loop,) = ask("loops", since="7d").records()
     assert (loop["trace_id"], loop["times"], loop["status"]) == (LOOPING.trace_id, 5.0, "ok")
+    assert loop["message"] == LOOP_FINDING["message"]
     assert loop["run_cost_usd"] == Decimal("0.6")
 
 
