@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shutil
 import ssl
 import subprocess
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,6 +20,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.console import Client, Page
 from tests.support.console import running as console
+from tests.support.gate import Gate
 from tests.support.gateway import running as gateway
 from tests.support.processes import Process, wait_until, worker
 from tests.support.sink import running as sink
@@ -133,15 +130,17 @@ def test_over_https(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent knows the gateway's https address alone."""
     with gateway(world.settings, with_topics=False) as made:
         wait_until(lambda: made.writer.connected, 60, "the gateway has found Kafka")
-        with secured(made.server.url, world.folder) as (url, certificate):
-            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-            with world.agent("https", endpoint=url, kafka_brokers="", clickhouse_url="") as agent:
-                stop_and_check(world, agent)
+        certificate, tls = certificate_in(world.folder)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with (
+            Gate(made.server.url, tls) as gate,
+            world.agent("https", endpoint=gate.url, kafka_brokers="", clickhouse_url="") as agent,
+        ):
+            stop_and_check(world, agent)
 
 
-@contextmanager
-def secured(target: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """An address that ends TLS before ``target``, as a proxy does, and its certificate."""
+def certificate_in(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for localhost, and what a server needs to present it."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
@@ -151,26 +150,4 @@ def secured(target: str, folder: Path) -> Iterator[tuple[str, Path]]:
     )  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    where = urlsplit(target)
-    loop = asyncio.new_event_loop()
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward = await asyncio.open_connection(where.hostname, where.port)
-        await asyncio.gather(copy(reader, onward[1]), copy(onward[0], writer))
-
-    server = loop.run_until_complete(asyncio.start_server(serve, "localhost", 0, ssl=context))
-    port = server.sockets[0].getsockname()[1]
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"https://localhost:{port}", certificate
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+    return certificate, context

@@ -20,7 +20,7 @@ def console_of(settings: Settings, folder: Path, **more: Any) -> Any:
         "clickhouse_password": settings.clickhouse_password.get_secret_value(),
         "console_query_timeout": "60s",
     }
-    return running(folder, **given, **more)
+    return running(folder, **{**given, **more})
 
 
 class Agent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from urllib.parse import urlsplit
 
@@ -11,19 +12,24 @@ from urllib.parse import urlsplit
 class Gate:
     """Forwards connections to ``url`` while it is open; a context manager.
 
-    Shut it ends every connection and refuses new ones, at the same address.
+    Shut it ends every connection and refuses new ones, at the same address. With ``tls`` it ends
+    TLS, as a proxy before a server does.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         where = urlsplit(url)
         self._host, self._port = where.hostname or "127.0.0.1", where.port or 80
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gate", daemon=True)
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._own_port = 0
         login = f"{where.username}:{where.password}@" if where.username else ""
-        self._prefix = f"http://{login}127.0.0.1"
+        # Certificates are made for a name.
+        self._prefix = (
+            f"{'https' if tls else 'http'}://{login}{'localhost' if tls else '127.0.0.1'}"
+        )
 
     @property
     def url(self) -> str:
@@ -39,6 +45,7 @@ class Gate:
         self.shut()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
+        self._loop.close()
 
     def open(self) -> None:
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
@@ -48,25 +55,31 @@ class Gate:
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self._own_port, reuse_address=True
+            self._serve, "127.0.0.1", self._own_port, reuse_address=True, ssl=self._tls
         )
         self._own_port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for writer in list(self._open):
+            self._server = None
+        served = dict(self._open)
+        for writer in served.values():
             writer.transport.abort()
+        # Aborted, each of them reads its end and returns.
+        await asyncio.gather(*served, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
         try:
             onward_reader, onward = await asyncio.open_connection(self._host, self._port)
-            self._open.add(onward)
             await asyncio.gather(_copy(reader, onward), _copy(onward_reader, writer))
-            self._open.discard(onward)
+        except OSError:
+            writer.transport.abort()
         finally:
-            self._open.discard(writer)
+            del self._open[task]
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
