@@ -19,6 +19,8 @@ export const live = $state({
   banner: "",
   /** server time up to which data is shown, µs; 0 while unknown */
   asOf: 0,
+  /** how far `asOf` was behind the server when it was sent, µs */
+  lag: 0,
   kafka: { ok: true, since: 0 } as Part,
   store: { ok: true, since: 0 } as Part,
   /** records that the store lacks */
@@ -110,6 +112,7 @@ function connect(): void {
   on("state", (data) => {
     setServerTime(data.server_time);
     live.asOf = num(data.data_as_of) || serverNow();
+    live.lag = Math.max(0, num(data.server_time) - live.asOf);
     const kafka = object(data.kafka);
     const store = object(data.store);
     const healed = !live.store.ok && store.ok !== false;
@@ -177,7 +180,8 @@ function update(): void {
     live.banner = `The store is ${live.behind.toLocaleString("en")} records behind: lists and sums are older than the open run.`;
   } else {
     live.value = "live";
-    live.text = age > 1_500_000 ? `Live, ${period(age)} behind` : "Live";
+    // Not the age: while nothing changes the state is sent every five seconds only.
+    live.text = live.lag > 1_500_000 ? `Live, ${period(live.lag)} behind` : "Live";
     live.banner = "";
   }
 }
