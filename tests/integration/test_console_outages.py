@@ -119,12 +119,9 @@ def test_a_deep_run_with_circles_is_read(settings: Settings, tmp_path: Path) -> 
     create_topics(settings)
     agent = Agent(settings)
     with console_of(settings, tmp_path) as client, sink(settings):
-        for level in range(1_400):
-            agent.work(1, parent_step_id="" if level == 0 else f"{level:016x}")
-        agent.work(1, parent_step_id=f"{1_402:016x}")
-        agent.work(1, parent_step_id=f"{1_401:016x}")
-        agent.work(1, parent_step_id="f" * 16)
-        agent.work(1, parent_step_id="")
+        chain = ["", *(f"{level:016x}" for level in range(1, 1_400))]
+        circle = [f"{1_402:016x}", f"{1_401:016x}"]
+        agent.work_below([*chain, *circle, "f" * 16, ""])
         wait_until(lambda: stored(client, agent) == 1_404, 120, "stored steps")
         run = f"/api/v1/runs/{agent.trace_id}"
         for path in ("", "/steps", "/suspects", "/band"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,20 @@ class Agent:
 
     def work(self, steps: int, **fields: Any) -> None:
         """Begin and end some steps."""
+        self.work_below([fields.pop("parent_step_id", None)] * steps, **fields)
+
+    def work_below(self, parents: Sequence[str | None], **fields: Any) -> None:
+        """Begin and end a step below each of these; None: below the first step."""
         records = []
-        for _ in range(steps):
+        for parent in parents:
             number = len(self.sent)
             step_id = f"{number + 1:016x}"
+            usual = "" if number == 0 else f"{1:016x}"
             now_us = time.time_ns() // 1_000
             begun = {
                 "trace_id": self.trace_id,
                 "step_id": step_id,
-                "parent_step_id": "" if number == 0 else f"{1:016x}",
+                "parent_step_id": usual if parent is None else parent,
                 "kind": "tool_call",
                 "name": f"step {number}",
                 "project": "shop",
