@@ -25,22 +25,15 @@ _ABOUT: Final = {
     "task": "its task",
 }
 
-# A run that has just begun has rows of steps before it has one of runs.
+# A run that has just begun has rows of steps before it has one of runs. Where it has one, the
+# condition is false before anything is read; else the steps are found by an index of ids.
 _TARGET: Final = """
 SELECT trace_id, project, status, root_step_id, environment, agent, agent_version, task
 FROM runs WHERE trace_id = {run:String}
 UNION ALL
 SELECT trace_id, project, 'running', '', environment, agent, agent_version, task
-FROM
-(
-    SELECT trace_id, project, environment, agent, agent_version, task FROM open_steps
-    WHERE trace_id = {run:String}
-    UNION ALL
-    SELECT trace_id, project, environment, agent, agent_version, task FROM steps
-    WHERE trace_id = {run:String}
-    LIMIT 1
-)
-WHERE trace_id NOT IN (SELECT trace_id FROM runs WHERE trace_id = {run:String})
+FROM trace(id = {run:String})
+WHERE (SELECT count() FROM runs WHERE trace_id = {run:String}) = 0
 LIMIT 1"""
 
 NORMAL: Final = ("cost_usd", "duration_us", "input_tokens", "output_tokens", "steps")
