@@ -77,7 +77,7 @@ test-web: setup
 
 # The console's pages in Chromium (apt-get install chromium); skipped with the reason without it.
 test-console: setup
-	$(BIN)/python -m pytest tests/console -rs
+	$(BIN)/python -m pytest tests/console -m console -rs
 
 # The TypeScript SDK as npm publish takes it: dist/stepstream-VERSION.tgz.
 dist-typescript: setup

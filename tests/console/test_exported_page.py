@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from stepstream.console import export
 
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 START_US: Final = 1_796_040_000_000_000
 HOSTILE: Final = (
     "</script><script>window.ran = 1</script><img src=x onerror='window.ran = 1'>"
     "\u202egnp.exe\u202c \x1b[31m \x00 {{7*7}} javascript:alert(1)"
 )
 FIRST_ROW_MS: Final = 60_000  # not a goal: so that a test on a machine under load does not fail
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-    pytest.mark.skipif(
-        not (export.STATIC / "export/run.js").is_file(),
-        reason="the console's pages are not built: make setup, with the npm registry",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 class Opened:

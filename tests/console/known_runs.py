@@ -1,0 +1,68 @@
+"""The runs that the pages show: six good ones, one that loops and fails, made with the SDK."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.console.world import World
+
+POLICY = "Parcels take three days. A refund is paid within thirty days of the delivery."
+
+
+@dataclass(frozen=True)
+class KnownRuns:
+    """Their trace ids, and the alert about the failed one."""
+
+    good: list[str]
+    failed: str
+    alert: str
+
+
+def _good(run: Any, number: int) -> None:
+    with run.llm("plan", model="gpt-4o", provider="openai", input="Where is order 7?") as plan:
+        plan.set_output(f"look_up(order={number})")
+        plan.set_usage(input_tokens=900 + 40 * number, output_tokens=40)
+    with run.tool("look_up", input={"order": number}) as tool:
+        tool.set_output({"order": number, "state": "shipped"})
+    with run.retrieval("policies", input="delivery") as found:
+        found.set_documents([{"id": "p-3", "score": 0.8, "content": POLICY}])
+    with run.llm("answer", model="gpt-4o", provider="openai", input=POLICY) as answer:
+        answer.set_output("It is on its way.")
+        answer.set_usage(input_tokens=1_400, output_tokens=90)
+    run.set_output("It is on its way.")
+
+
+def _failed(run: Any) -> None:
+    with run.llm("plan", model="gpt-4o", provider="openai", input="Refund order 8") as plan:
+        plan.set_output("look_up(order=8)")
+        plan.set_usage(input_tokens=1_200, output_tokens=60)
+    for attempt in range(1, 4):
+        with run.tool("look_up", input={"order": 8}, attempt=attempt) as tool:
+            tool.set_error("no answer within 900 ms", error_type="TimeoutError")
+    for _ in range(12):
+        with run.llm("plan again", model="gpt-4o", provider="openai", input="Refund") as plan:
+            plan.set_output("search(refund order 8)")
+            plan.set_usage(input_tokens=9_000, output_tokens=300)
+        with run.tool("search", input={"q": "refund order 8"}) as tool:
+            tool.set_output("nothing found")
+    with run.tool("refund", input={"order": 8}) as tool:
+        tool.set_error("no such order", error_type="PaymentError")
+    run.set_error("the refund was refused", error_type="PaymentError")
+
+
+def made(world: World) -> KnownRuns:
+    """Make them, and wait until they and the alert are in the store."""
+    tracer = world.tracer()
+    good = []
+    for number in range(6):
+        with tracer.run(task="refund", user_id=f"u{number}", session_id="s-1", input="?") as run:
+            _good(run, number)
+        good.append(run.trace_id)
+    with tracer.run(task="refund", user_id="u9", session_id="s-2", input="Refund order 8") as run:
+        _failed(run)
+    assert tracer.flush(120)
+    tracer.close(30)
+    for trace_id in (*good, run.trace_id):
+        world.closed(trace_id)
+    return KnownRuns(good, run.trace_id, world.alert_of(run.trace_id))

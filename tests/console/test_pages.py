@@ -1,0 +1,125 @@
+"""Each page as the console serves it, with real data: what it shows, and that it is accessible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.console.known_runs import KnownRuns
+from tests.console.world import Visit
+
+PAGES = {
+    "now": ("/", ("Just ended", "Firing", "Spend, last 60 min", "support / refund")),
+    "runs": (
+        "/runs",
+        ("support / refund", "PaymentError", "Most expensive"),
+    ),
+    "run": (
+        "/runs/{failed}",
+        ("on the critical path", "PaymentError", "What caused the wrong answer?"),
+    ),
+    "alerts": ("/alerts", ("firing", "support / refund", "What is wrong")),
+    "alert": ("/alerts/{alert}", ("Evidence", "What happened", "Acknowledge", "Rule")),
+    "compare": ("/compare?a={failed}&b={good}", ("Steps, aligned by content", "not in this run")),
+    "cost": ("/cost", ("By agent", "By model", "gpt-4o", "support")),
+    "system": ("/system", ("Kafka", "Worker", "Sink", "Store", "This console")),
+}
+"""Address and texts of each page."""
+
+
+def at(runs: KnownRuns, path: str) -> str:
+    return path.format(failed=runs.failed, good=runs.good[-1], alert=runs.alert)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("name", PAGES)
+def test_each_page_shows_real_data_and_is_accessible(
+    visits: Callable[..., Visit], runs: KnownRuns, name: str, scheme: Any
+) -> None:
+    path, texts = PAGES[name]
+    visit = visits(color_scheme=scheme).open(at(runs, path))
+    for text in texts:
+        visit.text(text)
+    visit.live()
+    if name == "run":
+        visit.until("document.querySelectorAll('[role=treeitem]').length > 20")
+    if name == "system":
+        visit.until("!document.body.innerText.includes('Checking')")
+    assert visit.serious() == []
+    if scheme == "dark":
+        visit.screenshot(name)
+
+
+@pytest.mark.parametrize("name", ["now", "run", "runs"])
+def test_pages_fit_a_narrow_screen(
+    visits: Callable[..., Visit], runs: KnownRuns, name: str
+) -> None:
+    """No sideways scrolling, and the menu opens."""
+    visit = visits(viewport={"width": 390, "height": 800}).open(at(runs, PAGES[name][0]))
+    visit.text("Menu")
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    visit.button("Menu").click()
+    visit.page.get_by_role("link", name="System").click()
+    visit.text("This console")
+
+
+def test_the_answers_to_the_four_questions_of_a_run(visit: Visit, runs: KnownRuns) -> None:
+    """Each by its key, in the address, with steps that can be selected."""
+    visit.open(f"/runs/{runs.failed}")
+    visit.rows().first.wait_for()
+    visit.key("1")
+    visit.text("suspect 1")
+    visit.screenshot("suspects")
+    visit.key("2")
+    visit.text("cost 1")
+    visit.key("3")
+    visit.text("Tools on offer, and choices in similar runs")
+    visit.until("location.search.includes('ask=tool')")
+    assert visit.serious() == []
+    visit.key("4")
+    visit.page.wait_for_url("**/compare?a=*&b=*")
+    visit.text("Steps, aligned by content")
+
+
+def test_a_pasted_link_shows_the_same(visits: Callable[..., Visit], runs: KnownRuns) -> None:
+    """Selection, zoom, time axis, folding, search and question; and the filters of a list."""
+    first = visits().open(f"/runs/{runs.failed}")
+    first.rows().first.wait_for()
+    first.key("t", "j", "j", "j", "+", "+")
+    first.until("location.search.includes('zoom=') && location.search.includes('step=')")
+    first.key("/")
+    first.page.get_by_placeholder("Search names").fill("search")
+    first.until("location.search.includes('find=search')")
+    address = first.page.url.removeprefix(first.world.url)
+    second = visits().open(address)
+    assert second.selected() == first.selected()
+    assert second.button("By step").get_attribute("aria-pressed") == "true"
+    second.text("Whole run")
+    assert second.page.url.removeprefix(second.world.url) == address
+
+    first.open("/runs")
+    first.button("Failed").click()
+    first.text("PaymentError")
+    first.until("location.search.includes('status=error')")
+    address = first.page.url.removeprefix(first.world.url)
+    second.open(address)
+    assert second.button("Failed").get_attribute("aria-pressed") == "true"
+    second.text("PaymentError")
+
+
+def test_the_list_of_runs_is_filtered_searched_and_exported(visit: Visit, runs: KnownRuns) -> None:
+    visit.open("/runs")
+    visit.text("support / refund")
+    visit.page.get_by_placeholder("Search names, errors, ids").fill("u9")
+    visit.key("Enter")
+    visit.until("document.querySelectorAll('tbody tr').length === 1")
+    visit.text(runs.failed[:8])
+    with visit.page.expect_download() as download:
+        visit.button("Export").first.click()
+    exported = download.value.path().read_text()
+    assert runs.failed in exported
+    assert exported.count("\n") == 1
+    visit.button("Clear").click()
+    visit.until("document.querySelectorAll('tbody tr').length >= 7")
