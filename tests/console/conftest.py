@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 from stepstream.console import export
 from stepstream.local import supervisor
-from stepstream.local.processes import restarts
 from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
 from tests.console import known_runs
@@ -31,12 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         missing = pytest.mark.skip(
             reason="the console's pages are not built: make setup, with the npm registry"
         )
-    # What is killed by these tests is started again, but the others are quicker before it.
-    items.sort(key=lambda item: item.path.name == "test_outages.py")
     for item in items:
         if item.path.parent != Path(__file__).parent:
             continue  # the hook gets the tests of all folders
         item.add_marker(pytest.mark.console)
+        # The first one waits for the start of everything, minutes on a machine under load.
+        item.add_marker(pytest.mark.timeout(600))
         if missing is not None:
             item.add_marker(missing)
 
@@ -65,16 +64,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         # A loaded machine may take longer to start everything than a user would wait.
         patch.setattr(supervisor, "READY_S", 300.0)
-        # What is killed stays away long enough for the pages to show it.
-        patch.setattr(restarts, "FIRST_PAUSE_S", 5.0)
         with Pipeline(given) as pipeline:
             yield World(pipeline, folder)
 
 
 @pytest.fixture(scope="session")
-def runs(world: World) -> KnownRuns:
-    """Runs that the pages show: good ones, a failed one with alerts, one that goes on."""
-    return known_runs.made(world)
+def runs(world: World) -> Iterator[KnownRuns]:
+    """Runs that the pages show: good ones, a failed one, and one that goes on with an alert."""
+    with known_runs.made(world) as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
-"""The runs that the pages show: six good ones, one that loops and fails, made with the SDK."""
+"""The runs that the pages show, made with the SDK: six good ones, one that loops and fails, and
+one that loops and goes on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +15,11 @@ POLICY = "Parcels take three days. A refund is paid within thirty days of the de
 
 @dataclass(frozen=True)
 class KnownRuns:
-    """Their trace ids, and the alert about the failed one."""
+    """Their trace ids, and the alert that fires about the one that goes on."""
 
     good: list[str]
     failed: str
+    looping: str
     alert: str
 
 
@@ -51,7 +55,15 @@ def _failed(run: Any) -> None:
     run.set_error("the refund was refused", error_type="PaymentError")
 
 
-def made(world: World) -> KnownRuns:
+def loop(run: Any) -> None:
+    """Call a tool with the same input until the detector finds it."""
+    for _ in range(12):
+        with run.tool("search", input={"q": "the same"}) as tool:
+            tool.set_output("nothing found")
+
+
+@contextmanager
+def made(world: World) -> Iterator[KnownRuns]:
     """Make them, and wait until they and the alert are in the store."""
     tracer = world.tracer()
     good = []
@@ -61,8 +73,12 @@ def made(world: World) -> KnownRuns:
         good.append(run.trace_id)
     with tracer.run(task="refund", user_id="u9", session_id="s-2", input="Refund order 8") as run:
         _failed(run)
-    assert tracer.flush(120)
+    # Its alert fires as long as the run goes on.
+    with tracer.run(task="search", input="Find order 9") as looping:
+        loop(looping)
+        assert tracer.flush(120)
+        for trace_id in (*good, run.trace_id):
+            world.closed(trace_id)
+        alert = world.alert_of(looping.trace_id)
+        yield KnownRuns(good, run.trace_id, looping.trace_id, alert)
     tracer.close(30)
-    for trace_id in (*good, run.trace_id):
-        world.closed(trace_id)
-    return KnownRuns(good, run.trace_id, world.alert_of(run.trace_id))
