@@ -9,7 +9,6 @@ import json
 import os
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,18 +99,6 @@ class World:
         send(self.settings, [(trace_id, encoded({"trace_id": trace_id, **one})) for one in steps])
         return trace_id
 
-    def ready(self) -> None:
-        """Wait until the console answers and has Kafka and the store."""
-
-        def answers() -> bool:
-            try:
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as got:
-                    return bool(got.status == 200)
-            except OSError:
-                return False
-
-        wait_until(answers, 60, "the console is ready")
-
 
 def step(number: int, parent: int | None = None, **fields: Any) -> dict[str, Any]:
     """An end event; steps begin a millisecond apart, in the last minutes."""
@@ -167,11 +154,6 @@ class Visit:
         found = self.page.get_by_text(text).locator("visible=true").first
         found.wait_for()
         return found
-
-    def gone(self, text: str) -> None:
-        """Wait until no element with the text is visible."""
-        found = self.page.get_by_text(text).locator("visible=true").first
-        found.wait_for(state="hidden")
 
     def live(self) -> None:
         """Wait until the mark at the top states that the data is current."""
