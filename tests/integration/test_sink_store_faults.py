@@ -55,8 +55,9 @@ def test_whatever_happens_to_inserts_every_row_is_stored_once(
     """Each kind of failure several times: views and rollups count each step once, and nothing goes
     to the dead letter.
     """
-    # The action `hang` waits for this time-out; a minute each would be the test's length.
-    monkeypatch.setattr(insert, "TIMEOUT_S", 1)
+    # The action `hang` waits for this time-out; a minute each would be the test's length. With less
+    # than 5 s inserts that pass would be repeated on a busy machine, where one takes seconds.
+    monkeypatch.setattr(insert, "TIMEOUT_S", 5)
     create_topics(settings, partitions=2)
     steps = Steps()
     send(settings, [record for _ in range(20) for record in steps.run(20)])
