@@ -25,6 +25,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self._waiting: dict[str, list[Ready]] = {}
         self._lock = threading.RLock()
+        self._searching = threading.local()
 
     def call(self, module: str, ready: Ready) -> None:
         """Call ``ready`` with the module: at once if it is imported, else after its import."""
@@ -53,17 +54,27 @@ class AfterImport(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec that the other finders return, with a loader that calls us afterwards."""
-        if fullname not in self._waiting:
+        if fullname not in self._waiting or getattr(self._searching, "name", "") == fullname:
             return None
+        # Another finder that asks all finders, such as a second one of these, asks this one again.
+        self._searching.name = fullname
+        try:
+            spec = self._found_by_others(fullname, path, target)
+        finally:
+            self._searching.name = ""
+        if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self)
+        return spec
+
+    def _found_by_others(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> importlib.machinery.ModuleSpec | None:
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(fullname, path, target)
-            if spec is None:
-                continue
-            if spec.loader is not None and hasattr(spec.loader, "exec_module"):
-                spec.loader = _Loader(spec.loader, self)
-            return spec
+            if spec is not None:
+                return spec
         return None
 
     def imported(self, module: ModuleType) -> None:

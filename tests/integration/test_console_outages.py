@@ -65,7 +65,7 @@ def test_clickhouse_goes_away_and_comes_back(settings: Settings, tmp_path: Path)
             assert state(page)["kafka"]["ok"]
             agent.work(5)
             wait_until(lambda: page.ended == agent.sent, 60, "the steps of the outage")
-            assert state(page)["data_as_of"] > 0
+            wait_until(lambda: state(page)["data_as_of"] > 0, 60, "the time of the data")
             stopped = client.post(f"/api/v1/runs/{agent.trace_id}/stop", {"reason": "now"})
             assert stopped.status == 200, stopped.body
 

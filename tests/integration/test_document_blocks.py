@@ -67,6 +67,7 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream store reconcile": "test_store_reconcile.py",
     "stepstream subscriptions test": "sends to PagerDuty; test_notify.py",
     "npm install ./dist/": "needs a package of the project's folder; tests/unit/clients",
+    "stepstream get policy costs@3": "needs three revisions; test_documents.py",
     "docker": "needs Docker; make test-containers",
     "curl": "the server-sent events end only when stopped; test_notify.py",
     "stepstream build": "agents/support stands for a reader's folder; test_releases.py",
