@@ -38,18 +38,9 @@ A literal, so that the overview needs no import of the commands' modules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A command: its module ``stepstream.cli.<module>``, its line and its group in the overview."""
-
-    module: str
-    help: str
-    panel: str
-
+from stepstream.cli.entry import Entry
 
 COMMANDS: Final[dict[str, Entry]] = {
 '''
