@@ -9,7 +9,7 @@ import pytest
 
 from stepstream.admin import documents
 from stepstream.admin.documents import DocumentsError
-from stepstream.admin.topics import TopicsError, create_topics
+from stepstream.admin.topics import TopicsError
 from stepstream.cli.app import run
 from stepstream.local.folder import DocumentFolder
 from stepstream.schemas.documents import DOCUMENT
@@ -18,23 +18,6 @@ from stepstream.schemas.settings import Settings
 POLICY = (
     "kind: Policy\nname: {name}\nmode: {mode}\nrules:\n  - {{rule: run_steps, limit: {limit}}}\n"
 )
-
-
-@pytest.fixture
-def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
-    """A prefix of this test's own on the shared broker, with its topics."""
-    settings = Settings(
-        kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1
-    )
-    create_topics(settings)
-    return settings
-
-
-@pytest.fixture
-def place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Flags that lead a command to this test's topics."""
-    monkeypatch.setenv("STEPSTREAM_SETTINGS", "/dev/null")
-    return ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
 
 
 def write(file: Path, name: str, *, limit: int = 5, mode: str = "observe") -> Path:

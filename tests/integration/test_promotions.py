@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException
 
-from stepstream.admin.topics import create_topics
 from stepstream.common.kafka import read_to_end
 from stepstream.releases.topic import publish, read_log, send_promotion
 from stepstream.schemas.policy import Policy
@@ -30,16 +29,6 @@ from tests.support.release_labels import stepped
 
 # In the future, so that no command is too old.
 NOW_US = 2_000_000_000_000_000
-
-
-@pytest.fixture
-def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
-    """A prefix of this test's own on the shared broker, with its topics."""
-    settings = Settings(
-        kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1
-    )
-    create_topics(settings)
-    return settings
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import urllib3
 
-from stepstream.admin.topics import create_topics
 from stepstream.cli.app import run
 from stepstream.common.kafka import Outgoing, producer, send_and_wait
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
@@ -27,23 +26,6 @@ from tests.support.processes import wait_until
 from tests.support.release_folder import built, write_folder
 from tests.support.release_labels import labelled
 from tests.support.worker_world import World
-
-
-@pytest.fixture
-def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
-    """A prefix of this test's own on the shared broker, with its topics."""
-    settings = Settings(
-        kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1
-    )
-    create_topics(settings)
-    return settings
-
-
-@pytest.fixture
-def place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Flags that lead a command to this test's topics."""
-    monkeypatch.setenv("STEPSTREAM_SETTINGS", "/dev/null")
-    return ["--kafka-brokers", settings.kafka_brokers, "--topic-prefix", settings.topic_prefix]
 
 
 def test_a_release_is_published_once_and_never_changes(settings: Settings, tmp_path: Path) -> None:
