@@ -190,8 +190,9 @@ class Encoder:
         except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 cannot encode
             _repair(record)
             value = self._encode(record)
-        # A half, an eighth, a 32nd ... until the record fits: few rounds for any text.
-        share, limit = 2, self._limit(record.kind)
+        # A half, an eighth, a 32nd ... until the record fits: few rounds for any text. Not of less
+        # than the usual limit: attributes are sent also where contents are not.
+        share, limit = 2, max(self._limit(record.kind), self._limits.max_content_bytes)
         while len(value) > self._limits.max_record_bytes and share < limit:
             self._cut(record, limit // share)
             value = self._encode(record)

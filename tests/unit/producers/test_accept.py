@@ -151,6 +151,20 @@ def test_the_largest_record_is_small_enough(fill: str) -> None:
             assert each.clamped == ()
 
 
+@pytest.mark.parametrize("how", [{"capture": "*=off"}, {"max_content_bytes": 2}])
+def test_attributes_that_are_too_large_are_cut_where_contents_are_not_sent(
+    how: dict[str, Any],
+) -> None:
+    """Else the record would be refused as too large, and the step lost."""
+    with traced(**how) as made:
+        with made.tracer.tool("find") as step:
+            step.set_attributes({str(number): "\x01" * 4_000 for number in range(64)})
+        assert made.tracer.flush(20)
+        found = accepted(made.transport)
+    assert len(found[-1].step.attributes) == 64
+    assert all("cut]" in value for value in found[-1].step.attributes.values())
+
+
 @pytest.mark.parametrize("fill", ["x", '"', "é", "\n"])
 def test_contents_are_kept_whole_up_to_the_limit_of_their_kind(fill: str) -> None:
     """An input and an output of a megabyte each arrive as they are, and are accepted so."""
