@@ -315,8 +315,14 @@ class Mapper:
                 or contents.documents_in(read.values[F.OUTPUT])
             )
         step.documents = [
-            _document(item, self._limit) for item in items[: self.options.limits.max_documents]
+            self._document(item) for item in items[: self.options.limits.max_documents]
         ]
+
+    def _document(self, item: Any) -> DocumentStruct:
+        document = _document(item)
+        content = self._privacy.shortened(document.content, MAX_DOCUMENT_CHARS)
+        document.content, _ = self._privacy.limited(content, None, self._limit)
+        return document
 
     def _content_limit(self, kind: str, trace_id: str) -> int:
         options = self.options
@@ -357,7 +363,7 @@ class Mapper:
                 continue
             text = value if value.__class__ is str else text_of(value)
             if len(text) > MAX_ATTRIBUTE_CHARS:
-                text = without_media(text)[:MAX_ATTRIBUTE_CHARS]
+                text = self._privacy.shortened(without_media(text), MAX_ATTRIBUTE_CHARS)
             kept[name[:MAX_NAME_CHARS]] = text
         return kept
 
@@ -624,14 +630,12 @@ _SCORES: Final = ("score", "relevance_score", "similarity_score", "similarity")
 _TEXTS: Final = ("content", "text", "page_content", "pageContent", "document")
 
 
-def _document(item: Any, limit: int) -> Any:
-    most = min(MAX_DOCUMENT_CHARS, limit)
+def _document(item: Any) -> DocumentStruct:
     if not isinstance(item, dict):
-        return DocumentStruct(content=text_of(item)[:most])
+        return DocumentStruct(content=text_of(item))
     score: Any = next((item[key] for key in _SCORES if item.get(key) is not None), None)
     is_score = score.__class__ is float or score.__class__ is int
     content = next((item[key] for key in _TEXTS if item.get(key)), "")
-    text = text_of(content)[:most]
     about = item.get("metadata")
     found = next((item[key] for key in _IDS if item.get(key)), "")
     if not found and isinstance(about, dict):
@@ -639,7 +643,7 @@ def _document(item: Any, limit: int) -> Any:
     return DocumentStruct(
         id=_short(found),
         score=float(score) if is_score and abs(score) < 1e300 else None,
-        content=text,
+        content=text_of(content),
     )
 
 

@@ -9,17 +9,21 @@ from typing import Final
 from stepstream.producers.gateway.mapping import secrets
 from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.transport.redactor import UNHOOKED, Redactor
+from stepstream.producers.values.content import SLACK_CHARS, to_text
+from stepstream.producers.values.shortening import shortened
 from stepstream.schemas.accept import truncated
 from stepstream.schemas.capture import FULL
 from stepstream.schemas.step import SHORT_TEXTS, AnyStep, DocumentStruct
 
 _HOOKED: Final = ("input", "output", "error_message", *sorted({*SHORT_TEXTS} - UNHOOKED))
-# What is redacted beyond a cut, so that no half of a secret is left before it.
-SLACK_CHARS: Final = 4_096
 
 
 class Privacy:
-    """Applies the options to steps. Not to be used by several threads at a time."""
+    """Applies the options to steps. Not to be used by several threads at a time.
+
+    Texts are redacted before they are cut, so that no half of a secret is left. Without ``redact``
+    they are cut as the SDK cuts them, whose encoder redacts them then.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -69,12 +73,24 @@ class Privacy:
         # A character has at most 4 bytes, so short texts need no encoding to measure them.
         if len(text) * 4 <= limit:
             return text, size
-        if self._options.redact and len(text) > limit:
+        if not self._options.redact:
+            # The SDK's encoder redacts what is left, and truncates it after that.
+            text, whole = to_text(text, limit)
+            return text, size or whole
+        if len(text) > limit:
             whole = len(text.encode("utf-8", "replace"))
             text = secrets.cleared(text[: limit + SLACK_CHARS])
             return truncated(text, limit)[0], size or whole
         cut, found = truncated(text, limit)
         return cut, size or (found if found > limit else None)
+
+    def shortened(self, text: str, chars: int) -> str:
+        """The text in at most so many characters."""
+        if len(text) <= chars:
+            return text
+        if not self._options.redact:
+            return shortened(text, chars)
+        return secrets.cleared(text[: chars + SLACK_CHARS])[:chars]
 
     @staticmethod
     def _apply_hook(step: AnyStep, redactor: Redactor) -> None:

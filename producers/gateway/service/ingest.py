@@ -20,7 +20,7 @@ from stepstream.producers.gateway.mapping.log_records import LogMapper
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
 from stepstream.producers.gateway.mapping.options import Options
-from stepstream.producers.gateway.mapping.privacy import SLACK_CHARS, Privacy
+from stepstream.producers.gateway.mapping.privacy import Privacy
 from stepstream.producers.gateway.mapping.spans import LogRecord, Span, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf
 from stepstream.producers.gateway.otlp.malformed import (
@@ -30,6 +30,7 @@ from stepstream.producers.gateway.otlp.malformed import (
     check_json,
 )
 from stepstream.producers.gateway.service.kafka_writer import Letter, Record
+from stepstream.producers.values.content import SLACK_CHARS
 from stepstream.schemas.accept import Accepted, Limits, accept_value
 from stepstream.schemas.deadletter import letter_headers
 from stepstream.schemas.step import AnyStep

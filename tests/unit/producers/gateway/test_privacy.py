@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from stepstream.producers.gateway.mapping.log_records import LogMapper
+from stepstream.producers.gateway.mapping.mapper import MAX_ATTRIBUTE_CHARS, MAX_DOCUMENT_CHARS
 from stepstream.producers.gateway.mapping.options import Options, options_of
 from stepstream.producers.gateway.mapping.spans import LogRecord, Span
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
-from stepstream.schemas.capture import Capture, is_sampled
+from stepstream.schemas.capture import FULL, Capture, is_sampled
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import AnyStep
 from tests.support.otlp import NOW_NS, NOW_US, OPTIONS, ORIGIN, TRACE, mapped, span
@@ -128,6 +129,27 @@ def test_what_is_refused_is_kept_without_secrets(private: bool) -> None:
 
 
 def test_a_secret_across_the_cut_is_not_half_sent() -> None:
-    text = "x" * 90 + f" {KEY} " + "y" * 500
+    # The cut leaves 11 characters: too few for a key that the redaction knows.
+    text = "x" * 98 + f" {KEY} " + "y" * 500
     using = Options(limits=OPTIONS.limits, capture=Capture({"llm_call": 110}))
     assert "sk-proj-a1" not in str(step({**CHAT, "input.value": text}, using))
+
+
+@pytest.mark.parametrize("limit", [110, FULL])
+def test_a_secret_across_the_cut_of_a_document_is_not_half_sent(limit: int) -> None:
+    """By the setting, and by the number of characters that a document may have."""
+    text = "x" * (min(limit, MAX_DOCUMENT_CHARS) - 12) + f" {KEY} " + "y" * 500
+    using = Options(limits=OPTIONS.limits, capture=Capture({"retrieval": limit}))
+    documents = {f"retrieval.documents.0.document.{name}": text for name in ("id", "content")}
+    found = step({"openinference.span.kind": "RETRIEVER", **documents}, using)
+    (document,) = found.documents
+    assert document.content.startswith("xxx")
+    assert len(document.content.encode()) <= min(limit, MAX_DOCUMENT_CHARS)
+    assert "sk-proj-a1" not in document.content
+
+
+def test_a_secret_across_the_cut_of_an_attribute_is_not_half_sent() -> None:
+    text = "x" * (MAX_ATTRIBUTE_CHARS - 12) + f" {KEY} " + "y" * 500
+    found = step({**CHAT, "note": text}, Options(limits=OPTIONS.limits))
+    assert len(found.attributes["note"]) == MAX_ATTRIBUTE_CHARS
+    assert "sk-proj-a1" not in found.attributes["note"]

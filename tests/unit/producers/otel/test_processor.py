@@ -118,6 +118,20 @@ def test_errors_and_events_are_mapped(world: World) -> None:
     assert step.attributes["gen_ai.response.finish_reasons"] == '["stop","length"]'
 
 
+def test_a_secret_across_the_cut_is_not_half_sent(world: World) -> None:
+    """Contents are truncated after the redaction, which the SDK's encoder does."""
+    world.settings = {"capture": "llm_call=200"}
+    tracer = world.provider().get_tracer("t")
+    text = "x" * 188 + " sk-proj-" + "a1B2" * 12 + " " + "y" * 500
+    with tracer.start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}) as span:
+        span.set_attribute("input.value", text)
+    step = world.ended("chat")
+    assert "xxx" in step.input
+    assert len(step.input) <= 200
+    assert step.input_bytes
+    assert "sk-proj-a1" not in step.input
+
+
 def test_shutdown_publishes_the_start_of_open_spans(world: World) -> None:
     """A span that never ends is visible as an open step."""
     provider = world.provider(start_delay_s=NEVER_S)
