@@ -101,7 +101,9 @@ class LogMapper:
         if self._logged is not None:
             span = (step.project, step.trace_id, step.parent_step_id)
             size = len(given) + len(taken)
-            self._logged.add(span, step.step_id, event, size, origin.now_us)
+            # It may be kept for minutes.
+            kept = contents.compact(event)
+            self._logged.add(span, step.step_id, kept, size, origin.now_us)
         for key in ("gen_ai.request.model", "gen_ai.response.id", "gen_ai.system"):
             if record.attributes.get(key):
                 step.attributes[key] = text_of(record.attributes[key])[:MAX_NAME_CHARS]

@@ -49,6 +49,8 @@ class LoggedContents:
     def add(self, key: _Key, step_id: str, event: SpanEvent, size: int, now_us: int) -> None:
         """Keep an event for its span. ``step_id``: the step that the record has become."""
         size += ENTRY_BYTES
+        if size > MAX_SPAN_BYTES:
+            return
         with self._lock:
             found = self._spans.get(key)
             if found is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from typing import Any
 
+import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from stepstream.producers.gateway.mapping.logged_contents import (
@@ -149,6 +152,25 @@ def test_secrets_in_logged_contents_are_taken_out() -> None:
     key = "sk-" + "proj-" + "a1B2" * 10
     logged_steps(ingest, logs(one, ("gen_ai.user.message", {"content": f"use {key}"}, {})))
     assert key not in json.dumps(taken(ingest, [one]))
+
+
+@pytest.mark.parametrize("name", ["gen_ai.client.inference.operation.details", "gen_ai.choice"])
+def test_what_is_kept_has_about_the_size_that_is_counted(name: str) -> None:
+    """Neither attributes that are no contents nor many empty values take more."""
+    logged = LoggedContents()
+    ingest = Ingest(Options(), logged)
+    long = {"other": "x" * 100_000, "gen_ai.prompt": "why?", "gen_ai.input.messages": [[[]] * 300]}
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1, 51):
+            logged_steps(ingest, logs(span(number, attributes=CHAT), (name, None, long)))
+        assert len(logged) == 50
+        gc.collect()
+        taken_bytes = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes < 4 * logged.size_bytes + 500_000
 
 
 def event(text: str, time_ns: int = 1) -> SpanEvent:
