@@ -184,7 +184,7 @@ class Settings(BaseModel):
     )
     queue_events: int = _sdk(
         50_000,
-        "Maximum number of events in the SDK's queue. Further events wait for up to 20 ms, then "
+        "Maximum number of events in the SDK's queue. Further events wait for up to 100 ms, then "
         "they are dropped and counted.",
         metavar="INT",
         gt=0,
