@@ -215,6 +215,7 @@ class ReleaseLoader:
             reason = self._failure or f"no answer within {wait_s:g} s"
         release = self._release
         if release is None and kept is None:
+            self._thread = None  # it ends: the program may call again, with another loader
             raise ReleaseUnavailable(
                 f"{self.agent}@{self._name} cannot be loaded: {reason}; and there is neither a "
                 "cached one nor a file"

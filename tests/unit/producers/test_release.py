@@ -140,6 +140,22 @@ def test_without_cache_and_endpoint_the_file_is_used(tmp_path: Path) -> None:
         loaded(away, file=file)
 
 
+def test_a_call_that_has_failed_asks_no_more() -> None:
+    """A program that calls again until there is a release has one thread, not one for each call."""
+
+    def threads() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name == "stepstream-release"}
+
+    before = threads()
+    away = Endpoint()
+    away.failure = OSError("connection refused")
+    for _ in range(3):
+        loader = ReleaseLoader("support", "production", connect=away, cache=None)
+        with pytest.raises(ReleaseUnavailable, match="connection refused"):
+            loader.load(0.2)
+    wait_until(lambda: threads() <= before, 20, "the threads have ended")
+
+
 def test_a_cache_that_was_changed_is_not_used(tmp_path: Path, cache: ReleaseCache) -> None:
     """Its hash does not match its content."""
     loaded(Endpoint(built(tmp_path)), cache)
