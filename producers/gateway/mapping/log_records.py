@@ -24,7 +24,6 @@ from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.privacy import Privacy
 from stepstream.producers.gateway.mapping.spans import LogRecord
 from stepstream.producers.gateway.mapping.texts import parsed, text_of, without_media
-from stepstream.schemas.capture import OFF
 from stepstream.schemas.step import AnyStep
 
 EVALUATION: Final = "gen_ai.evaluation.result"
@@ -116,7 +115,7 @@ class LogMapper:
         limit = options.content_bytes_by_kind.get("other", options.max_content_bytes)
         # The messages of a model call, although the record is a step of its own.
         limit = min(limit, options.capture.limit("llm_call", trace_id))
-        return self._privacy.limited(text, None, limit if options.capture_content else OFF)
+        return self._privacy.limited(text, None, limit)
 
 
 _EVALUATION_FIELDS: Final = {

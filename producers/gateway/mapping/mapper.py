@@ -326,8 +326,6 @@ class Mapper:
 
     def _content_limit(self, kind: str, trace_id: str) -> int:
         options = self.options
-        if not options.capture_content:
-            return OFF
         limit = options.content_bytes_by_kind.get(kind, options.max_content_bytes)
         return min(limit, options.capture.limit(kind, trace_id))
 

@@ -28,14 +28,13 @@ class Options(msgspec.Struct, frozen=True):
     max_content_bytes: int = 16_384
     content_bytes_by_kind: dict[str, int] = {}
     """Limits for some kinds of step, instead of ``max_content_bytes``."""
-    capture_content: bool = True
     other_spans: str = BARE
     environment: str = ""
     limits: Limits = Limits()
     redact: bool = True
     """Whether secrets are taken out of texts."""
     capture: Capture = msgspec.field(default_factory=Capture)
-    """Which contents are sent; ``capture_content=False``: none."""
+    """Which contents are sent."""
     user_ids: UserIds | None = None
     """Replaces user ids by hashes."""
     hook: Hook | None = None

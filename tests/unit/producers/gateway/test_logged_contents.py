@@ -21,6 +21,7 @@ from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
+from stepstream.schemas.capture import OFF, Capture
 from tests.support.otlp import NOW_NS, ORIGIN, any_value, json_request, pairs, request_of, span
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
@@ -140,7 +141,7 @@ def test_contents_stay_in_their_project_and_are_not_kept_where_they_are_not_want
     ingest, one = Ingest(Options()), call()
     logged_steps(ingest, logs(one, QUESTION), Origin("other", ORIGIN.now_us))
     assert "input" not in taken(ingest, [one])[0]
-    private = Ingest(Options(capture_content=False))
+    private = Ingest(Options(capture=Capture(default=OFF)))
     logged_steps(private, logs(one, QUESTION))
     (step,) = taken(private, [one])
     assert "input" not in step

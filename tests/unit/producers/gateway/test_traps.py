@@ -18,6 +18,7 @@ from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import KIND_SERVER, Resource, SpanEvent, Unreadable
 from stepstream.producers.gateway.otlp import otlp_json, protobuf
 from stepstream.producers.transport.memory import MemoryTransport
+from stepstream.schemas.capture import OFF, Capture
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from tests.support.otlp import (
@@ -551,7 +552,7 @@ def test_a_span_may_name_a_project_that_its_key_allows() -> None:
 
 def test_contents_can_be_left_out() -> None:
     """Sizes stay; attributes that hold messages go too."""
-    options = Options(limits=OPTIONS.limits, capture_content=False)
+    options = Options(limits=OPTIONS.limits, capture=Capture(default=OFF))
     attributes = {**CHAT, "input.value": "my secret", "llm.prompts": "my secret", "top_k": 3}
     step = mapped(span(attributes=attributes), options)[0]
     # The size stays: it shows that there was an input.
