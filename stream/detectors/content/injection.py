@@ -154,8 +154,11 @@ class InjectionDetector(DeferringDetector[Injection]):
         if self.has_fired(run, label, source_id):
             return None
         known: dict[str, int] = state["known"]
+        # Not every address is known: of a text only the first ones are noted.
         from_there = [
-            address for address in used if address in addresses and known[address] >= ended_us
+            address
+            for address in used
+            if address in addresses and known.get(address, ended_us) >= ended_us
         ]
         if from_there:
             what = f"{label} was called with an address that came from there"

@@ -17,7 +17,7 @@ _OVERRIDE: Final = re.compile(
     r"guidelines|orders|context|task)\b"
     r"|\b(?:new|updated|real|hidden) (?:system )?(?:instructions?|task) ?"
     r"(?::|for (?:the |you|ai|all))"
-    r"|<\|?(?:im_start|system|inst)\|?>|\[/?INST\]|\[system\]|#{2,} ?(?:system|instructions?) ?:?\s"
+    r"|<\|?(?:im_start|system|inst)\|?>|\[/?INST\]|\[system\]|## ?(?:system|instructions?) ?:?\s"
     r"|\byou are now (?:a|an|in|the)\b|\bsystem (?:prompt|message|override) ?:"
     r"|\b(?:ai|the|attention|important|note)[,: ]+(?:to )?(?:(?:the |any |all )?(?:ai|llm|language "
     r"model|assistant|agent|chatbot)s?)[,: ]+[^.\n]{0,60}\b(?:must|should|please|need to|have "
@@ -30,9 +30,11 @@ _OVERRIDE: Final = re.compile(
     re.IGNORECASE,
 )
 """Instructions to the reader of the text, which data has no reason to give."""
+# Repetitions have an end: without one a page of line ends takes seconds, each of which may begin a
+# request.
 _REQUEST: Final = re.compile(
-    r"(?:^|[.,!?:;>\"'\n]|\b(?:please|then|and|must|should|to)\b)\s*(?:please\s+|now\s+|also\s+|"
-    r"immediately\s+)*"
+    r"(?:^|[.,!?:;>\"'\n]|\b(?:please|then|and|must|should|to)\b)\s{0,40}+"
+    r"(?:(?:please|now|also|immediately)\s{1,40}+){0,8}+"
     r"(?:send|forward|e-?mail|transfer|post|upload|pay|wire|submit|deliver|share|copy|bcc|cc)\b"
     r"[^.\n]{0,100}\b(?:to|at|via|with|into)\b",
     re.IGNORECASE,
