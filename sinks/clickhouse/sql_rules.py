@@ -36,6 +36,8 @@ CHECK_S: Final = 1.0
 SEND_S: Final = 30.0
 MEMORY_BYTES: Final = 1_000_000_000
 """Memory that a query may use."""
+RESULT_BYTES: Final = 64_000_000
+"""Size of a query's result, which the sink has in memory."""
 LEADS: Final = ("findings", 0)
 _encode = msgspec.json.Encoder().encode
 logger = logging.getLogger("stepstream.sink")
@@ -196,13 +198,14 @@ def evaluate(
         result = client.query(rule.statement, settings=limits(client, rule))
         columns = result.column_names
         rows = [dict(zip(columns, row, strict=True)) for row in result.result_rows]
-    except ClickHouseError as error:
+        return list(SqlRows(rule, due.policy).findings(rows, mine, due.slot_us, now_us))
+    except Exception as error:
+        # Whatever it is: one rule must not stop those that are due after it.
         stats.rule_errors[name] += 1
         logger.warning("rule %s of policy %s failed: %s", name, due.policy.name, first_line(error))
         return [_failed(due, first_line(error), now_us)]
     finally:
         client.close()
-    return list(SqlRows(rule, due.policy).findings(rows, mine, due.slot_us, now_us))
 
 
 def limits(client: Client, rule: Sql) -> dict[str, Any]:
@@ -211,6 +214,7 @@ def limits(client: Client, rule: Sql) -> dict[str, Any]:
         "max_execution_time": max(1, rule.timeout // SECOND_US),
         "max_memory_usage": MEMORY_BYTES,
         "max_result_rows": rule.max_rows + 1,
+        "max_result_bytes": RESULT_BYTES,
         "max_threads": 1,
     }
     found = {}

@@ -74,7 +74,7 @@ def activated_at(sink: Process) -> str:
 
 
 def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Settings) -> None:
-    """A good rule, one that names no column, and one that would read a file of the server."""
+    """A good rule, and others: an unknown column, a file of the server, a huge result."""
     tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
     for user in ("ada", "bob"):
         with tracer.run(agent="seller", user_id=user) as run, run.tool("search"):
@@ -90,6 +90,7 @@ def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Sett
         rule(query, "sellers"),
         rule("SELECT nothing FROM runs", "wrong"),
         rule("SELECT * FROM file('/etc/passwd', 'LineAsString')", "theft"),
+        rule("SELECT repeat('x', 900000) || toString(number) FROM numbers(100)", "huge"),
         name="rows",
     )
     found = wait_until(lambda: alerts(settings, "alert = 'sellers'"), 120, "alerts of the rows")
@@ -98,11 +99,11 @@ def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Sett
     assert found[0][3:] == (1, 2.0)
     about_failures = "alert = 'rule-failed'"
     wait_until(
-        lambda: len(alerts(settings, about_failures)) >= 2, 120, "the alerts about failed rules"
+        lambda: len(alerts(settings, about_failures)) >= 3, 120, "the alerts about failed rules"
     )
     failed = alerts(settings, about_failures)
-    assert [subject for subject, *_ in failed] == ["rows/theft", "rows/wrong"]
-    assert "nothing" in failed[1][2]
+    assert [subject for subject, *_ in failed] == ["rows/huge", "rows/theft", "rows/wrong"]
+    assert "nothing" in failed[2][2]
     apply(settings, rule(f"{query} AND user_id = 'ada'", "sellers"), name="rows")
     states = {("ada", "firing"), ("bob", "resolved")}
     wait_until(
