@@ -103,7 +103,8 @@ def differences(
             found.append(before - after)
         elif before > 0 and after > 0:
             used.append(case)
-            found.append(math.log(before / after))
+            # Not the logarithm of the ratio, which is infinite for the smallest numbers.
+            found.append(math.log(before) - math.log(after))
     exact = tuple(found)
     return Differences(metric, tuple(used), exact, exact)
 

@@ -12,6 +12,7 @@ MetricName = Literal["success", "cost", "tokens", "latency", "tool_errors"]
 Outcome = Literal["pass", "fail", "inconclusive"]
 ROUNDS: Final = (1, 2, 3, 5, 8)
 MOST_TRIALS: Final = 1_000
+MOST_ROUNDS: Final = 20
 
 
 class MetricPolicy(BaseModel):
@@ -62,7 +63,7 @@ class GatePolicy(BaseModel):
     rounds: tuple[Annotated[int, Field(ge=1, le=MOST_TRIALS)], ...] = Field(
         ROUNDS,
         min_length=1,
-        max_length=20,
+        max_length=MOST_ROUNDS,
         description="trials of each case and side after which the gate may decide; fixed before "
         "the first trial",
     )
@@ -76,7 +77,7 @@ class GatePolicy(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> GatePolicy:
-        if list(self.rounds) != sorted(set(self.rounds)):
+        if not is_rising(self.rounds):
             raise ValueError("rounds must rise: [1, 2, 3, 5, 8]")
         for name in ("cost", "tokens", "latency"):
             metric = self.metrics.get(name)
@@ -90,6 +91,11 @@ class GatePolicy(BaseModel):
         if success is not None and success.margin >= 1:
             raise ValueError("the margin of success is a share: 0.1 allows a loss of 10 points")
         return self
+
+
+def is_rising(rounds: tuple[int, ...]) -> bool:
+    """Whether each round has more trials than the one before."""
+    return list(rounds) == sorted(set(rounds))
 
 
 def policy_of(data: Any) -> GatePolicy:

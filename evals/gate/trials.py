@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
+from stepstream.evals.gate.policy import MOST_ROUNDS, MOST_TRIALS, is_rising
+
 RESULTS_VERSION: Final = 1
+MOST_VALUE: Final = 1e15
 
 
 class ResultsError(ValueError):
@@ -92,6 +94,7 @@ def parse_results(name: str, text: str) -> Results:
                     f"{place}: results of version {header.results}; this release reads "
                     f"version {RESULTS_VERSION}: run the suite again"
                 )
+            _check_plan(header, place)
             continue
         trials.append(_decoded(line, Trial, place))
         _check(trials[-1], place)
@@ -118,10 +121,23 @@ def _decoded(line: str, kind: type[Any], place: str) -> Any:
         raise ResultsError(f"{place}: {error}") from None
 
 
+def _check_plan(header: Header, place: str) -> None:
+    planned = header.planned
+    is_in_bounds = len(planned) <= MOST_ROUNDS and all(0 < n <= MOST_TRIALS for n in planned)
+    if not (is_in_bounds and is_rising(planned)):
+        raise ResultsError(
+            f"{place}: planned must be at most {MOST_ROUNDS} rising numbers of trials, "
+            f"1 to {MOST_TRIALS:,}"
+        )
+
+
 def _check(trial: Trial, place: str) -> None:
     if not trial.case:
         raise ResultsError(f"{place}: the case has no name")
     for name in ("cost_usd", "latency_s", "tokens", "tool_errors"):
         value = getattr(trial, name)
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ResultsError(f"{place}: {name} is {value}; it must be a number of at least 0")
+        # Not above: sums and ratios of such values are still finite.
+        if value is not None and not 0 <= value <= MOST_VALUE:
+            raise ResultsError(
+                f"{place}: {name} is {value}; it must be a number from 0 to {MOST_VALUE:.0e}"
+            )

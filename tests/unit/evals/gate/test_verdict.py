@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from stepstream.evals.gate.policy import GatePolicy, policy_of
 from stepstream.evals.gate.trials import (
+    MOST_VALUE,
     Header,
     Results,
     ResultsError,
@@ -50,6 +52,16 @@ def test_a_rise_of_cost_fails_alone() -> None:
     )
     assert verdict.outcome == "fail"
     assert [one.metric for one in verdict.metrics if one.failed] == ["cost"]
+
+
+def test_a_ratio_beyond_all_numbers_is_still_a_verdict() -> None:
+    """The greatest value that results may have, and the smallest that there is."""
+    verdict = gate(
+        made("a", MIXED, cost=lambda _place: MOST_VALUE),
+        made("b", MIXED, seed=5, cost=lambda _place: 5e-324),
+        POLICY,
+    )
+    assert all(math.isfinite(one.change) for one in verdict.metrics)
 
 
 def test_a_tolerated_rise_of_cost_does_not_fail() -> None:
@@ -180,8 +192,12 @@ def test_results_are_read_as_they_were_written() -> None:
         ("", "no trials"),
         ('{"results": 1}', "no trials"),
         ('{"results": 9}\n', "line 1: results of version 9"),
+        ('{"results": 1, "planned": [0, 8]}\n', "line 1: planned must be at most 20 rising"),
+        ('{"results": 1, "planned": [3, 1]}\n', "line 1: planned must be"),
+        (f'{{"results": 1, "planned": {[*range(1, 22)]}}}\n', "line 1: planned must be"),
         ('{"case": "a", "trial": 0, "cost_usd": NaN}', "line 1: NaN or Infinity is not a result"),
         ('\n{"case": "a", "trial": 0, "cost_usd": -1}', "line 2: cost_usd is -1"),
+        ('{"case": "a", "trial": 0, "cost_usd": 1e308}', "number from 0 to 1e[+]15"),
         ('{"case": "a", "trial": "x"}', "line 1: Expected `int`"),
         ('{"case": "", "trial": 0}', "line 1: the case has no name"),
         ('{"case": "a", "trial": 0}\n{"case": "a", "trial": 0}', "trial 0 of case 'a' stands"),
