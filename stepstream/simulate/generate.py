@@ -12,7 +12,6 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import count
 from typing import Any, Final
 
@@ -103,7 +102,8 @@ def _arrivals(
     draw = random.Random(f"{scenario.seed}|{place}")
     index, at_us = 0, 0.0
     # Thinning (Lewis and Shedler 1979): runs at the highest rate, of which some are left out.
-    highest = max(2.0, *(_spike(fault) for fault in scenario.faults), 2.0) * agent.runs_per_minute
+    # No shape of traffic has more than twice its mean.
+    highest = 2 * scenario.highest_spike(agent) * agent.runs_per_minute
     size = BURST if agent.traffic == "bursts" else 1
     while True:
         at_us += draw.expovariate(highest / size) * MINUTE_US
@@ -115,30 +115,15 @@ def _arrivals(
                 yield int(at_us), agent, place, index
 
 
-def _spike(fault: Fault) -> float:
-    return 2 * fault.factor if isinstance(fault, TrafficSpike) else 1.0
-
-
 def _rate(scenario: Scenario, agent: Agent, at_us: float) -> float:
     """Runs a minute at a moment."""
-    rate = agent.runs_per_minute
+    rate = agent.runs_per_minute * scenario.spike(agent, at_us)
     if agent.traffic == "ramp":
         rate *= 2 * at_us / scenario.duration
     elif agent.traffic == "daily":
         rate *= 1 - math.cos(2 * math.pi * at_us / (24 * HOUR_US))
-    for fault in scenario.faults:
-        if not _applies(fault, scenario, agent, at_us):
-            continue
-        if isinstance(fault, TrafficSpike):
-            rate *= fault.factor
-        elif isinstance(fault, TrafficStop):
-            rate = 0.0
-    return rate
-
-
-def _applies(fault: Fault, scenario: Scenario, agent: Agent, at_us: float) -> bool:
-    ends = scenario.duration if fault.ends is None else fault.ends
-    return fnmatchcase(agent.agent, fault.agent) and fault.begins <= at_us < ends
+    stops = (fault for fault in scenario.faults if isinstance(fault, TrafficStop))
+    return 0.0 if any(scenario.applies(stop, agent, at_us) for stop in stops) else rate
 
 
 def _run(scenario: Scenario, agent: Agent, draw: random.Random, at_us: int, salt: str) -> _Run:
@@ -161,7 +146,7 @@ def _run(scenario: Scenario, agent: Agent, draw: random.Random, at_us: int, salt
             continue
         if isinstance(fault, VersionRegression) and fault.version != version:
             continue
-        if chosen and _applies(fault, scenario, agent, at_us):
+        if chosen and scenario.applies(fault, agent, at_us):
             run.faults.setdefault(fault.fault, fault)
     _fill(run)
     return run

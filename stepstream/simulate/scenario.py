@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
+from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -180,10 +183,36 @@ class Scenario(_Document):
     faults: tuple[Fault, ...] = ()
     expect: tuple[Expectation, ...] = ()
 
+    def applies(self, fault: Fault, agent: Agent, at_us: float) -> bool:
+        """Whether runs of the agent that begin at this moment can have the fault."""
+        ends = self.duration if fault.ends is None else fault.ends
+        return fnmatchcase(agent.agent, fault.agent) and fault.begins <= at_us < ends
+
+    def spike(self, agent: Agent, at_us: float) -> float:
+        """The product of the factors of the traffic spikes of this moment."""
+        return math.prod(
+            fault.factor
+            for fault in self.faults
+            if isinstance(fault, TrafficSpike) and self.applies(fault, agent, at_us)
+        )
+
+    def highest_spike(self, agent: Agent) -> float:
+        """The largest value of ``spike``."""
+        return max(self.spike(agent, at_us) for at_us in self._turns()[:-1])
+
+    def _turns(self) -> list[int]:
+        """The times between which no spike begins or ends; the first is 0, the last the end."""
+        spikes = [fault for fault in self.faults if isinstance(fault, TrafficSpike)]
+        times = {0, *(one.begins for one in spikes), *(one.ends or 0 for one in spikes)}
+        return [*sorted(time for time in times if time < self.duration), self.duration]
+
     @model_validator(mode="after")
     def _is_bounded(self) -> Scenario:
-        minutes = self.duration / MINUTE_US
-        runs = sum(agent.runs_per_minute * minutes for agent in self.agents)
+        runs = sum(
+            agent.runs_per_minute * self.spike(agent, begins) * (ends - begins) / MINUTE_US
+            for begins, ends in pairwise(self._turns())
+            for agent in self.agents
+        )
         if runs > MAX_RUNS:
             raise ValueError(f"it has about {runs:,.0f} runs, {MAX_RUNS:,} are the most")
         used = {fault.fault for fault in self.faults}

@@ -146,6 +146,22 @@ def test_a_wrong_scenario_is_refused_with_file_and_line(
 def test_too_many_runs_are_refused() -> None:
     with pytest.raises(ValueError, match="1,000,000 are the most"):
         scenario(duration="31d", agents=[{**AGENT, "runs_per_minute": 60_000}])
+    # 5 minutes of 10 runs each, times a million.
+    spikes = [{"fault": "traffic_spike", "factor": 1_000, "to": "5m"}] * 2
+    with pytest.raises(ValueError, match=r"about 50,000,050 runs"):
+        scenario(*spikes)
+
+
+def test_spikes_at_the_same_time_multiply() -> None:
+    """Three times three in the middle third; a spike of another agent changes nothing."""
+    spike = {"fault": "traffic_spike", "factor": 3}
+    both = [{**spike, "from": "10m"}, {**spike, "to": "20m"}, {**spike, "agent": "other"}]
+    found = made(scenario(*both, duration="30m", agents=[{**AGENT, "most_calls": 3}]))
+    begins = [one.at_us for one in found if one.event["step_id"] == f"{1:016x}"]
+    assert 1_300 < len({one.event["trace_id"] for one in found}) < 1_700
+    start = NOW_US - 30 * 60_000_000
+    middle = [at for at in begins if 600 <= (at - start) / 1e6 < 1_200]
+    assert len(middle) > len(begins) / 2
 
 
 def test_the_command_writes_a_file_and_checks(
