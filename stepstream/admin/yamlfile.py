@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
 from stepstream.schemas.wording import reasons
+
+MAX_ALIASED: Final = 100_000
+"""Values that the aliases of a document may stand for."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,32 @@ def _document(
             for key in repeated
         ]
         return None
+    known: dict[int, int] = {}
+    # Ten lines of aliases of aliases stand for millions of values: whatever copies the document,
+    # such as its JSON, would need minutes and gigabytes.
+    if _values(node, known) - len(known) > MAX_ALIASED:
+        reason = f"its aliases stand for more than {MAX_ALIASED:,} values: use fewer of them"
+        problems.append(Problem(place, reason))
+        return None
     try:
         return Document(loader.construct_document(node), node, place)
     except ValueError as error:  # 2026-13-01 looks like a date
         problems.append(Problem(place, f"not YAML: {error}"))
         return None
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of nodes with each alias replaced by what it names; ``known``: by node."""
+    if id(node) not in known:
+        # Counted as one within itself: a node may be an alias of a node around it.
+        known[id(node)] = 1
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] += sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _repeated_keys(node: yaml.Node, seen: set[int]) -> Iterator[yaml.Node]:
