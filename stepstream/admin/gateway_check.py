@@ -8,12 +8,10 @@ import json
 import os
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
-TIMEOUT_S: Final = 10.0
+from stepstream.admin.gateway_requests import post, refusal
 
 
 @dataclass(frozen=True)
@@ -41,33 +39,18 @@ def send_span(url: str, key: str) -> Outcome:
         ],
     }
     body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    headers = {"Content-Type": "application/json"} | ({"x-api-key": key} if key else {})
-    request = urllib.request.Request(
-        f"{url}/v1/traces", json.dumps(body).encode(), headers, method="POST"
-    )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            content = json.loads(answer.read() or b"{}")
+        content = json.loads(post(f"{url}/v1/traces", key, body) or b"{}")
     except urllib.error.HTTPError as error:
-        return Outcome(trace_id, False, _sentence(error))
+        hint = ""
+        if error.code == 401:
+            hint = "; give --key, or make one with `stepstream keys create PROJECT`"
+        return Outcome(trace_id, False, f"{refusal(error)}{hint}")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Outcome(trace_id, False, f"{reason}; is the gateway running there?")
     partial = content.get("partialSuccess", {}) if isinstance(content, dict) else {}
     return Outcome(trace_id, not partial, str(partial.get("errorMessage", "")))
-
-
-def _sentence(error: urllib.error.HTTPError) -> str:
-    """The answer's own words, and its status."""
-    try:
-        problem = json.loads(error.read())
-        words = str(problem.get("message") or problem.get("error"))
-    except (OSError, ValueError, AttributeError):
-        words = error.reason
-    hint = ""
-    if error.code == 401:
-        hint = "; give --key, or make one with `stepstream keys create PROJECT`"
-    return f"{words} (HTTP {error.code}){hint}"
 
 
 def variables(url: str, key: str) -> Iterator[str]:

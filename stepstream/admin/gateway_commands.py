@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 import urllib.error
-import urllib.request
-from typing import Final, cast, get_args
+from typing import cast, get_args
 
 import msgspec
 
+from stepstream.admin.gateway_requests import post, refusal
 from stepstream.schemas.alert import Command, CommandAction, CommandStruct
 from stepstream.schemas.endpoint import is_http, split_http_endpoint
 from stepstream.schemas.ids import TRACE_ID
 from stepstream.schemas.money import amount_nanos
 from stepstream.schemas.settings import Settings
-
-# The gateway waits for Kafka for some seconds less.
-TIMEOUT_S: Final = 10.0
-ANSWER_BYTES: Final = 65_536
 
 
 class CommandNotSent(Exception):
@@ -41,21 +36,17 @@ def send_by_gateway(
     """
     url, _, base = split_http_endpoint(settings.endpoint)
     fields = {"action": action, "by": by, "reason": reason, "budget_usd": budget_usd}
-    headers = {"Content-Type": "application/json"}
-    key = settings.endpoint_key.get_secret_value()
-    if key:
-        headers["x-api-key"] = key
-    request = urllib.request.Request(
-        f"{url}{base}/v1/runs/{trace_id}/control",
-        json.dumps({name: text for name, text in fields.items() if text}).encode(),
-        headers,
-        method="POST",
-    )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            body = answer.read(ANSWER_BYTES)
+        body = post(
+            f"{url}{base}/v1/runs/{trace_id}/control",
+            settings.endpoint_key.get_secret_value(),
+            {name: text for name, text in fields.items() if text},
+        )
     except urllib.error.HTTPError as error:
-        raise CommandNotSent(f"{url}: {_sentence(error)}") from None
+        hint = ""
+        if error.code in (401, 403):
+            hint = "; endpoint_key must be a key of `stepstream keys create --act`"
+        raise CommandNotSent(f"{url}: {refusal(error)}{hint}") from None
     except OSError as error:
         reason_text = getattr(error, "reason", error)
         raise CommandNotSent(f"{url} cannot be reached: {reason_text}") from None
@@ -63,18 +54,6 @@ def send_by_gateway(
         return msgspec.json.decode(body, type=CommandStruct)
     except msgspec.MsgspecError:
         raise CommandNotSent(f"{url} does not answer as a gateway") from None
-
-
-def _sentence(error: urllib.error.HTTPError) -> str:
-    try:
-        problem = json.loads(error.read(ANSWER_BYTES))
-        words = str(problem.get("message") or problem.get("error"))
-    except (OSError, ValueError, AttributeError):
-        words = str(error.reason)
-    hint = ""
-    if error.code in (401, 403):
-        hint = "; endpoint_key must be a key of `stepstream keys create --act`"
-    return f"{words} (HTTP {error.code}){hint}"
 
 
 def send_command(

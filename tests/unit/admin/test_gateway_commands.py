@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 
 import pytest
 from pydantic import SecretStr
 
 import stepstream
+from stepstream.admin.gateway_check import send_span
 from stepstream.cli.app import run as cli
 from stepstream.schemas.settings import Settings
 from tests.support.receiver import receiver
@@ -48,6 +52,42 @@ def test_refusals(status: int, answer: bytes, why: str) -> None:
 def test_a_gateway_that_is_away() -> None:
     with pytest.raises(stepstream.CommandNotSent, match="cannot be reached"):
         stepstream.send_command(RUN, "stop", settings=Settings(endpoint="http://127.0.0.1:9"))
+
+
+def test_a_key_is_not_sent_to_where_a_redirect_leads() -> None:
+    with (
+        receiver(answer=ANSWER) as other,
+        receiver(status=lambda _call: 302, headers={"Location": other.url}) as gateway,
+    ):
+        settings = Settings(endpoint=gateway.url, endpoint_key=SecretStr("k"))
+        with pytest.raises(stepstream.CommandNotSent, match="HTTP 302"):
+            stepstream.send_command(RUN, "stop", settings=settings)
+        assert not send_span(gateway.url, "k").taken
+    assert len(gateway.refused) == 2
+    assert other.taken == other.refused == []
+
+
+def test_a_server_of_another_protocol_is_no_gateway() -> None:
+    """Such as the port of a broker."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(b"220 smtp.example.com\r\n")
+                    connection.shutdown(socket.SHUT_WR)
+                    # To the end: a close with unread bytes would reset the connection.
+                    while connection.recv(65_536):
+                        pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(stepstream.CommandNotSent, match="does not answer by HTTP"):
+            stepstream.send_command(RUN, "stop", settings=Settings(endpoint=url))
+        assert "does not answer by HTTP" in send_span(url, "").sentence
+        thread.join()
 
 
 @pytest.mark.parametrize(
