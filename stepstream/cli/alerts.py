@@ -118,8 +118,9 @@ def _list(settings: Settings, filter: AlertFilter, format: Format) -> None:
         return
     with queries.store(settings) as client:
         found = queries.list_alerts(client, scope)
-        marks = queries.alert_marks(client, [one.alert_id for one in found])
-        _print_history(found, format, marks)
+        # Only the table shows them.
+        ids = [one.alert_id for one in found] if format is Format.TABLE else []
+        _print_history(found, format, queries.alert_marks(client, ids))
 
 
 @takes("kafka", "clickhouse")
@@ -201,12 +202,12 @@ def mark(
 
     one_of("true|false", verdict, ("true", "false"))
     require_kafka(settings)
-    found = _find(settings, alert)
+    found, by = _find(settings, alert), by or who()
     alert_actions.mark(
-        settings, found, right=verdict == "true", by=by or who(), message=note.strip()[:1_000]
+        settings, found, right=verdict == "true", by=by, message=note.strip()[:1_000]
     )
     _wait_for_the_mark(settings, found, verdict)
-    echo(f"{found.alert} {found.alert_id[:8]} marked {verdict} by {by or who()}")
+    echo(f"{found.alert} {found.alert_id[:8]} marked {verdict} by {by}")
 
 
 def _wait_for_the_mark(settings: Settings, alert: Alert, verdict: str) -> None:

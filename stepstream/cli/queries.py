@@ -219,6 +219,8 @@ def find_alert(client: Client, prefix: str) -> Alert:
 
 def alert_marks(client: Client, alert_ids: list[str]) -> dict[str, dict[str, Any]]:
     """The newest mark of each alert that has one, by its id."""
+    if not alert_ids:
+        return {}
     sql = "SELECT * FROM alert_marks WHERE alert_id IN {ids:Array(String)}"
     return {row["alert_id"]: row for row in records(client, sql, {"ids": alert_ids})}
 
