@@ -10,7 +10,6 @@ from stepstream.backtest.history import Event, in_order
 from stepstream.backtest.pipeline import OfflinePipeline
 from stepstream.backtest.store import Scope
 from stepstream.schemas.criteria import Criteria
-from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.times import DAY_US
 from stepstream.schemas.trajectory import TrajectoryStruct
 
@@ -25,11 +24,10 @@ Scored = dict[str, TrajectoryStruct]
 def score(
     events: Iterable[Event],
     criteria: Iterable[Criteria],
-    prices: PriceBook | None = None,
     on_progress: Callable[[int], None] = lambda _events: None,
 ) -> Scored:
     """Score the runs of these events, which are in the order of their times."""
-    pipeline = OfflinePipeline(criteria=criteria, prices=prices)
+    pipeline = OfflinePipeline(criteria=criteria)
     number = 0
     for number, event in enumerate(events, 1):
         pipeline.event(event.trace_id, event.value, event.at_us)
@@ -44,8 +42,7 @@ def score_stored(
     client: Client,
     scope: Scope,
     criteria: Iterable[Criteria],
-    prices: PriceBook | None = None,
     on_progress: Callable[[int], None] = lambda _events: None,
 ) -> Scored:
     """Score the runs of a scope of the store. Raises ``clickhouse_connect``'s errors."""
-    return score(in_order(store.steps(client, scope)), criteria, prices, on_progress)
+    return score(in_order(store.steps(client, scope)), criteria, on_progress)

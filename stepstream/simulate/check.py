@@ -13,7 +13,6 @@ from stepstream.backtest.pipeline import OfflinePipeline, Outcome
 from stepstream.schemas.alert import AlertStruct
 from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.policy import Policy
-from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.times import DAY_US
 from stepstream.simulate.generate import events
 from stepstream.simulate.scenario import Expectation, Scenario
@@ -35,14 +34,9 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def check(
-    scenario: Scenario,
-    policies: Iterable[Policy],
-    start_us: int,
-    prices: PriceBook | None = None,
-) -> Checked:
+def check(scenario: Scenario, policies: Iterable[Policy], start_us: int) -> Checked:
     """Evaluate the scenario's events with these policies, and compare with what it expects."""
-    pipeline = OfflinePipeline(policies, prices=prices)
+    pipeline = OfflinePipeline(policies)
     number, faulty, runs = 0, defaultdict[str, set[str]](set), set[str]()
     for timed in events(scenario, start_us):
         trace_id = timed.event["trace_id"]

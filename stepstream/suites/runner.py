@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -60,17 +61,14 @@ def run_suite(
     name: str,
     criteria: Sequence[Criteria],
     plan: Plan,
-    on_trial: Callable[[Trial], None] = lambda _trial: None,
 ) -> Done:
     """Run every trial. ``name`` is that of the agent, for the results."""
     trials: list[Trial] = []
     events: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
         for case, number, recorded in _recorded(suite, agent, plan, Path(folder)):
-            trial = _scored(case, number, recorded, criteria)
+            trials.append(_scored(case, number, recorded, criteria))
             events += recorded.get("events", ())
-            trials.append(trial)
-            on_trial(trial)
     order = {case.id: place for place, case in enumerate(suite.cases)}
     trials.sort(key=lambda trial: (order[trial.case], trial.trial))
     header = Header(RESULTS_VERSION, Path(suite.name).stem, suite.version, name)
@@ -118,17 +116,13 @@ def _start(
 ) -> _Running:
     # The same seed for a case and trial, whatever else runs: results can be repeated.
     seed = hash_of(case.id, number, plan.seed)
-    process = context.Process(
-        target=perform, args=(agent, case.input, seed, result, result.with_name("output.log"))
-    )
+    process = context.Process(target=perform, args=(agent, case.input, seed, result))
     process.start()
     return _Running(case, number, process, time.monotonic() + plan.timeout_s, result)
 
 
 def hash_of(case: str, trial: int, seed: int) -> int:
     """A number that depends on these alone."""
-    import zlib
-
     return zlib.crc32(f"{seed}/{case}/{trial}".encode())
 
 

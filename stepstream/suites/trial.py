@@ -17,10 +17,10 @@ from stepstream.schemas.step import StepEvent
 MAX_ERROR: Final = 300
 
 
-def perform(agent: Callable[[Any], Any], given: Any, seed: int, result: Path, log: Path) -> None:
+def perform(agent: Callable[[Any], Any], given: Any, seed: int, result: Path) -> None:
     """Call the agent and write what it did. Runs in a child process, in a group of its own."""
     os.setsid()
-    _redirect(log)
+    _discard_output()
     os.environ["TRIAL_SEED"] = str(seed)
     written = json.dumps(_recorded(agent, given))
     # Renamed once it is complete: a child that is killed while it writes leaves no half of a file.
@@ -75,14 +75,14 @@ def _with_answer(events: list[StepEvent], output: Any) -> list[StepEvent]:
     ]
 
 
-def _redirect(log: Path) -> None:
-    """Standard output and error of the agent go to a file."""
+def _discard_output() -> None:
+    """Discard what the agent writes to standard output and error."""
     sys.stdout.flush()
     sys.stderr.flush()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(file, stream)
-    os.close(file)
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
     # A program that replaced them (a notebook, a test runner) writes past the descriptors 1 and 2.
     sys.stdout = os.fdopen(1, "w", 1, "utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, "utf-8", closefd=False)

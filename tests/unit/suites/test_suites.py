@@ -15,6 +15,7 @@ import pytest
 
 import stepstream
 from stepstream.cli.app import run
+from stepstream.common.process import identity_of
 from stepstream.evals.cases import CasesError, Suite, parse_suite
 from stepstream.evals.gate.trials import Trial, parse_results
 from stepstream.releases.gates import GateRequest, ask
@@ -25,6 +26,7 @@ from stepstream.suites.agent import AgentError, load_agent
 from stepstream.suites.runner import Plan, run_suite
 from tests.support.eval_results import MIXED, made
 from tests.support.paths import ROOT
+from tests.support.processes import wait_until
 
 CASE = '{"id": "a", "input": "x", "expected": "yes"}'
 
@@ -73,17 +75,29 @@ def endless_agent(_given: str) -> str:
         time.sleep(1)
 
 
-def forking_agent(_given: str) -> str:
-    if os.fork() == 0:
+def forking_agent(given: str) -> str:
+    if child := os.fork():
+        Path(given).write_text(str(child))
+    else:
         time.sleep(600)
     print("text on standard output")
     return "yes"
 
 
-@pytest.mark.parametrize("agent", [recording_agent, plain_agent, asynchronous_agent, forking_agent])
+@pytest.mark.parametrize("agent", [recording_agent, plain_agent, asynchronous_agent])
 def test_agents_of_every_form_are_recorded(agent: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert trial_of(agent).outcome is True
     assert capfd.readouterr().out == ""
+
+
+def test_what_an_agent_starts_ends_with_its_trial(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A copy of its process, which would wait for ten minutes; its output is discarded."""
+    file = tmp_path / "pid"
+    assert trial_of(forking_agent, one_case(input=str(file))).outcome is True
+    assert capfd.readouterr().out == ""
+    wait_until(lambda: identity_of(int(file.read_text())) is None, 30, "the copy to end")
 
 
 def test_the_steps_of_an_agent_are_checked() -> None:
