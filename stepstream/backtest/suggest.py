@@ -2,7 +2,8 @@
 
 A limit is a quantile of what good runs used. Its interval is free of assumptions about the
 distribution: the number of runs beyond the true quantile is binomial, so its ends are two of the
-observed values (David and Nagaraja, Order Statistics, 7.1). Pure; ``history`` reads the values.
+observed values (David and Nagaraja, Order Statistics, 7.1). Pure but for ``suggestions`` and
+``marked``, which read the store.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 ERROR: Final = 0.025
 """The chance that the true quantile is beyond one end of the interval."""
-# The two-sided 95 % quantile of the normal distribution.
-Z95: Final = 1.959963984540054
 
 
 class Measure(NamedTuple):
@@ -124,17 +123,6 @@ def rounded_up(value: float, *, whole: bool) -> float:
     return float(f"{math.ceil(round(value / unit, 6)) * unit:.12g}")
 
 
-def share_interval(hits: int, of: int) -> tuple[float, float]:
-    """Wilson's interval of 95 % for a share."""
-    if not of:
-        return 0.0, 1.0
-    share, square = hits / of, Z95**2
-    middle = share + square / (2 * of)
-    half = Z95 * math.sqrt(share * (1 - share) / of + square / (4 * of * of))
-    whole = 1 + square / of
-    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
-
-
 def suggestions(client: Client, rate: float, parameters: Mapping[str, Any]) -> Iterator[Suggestion]:
     """A suggestion for each measure. ``parameters``: since, agent, task, project, environment."""
     for measure in MEASURES:
@@ -156,11 +144,6 @@ class Marked:
     alert: str
     right: int
     wrong: int
-
-    @property
-    def false_share(self) -> tuple[float, float]:
-        """The interval of 95 % for the share of false alarms among marked alerts."""
-        return share_interval(self.wrong, self.right + self.wrong)
 
 
 def marked(client: Client, parameters: Mapping[str, Any]) -> list[Marked]:

@@ -343,6 +343,8 @@ def _share(text: str) -> float:
 def _print_suggestions(
     found: Sequence[Suggestion], marks: Sequence[Marked], rate: float, format: Format
 ) -> None:
+    from stepstream.queries.uncertainty import share_interval
+
     rows = [
         (
             one.measure.rule,
@@ -358,9 +360,10 @@ def _print_suggestions(
     columns = ("rule", "limit", f"quantile_{1 - rate:.6g}", "low", "runs", "exceeded", "remark")
     print_rows(columns, rows, format, prose=("remark",), keep=("rule", "limit", "runs", "exceeded"))
     for one in marks:
-        low, high = one.false_share
+        of = one.right + one.wrong
+        low, high = share_interval(one.wrong / of, of)
         remark(
-            f"{one.alert}: {one.wrong} of {one.right + one.wrong} marked alerts were false alarms "
+            f"{one.alert}: {one.wrong} of {of} marked alerts were false alarms "
             f"(95 % interval {low:.0%} to {high:.0%})"
         )
 

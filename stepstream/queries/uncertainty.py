@@ -1,4 +1,4 @@
-"""Intervals of 95 % for the difference of two means and of two rates. Pure."""
+"""Intervals of 95 %: of a share, and of the difference of two means and of two rates. Pure."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rate_difference(old: Sample, new: Sample) -> Interval | None:
     """Newcombe's interval (1998, method 10) of new minus old; ``mean`` is the rate."""
     if not (old.size and new.size):
         return None
-    before, after = _wilson(old), _wilson(new)
+    before, after = share_interval(old.mean, old.size), share_interval(new.mean, new.size)
     difference = new.mean - old.mean
     return Interval(
         difference - math.hypot(new.mean - after.low, before.high - old.mean),
@@ -66,8 +66,11 @@ def rate_difference(old: Sample, new: Sample) -> Interval | None:
     )
 
 
-def _wilson(sample: Sample) -> Interval:
-    z2 = Z95**2 / sample.size
-    middle = (sample.mean + z2 / 2) / (1 + z2)
-    half = math.sqrt(sample.mean * (1 - sample.mean) * z2 + z2 * z2 / 4) / (1 + z2)
+def share_interval(share: float, size: int) -> Interval:
+    """Wilson's interval for a share of ``size`` values; all of 0 to 1 where there is none."""
+    if not size:
+        return Interval(0.0, 1.0)
+    z2 = Z95**2 / size
+    middle = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(share * (1 - share) * z2 + z2 * z2 / 4) / (1 + z2)
     return Interval(max(0.0, middle - half), min(1.0, middle + half))

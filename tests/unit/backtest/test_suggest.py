@@ -12,7 +12,6 @@ from stepstream.backtest.suggest import (
     ranks,
     rounded_up,
     runs_needed,
-    share_interval,
     suggestion,
     values_needed,
 )
@@ -85,9 +84,3 @@ def test_the_policy_can_be_applied() -> None:
     policy = Policy.model_validate(document)
     assert [rule.rule for rule in policy.rules] == [measure.rule for measure in MEASURES]
     assert policy.mode == "observe"
-
-
-def test_a_share_has_an_interval() -> None:
-    assert share_interval(0, 0) == (0.0, 1.0)
-    low, high = share_interval(1, 10)
-    assert 0.01 < low < 0.1 < high < 0.42

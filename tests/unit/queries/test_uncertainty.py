@@ -8,6 +8,7 @@ from stepstream.queries.uncertainty import (
     Sample,
     mean_difference,
     rate_difference,
+    share_interval,
     t95,
 )
 
@@ -38,3 +39,9 @@ def test_too_few_have_no_interval_and_equal_ones_one_of_no_width() -> None:
     found = mean_difference(Sample(9, 1.0, 0.0), Sample(9, 1.0, 0.0))
     assert found == (0.0, 0.0)
     assert not found.leaves_out_zero
+
+
+def test_a_share_has_an_interval() -> None:
+    assert share_interval(0.0, 0) == (0.0, 1.0)
+    low, high = share_interval(0.1, 10)
+    assert 0.01 < low < 0.1 < high < 0.42
