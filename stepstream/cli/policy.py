@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 POLICY_HELP = "Check, explain and test policies before they are applied; suggest limits."
+MAX_NAMES: Final = 100_000
+"""Agents, tasks and so on of the store that ``check --store`` reads of each kind."""
 _NOT_TESTED: Final = "nothing was tested, because of"
 
 FilesArgument = Annotated[
@@ -90,7 +92,8 @@ def _unknown_names(settings: Settings, written: Sequence[Written]) -> list[str]:
     from stepstream.schemas.suggestions import did_you_mean
 
     names = list(Policy.model_fields["match"].default.model_dump())
-    sql = ", ".join(f"groupUniqArray(1000)({name}) AS {name}" for name in names)
+    # A name that is left out would be reported as unknown.
+    sql = ", ".join(f"groupUniqArray({MAX_NAMES})({name}) AS {name}" for name in names)
     with queries.store(settings) as client:
         known = queries.records(
             client, f"SELECT {sql} FROM runs WHERE start_time > now() - INTERVAL 30 DAY", {}
