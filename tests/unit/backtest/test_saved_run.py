@@ -1,4 +1,4 @@
-"""SavedRun files: made of a run, without secrets, and evaluated with policies."""
+"""Saved runs: made of a recorded run, without secrets, and evaluated with policies."""
 
 from __future__ import annotations
 
