@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
+from stepstream.local.service_ports import GATEWAY, USUAL
 from stepstream.producers.control import listener
 from stepstream.producers.gateway.service import control as gateway_control
 from stepstream.producers.transport import encoder, http
@@ -149,7 +150,10 @@ def tables() -> str:
         _constant(
             "DEFAULTS",
             {camel(name): getattr(defaults, name) for name in _SETTINGS}
-            | {"pauseLimitMs": defaults.pause_limit // 1_000},
+            | {
+                "endpoint": f"http://127.0.0.1:{USUAL[GATEWAY]}",
+                "pauseLimitMs": defaults.pause_limit // 1_000,
+            },
         ),
         _constant(
             "HTTP",

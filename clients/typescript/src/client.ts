@@ -1,6 +1,5 @@
 /** Recorders: the functions that open runs and steps, with settings of their own. */
 import { contextFrom, type IncomingHeaders, withParent } from "./context.ts";
-import { type Command, RunStopped } from "./control.ts";
 import { current, Engine, Remote } from "./engine.ts";
 import { newTraceId } from "./ids.ts";
 import { Log, reasonOf } from "./log.ts";
@@ -48,7 +47,7 @@ export class Client {
   }
 
   /** Replace the settings. What is pending is still sent to where it was going. */
-  configure(settings: Settings): void {
+  configure(settings: Settings = {}): void {
     this.#log = new Log(settings.logger);
     this.#settings = resolve(settings, this.#log);
     const before = this.#engine;
@@ -123,7 +122,7 @@ export class Client {
   ): (...args: A) => Promise<T> {
     return (...args) => {
       const input = args.length === 1 ? args[0] : args;
-      return this.step(kind, name, { input, ...fields }, () => call(...args));
+      return this.step(kind, name, { input, ...readable(fields, this.#log) }, () => call(...args));
     };
   }
 
@@ -131,7 +130,8 @@ export class Client {
    * A run that the program ends itself, with `end`. It is not the current step: use `within`.
    * @throws {RunStopped} if a run around it is stopped.
    */
-  startRun(name: string, fields: RunFields = {}): Step {
+  startRun(name: string, given: RunFields = {}): Step {
+    const fields = readable(given, this.#log);
     const parent = this.#parent();
     parent?.scope?.control?.check();
     const outer = parent?.scope ?? null;
@@ -153,7 +153,8 @@ export class Client {
    * A step that the program ends itself, with `end`. It is not the current step: use `within`.
    * @throws {RunStopped} if its run is stopped.
    */
-  startStep(kind: StepKind, name: string, fields: StepFields = {}): Step {
+  startStep(kind: StepKind, name: string, given: StepFields = {}): Step {
+    const fields = readable(given, this.#log);
     const parent = this.#parent();
     const control = parent?.scope?.control;
     control?.check();
@@ -313,4 +314,28 @@ function split<F, T>(rest: [Body<T>] | [F, Body<T>]): [F, Body<T>] {
   return rest.length === 1 ? [{} as F, rest[0]] : rest;
 }
 
-export { type Command, RunStopped };
+/** A copy of the fields, without those that cannot be read: recording never throws. */
+function readable<F extends object>(given: F, log: Log): F {
+  try {
+    return { ...given };
+  } catch {
+    log.warn("fields", "fields of a step are left out: they cannot be read");
+  }
+  const found: Partial<F> = {};
+  for (const name of namesOf(given)) {
+    try {
+      found[name] = given[name];
+    } catch {
+      // The getter that threw.
+    }
+  }
+  return found as F;
+}
+
+function namesOf<F extends object>(given: F): (keyof F)[] {
+  try {
+    return Object.keys(given) as (keyof F)[];
+  } catch {
+    return [];
+  }
+}

@@ -4,7 +4,7 @@ import { createHash, createHmac } from "node:crypto";
 import type { Log } from "./log.ts";
 import { KINDS, type Kind } from "./tables.ts";
 
-/** `true` or "on": all; `false` or "off": sizes only; a number: cut at so many bytes. */
+/** `true`: all; `false`: sizes only; a number: cut at so many bytes. */
 export type Mode = boolean | number;
 
 /** Modes by kind of step; `*` is every kind that is not named. */
@@ -22,15 +22,39 @@ export function parseCapture(text: string, log: Log): CaptureRules {
   for (const part of text.split(",").map((one) => one.trim())) {
     if (part === "") continue;
     const [, kind = "", value = "", number, unit = ""] = ENTRY.exec(part) ?? [];
-    if (kind !== "*" && !(KINDS as readonly string[]).includes(kind)) {
-      // Less is sent and not more: what was meant is not known.
-      log.warn("capture", `no contents are sent: ${part} is not KIND=on, KIND=off or KIND=BYTES`);
-      return { "*": false };
+    if (!isRuleName(kind)) {
+      return nothing(log, `${part} is not KIND=on, KIND=off or KIND=BYTES`);
     }
     const size = Number(number) * (UNITS[unit.toLowerCase()] ?? 1);
     rules[kind] = number === undefined ? value.toLowerCase() === "on" : size;
   }
   return rules;
+}
+
+/** A copy of the program's rules; all off if one of them is wrong. Never throws. */
+export function checkedCapture(given: object, log: Log): CaptureRules {
+  try {
+    const rules: Record<string, Mode> = {};
+    for (const [kind, mode] of Object.entries(given)) {
+      if (mode === undefined) continue;
+      const isMode = typeof mode === "boolean" || (typeof mode === "number" && mode >= 0);
+      if (!isRuleName(kind) || !isMode) {
+        return nothing(log, `${kind} is no kind of step, or not true, false or a size in bytes`);
+      }
+      rules[kind] = mode;
+    }
+    return rules;
+  } catch {
+    return nothing(log, "the rules cannot be read");
+  }
+}
+
+const isRuleName = (kind: string) => kind === "*" || (KINDS as readonly string[]).includes(kind);
+
+/** Less is sent and not more: what was meant is not known. */
+function nothing(log: Log, reason: string): CaptureRules {
+  log.warn("capture", `no contents are sent: ${reason}`);
+  return { "*": false };
 }
 
 /** The limit of a mode in bytes; infinite where it sets none. */

@@ -1,7 +1,15 @@
 /** What is recorded and where it goes. Nothing here throws: unusable values are logged and left out. */
 import type { Log, Logger } from "./log.ts";
-import { type CaptureRules, isSampled, limitOf, type Mode, parseCapture } from "./privacy.ts";
-import { DEFAULTS, type Kind } from "./tables.ts";
+import {
+  type CaptureRules,
+  checkedCapture,
+  isSampled,
+  limitOf,
+  type Mode,
+  parseCapture,
+} from "./privacy.ts";
+import { DEFAULTS, type Kind, LIMITS } from "./tables.ts";
+import { LONGEST_MS } from "./timers.ts";
 
 export interface Settings {
   /** The gateway's address. Default: `STEPSTREAM_ENDPOINT`, else `http://127.0.0.1:4318`. */
@@ -66,7 +74,6 @@ export interface Resolved {
   fetch: typeof globalThis.fetch;
 }
 
-export const DEFAULT_ENDPOINT = "http://127.0.0.1:4318";
 const BATCH_DELAY_MS = 50;
 
 // Taken here, so that a test's replacement of the global one does not receive the SDK's requests.
@@ -97,33 +104,49 @@ export function resolve(given: Settings, log: Log, variables = environment()): R
     log.warn(variable, `${variable.toLowerCase()} is ignored: it is no number in its range`);
     return otherwise;
   };
-  const flag = (value: unknown, variable: string, otherwise: boolean): boolean => {
+  const flag = (value: unknown, variable: string, otherwise: boolean, odd = otherwise): boolean => {
     if (typeof value === "boolean") return value;
-    const known = read(variables, `STEPSTREAM_${variable}`)?.toLowerCase();
-    return known === undefined ? otherwise : !["0", "false", "no", "off"].includes(known);
+    if (value !== undefined && typeof value !== "string") {
+      log.warn(variable, `${variable.toLowerCase()} is not true or false: it is ${odd}`);
+      return odd;
+    }
+    const known = typeof value === "string" ? value : read(variables, `STEPSTREAM_${variable}`);
+    if (known === undefined) return otherwise;
+    return !["0", "false", "no", "off"].includes(known.toLowerCase());
   };
-  const endpoint = usableEndpoint(text(given.endpoint, "ENDPOINT", DEFAULT_ENDPOINT), log);
+  // Not of a variable: the Python SDK has its durations as texts such as 15m.
+  const milliseconds = (value: unknown, name: string, otherwise: number): number => {
+    if (value === undefined) return otherwise;
+    if (typeof value === "number" && value >= 0) return Math.min(value, LONGEST_MS);
+    log.warn(name, `${name} is ignored: it is no number of milliseconds`);
+    return otherwise;
+  };
+  const endpoint = usableEndpoint(text(given.endpoint, "ENDPOINT", DEFAULTS.endpoint), log);
   return {
     endpoint: endpoint ?? "",
-    endpointKey: text(given.endpointKey, "ENDPOINT_KEY"),
+    endpointKey: usableKey(text(given.endpointKey, "ENDPOINT_KEY"), log),
     project: text(given.project, "PROJECT", DEFAULTS.project) || DEFAULTS.project,
     environment: text(given.environment, "ENVIRONMENT"),
     agent: text(given.agent, "AGENT"),
     agentVersion: text(given.agentVersion, "AGENT_VERSION"),
     enabled: endpoint !== null && flag(given.enabled, "ENABLED", true),
-    captureContent: flag(given.captureContent, "CAPTURE_CONTENT", DEFAULTS.captureContent),
+    // Less is sent and not more, where what was meant is not known.
+    captureContent: flag(given.captureContent, "CAPTURE_CONTENT", DEFAULTS.captureContent, false),
     capture:
       typeof given.capture === "object" && given.capture !== null
-        ? given.capture
+        ? checkedCapture(given.capture, log)
         : parseCapture(text(given.capture, "CAPTURE"), log),
     captureSample: amount(given.captureSample, "CAPTURE_SAMPLE", DEFAULTS.captureSample, 1),
     userIdKey: text(given.userIdKey, "USER_ID_KEY"),
-    maxContentBytes: amount(given.maxContentBytes, "MAX_CONTENT_BYTES", DEFAULTS.maxContentBytes),
+    maxContentBytes: Math.min(
+      amount(given.maxContentBytes, "MAX_CONTENT_BYTES", DEFAULTS.maxContentBytes),
+      LIMITS.contentBytes,
+    ),
     queueEvents: amount(given.queueEvents, "QUEUE_EVENTS", DEFAULTS.queueEvents),
     queueBytes: amount(given.queueBytes, "QUEUE_BYTES", DEFAULTS.queueBytes),
-    batchDelayMs: given.batchDelayMs ?? BATCH_DELAY_MS,
+    batchDelayMs: milliseconds(given.batchDelayMs, "batchDelayMs", BATCH_DELAY_MS),
     control: flag(given.control, "CONTROL", DEFAULTS.control),
-    pauseLimitMs: given.pauseLimitMs ?? DEFAULTS.pauseLimitMs,
+    pauseLimitMs: milliseconds(given.pauseLimitMs, "pauseLimitMs", DEFAULTS.pauseLimitMs),
     redact: typeof given.redact === "function" ? given.redact : undefined,
     fetch: given.fetch ?? platformFetch,
   };
@@ -135,6 +158,14 @@ function read(variables: Environment, name: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The key; empty, with a warning, if no header can have it: `fetch` would quote it in its error. */
+function usableKey(text: string, log: Log): string {
+  const key = text.trim();
+  if (/^[\x20-\x7e]*$/.test(key)) return key;
+  log.warn("endpoint_key", "endpoint_key is ignored: it has characters that no key has");
+  return "";
 }
 
 /** The address without a slash at its end; null, with a warning, if it is no gateway's. */
@@ -149,7 +180,7 @@ function usableEndpoint(text: string, log: Log): string | null {
   }
   log.warn(
     "endpoint",
-    `nothing is recorded: the endpoint is no address of a gateway; write ${DEFAULT_ENDPOINT}`,
+    `nothing is recorded: the endpoint is no address of a gateway; write ${DEFAULTS.endpoint}`,
   );
   return null;
 }

@@ -99,8 +99,8 @@ export class Step {
     fields: StepFields & RunFields,
   ) {
     const isKnown = (KINDS as readonly string[]).includes(kind);
-    const own = modeOf(fields.captureContent);
     this.#engine = engine;
+    const own = this.#modeOf(fields.captureContent);
     this.#scope = own === undefined ? scope : { ...scope, capture: own };
     this.#began = performance.now();
     this.#record = {
@@ -125,6 +125,14 @@ export class Step {
       this.#fill(fields);
     });
     this.#publish({ ...this.#record, attributes: { ...this.#record.attributes } });
+  }
+
+  #modeOf(given: unknown): Mode | undefined {
+    if (given === undefined || typeof given === "boolean" || typeof given === "number")
+      return given;
+    // Less is sent and not more: what was meant is not known.
+    this.#warn("captureContent", "no contents: captureContent is not true, false or a number");
+    return false;
   }
 
   #fill(fields: StepFields & RunFields): void {
@@ -356,9 +364,6 @@ export interface Parent {
   /** In another process, and it does not report to Stepstream. */
   readonly isForeign: boolean;
 }
-
-const modeOf = (given: unknown): Mode | undefined =>
-  typeof given === "boolean" || typeof given === "number" ? given : undefined;
 
 const NEVER = new AbortController().signal;
 // The sizes of contents that are not sent are those of what would have been sent at most.

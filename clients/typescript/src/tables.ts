@@ -178,6 +178,7 @@ export const DEFAULTS = {
   "queueEvents": 50000,
   "queueBytes": 67108864,
   "control": true,
+  "endpoint": "http://127.0.0.1:4318",
   "pauseLimitMs": 900000
 } as const;
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import type { Client, RunFields } from "../src/index.ts";
+import { LIMITS } from "../src/tables.ts";
 import { Gateway } from "./gateway.ts";
 
 let gateway: Gateway;
@@ -175,10 +176,26 @@ test("contents: off, by kind, sampled, and of one run", async () => {
   await record(gateway.client({ capture: { tool_call: false } }), "kind");
   await record(gateway.client({ capture: "*=off,tool_call=1KB" }), "size");
   await record(gateway.client({ capture: "tool_call=lots" }), "wrong");
+  await record(gateway.client({ capture: { tool_call: "off" as never } }), "wrong mode");
+  await record(gateway.client({ capture: { toolcall: false } as never }), "wrong kind");
   await record(gateway.client({ captureSample: 0 }), "sampled");
   await record(client, "run", { captureContent: false });
+  await record(gateway.client({ captureContent: "off" as never }), "text");
+  await record(gateway.client({ captureContent: 2_048 as never }), "size for all");
+  await record(client, "wrong on the run", { captureContent: "off" as never });
   await record(client, "on");
-  for (const name of ["off", "kind", "wrong", "sampled", "run"]) {
+  for (const name of [
+    "off",
+    "kind",
+    "wrong",
+    "wrong mode",
+    "wrong kind",
+    "sampled",
+    "run",
+    "text",
+    "size for all",
+    "wrong on the run",
+  ]) {
     const tool = gateway.ended(`${name} tool`);
     assert.deepEqual([tool.input, tool.output], ["", ""], name);
     assert.deepEqual([tool.input_bytes, tool.output_bytes], [secret.length, secret.length]);
@@ -229,6 +246,47 @@ test("values that the program should not have given cost themselves alone", asyn
   const run = gateway.events.find((event) => event.usage?.["output_tokens"] !== undefined);
   assert.deepEqual(run?.usage, { incomplete: true, output_tokens: 3 });
   assert.equal(run?.task, "7");
+});
+
+test("fields that cannot be read are left out, and the others are recorded", async () => {
+  const throwing = { get: () => assert.fail("a getter") };
+  const odd = Object.defineProperties(
+    { task: "refund" },
+    {
+      agent: { ...throwing, enumerable: true },
+      onCommand: { ...throwing, enumerable: true },
+    },
+  );
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  await client.run("getters", odd as RunFields, () =>
+    client.tool("proxied", proxy, () => client.tool("none", null as never, () => 1)),
+  );
+  const call = client.wrap("tool_call", "wrapped", () => 2, proxy);
+  assert.equal(await call(), 2);
+  await client.flush();
+  assert.equal(gateway.ended("getters").task, "refund");
+  for (const name of ["proxied", "none", "wrapped"]) assert.equal(gateway.ended(name).status, "ok");
+});
+
+test("unusable settings are logged, and the default is used", async () => {
+  const odd = {
+    batchDelayMs: Number.POSITIVE_INFINITY,
+    pauseLimitMs: "soon",
+    maxContentBytes: 4_000_000_000,
+    endpointKey: "one\ntwo",
+  };
+  gateway.warnings.length = 0;
+  gateway.requests.length = 0;
+  const careless = gateway.client(odd as never);
+  await careless.run("odd settings", { input: "x".repeat(100_000) }, () => 1);
+  assert.ok(await careless.flush());
+  const size = gateway.ended("odd settings").input?.length ?? 0;
+  assert.ok(size > LIMITS.contentBytes - 100 && size <= LIMITS.contentBytes, `${size}`);
+  assert.equal(gateway.requests.at(-1)?.headers["x-api-key"], undefined);
+  assert.match(gateway.warnings.join(), /pauseLimitMs is ignored/);
+  assert.match(gateway.warnings.join(), /endpoint_key is ignored/);
+  assert.doesNotMatch(gateway.warnings.join(), /two/);
 });
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
