@@ -157,8 +157,8 @@ function documentsOf(
   });
 }
 
-// JSON's escapes can make a record larger than the limit: a half, an eighth, a 32nd of the contents
-// until it fits.
+// JSON's escapes and wide characters can make a record larger than the limit: a half, an eighth, a
+// 32nd of the contents until it fits.
 function bounded(record: StepRecord, maxBytes: number): string {
   let line = JSON.stringify(record);
   for (let share = 2; line.length * 3 > LIMITS.recordBytes && share < maxBytes; share *= 4) {
@@ -173,6 +173,13 @@ function bounded(record: StepRecord, maxBytes: number): string {
     const documents = record.documents ?? [];
     for (const document of documents) {
       document.content = cutToBytes(document.content, Math.floor(most / documents.length))[0];
+    }
+    const texts = Object.entries(record.attributes ?? {});
+    const each = Math.floor(most / Math.max(1, texts.length));
+    if (texts.length > 0) {
+      record.attributes = Object.fromEntries(
+        texts.map(([key, value]) => [cutMiddle(key, each), cutMiddle(value, each)]),
+      );
     }
     line = JSON.stringify(record);
   }

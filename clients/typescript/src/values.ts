@@ -51,7 +51,7 @@ export function label(value: unknown, most: number = LIMITS.textChars): string {
   if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") {
     return String(value);
   }
-  return typeof value === "string" ? wellFormed(value.slice(0, most + 1).slice(0, most)) : "";
+  return typeof value === "string" ? wellFormed(value.slice(0, most)) : "";
 }
 
 class Reader {
@@ -97,10 +97,12 @@ class Reader {
     try {
       if (Array.isArray(value)) return this.#items(value, value.length, room, depth);
       if (value instanceof Set) {
-        return this.#items(ends(value, value.size, room), value.size, room, depth);
+        const size = sizeOfSet.call(value);
+        return this.#items(first(Set.prototype.values.call(value), room), size, room, depth);
       }
       if (value instanceof Map) {
-        return this.#pairs(ends(value, value.size, room), value.size, room, depth);
+        const size = sizeOfMap.call(value);
+        return this.#pairs(first(Map.prototype.entries.call(value), room), size, room, depth);
       }
       const pairs = propertiesOf(value, room);
       return this.#pairs(pairs.kept, pairs.count, room, depth);
@@ -114,10 +116,10 @@ class Reader {
     const tail = items.length > most ? most >> 1 : 0;
     const chosen =
       items.length > most
-        ? [...items.slice(0, most - tail), ...items.slice(items.length - tail)]
-        : items;
+        ? [...part(items, 0, most - tail), ...part(items, items.length - tail, items.length)]
+        : part(items, 0, items.length);
     const shares = sharesOf(chosen, room);
-    const plain = Array.from(chosen, (item, i) => this.plain(item, shares[i] ?? 0, depth + 1));
+    const plain = chosen.map((item, i) => this.plain(item, shares[i] ?? 0, depth + 1));
     const left = count - chosen.length;
     if (left > 0) {
       this.cut += left * ITEM_CHARS;
@@ -149,9 +151,29 @@ class Reader {
   }
 }
 
+// A class of the program may have iterators, a `slice` or a `size` of its own, so those of the
+// language are called.
+const getter = (prototype: object): (() => number) =>
+  Object.getOwnPropertyDescriptor(prototype, "size")?.get as () => number;
+const sizeOfSet = getter(Set.prototype);
+const sizeOfMap = getter(Map.prototype);
+
+/** The items at these places; a getter among them is not called. */
+function part(items: readonly unknown[], from: number, to: number): unknown[] {
+  const found: unknown[] = [];
+  for (let i = 0; i < to - from; i += 1) found.push(dataOf(items, String(from + i)));
+  return found;
+}
+
+/** The value of an own property, which a getter does not have; undefined where there is none. */
+function dataOf(value: object, key: string): unknown {
+  const property = Object.getOwnPropertyDescriptor(value, key);
+  return property === undefined || "value" in property ? property?.value : "<getter>";
+}
+
 /** The first items of a set or map, as many as there is room for. */
-function ends<T>(values: Iterable<T>, count: number, room: number): T[] {
-  const most = Math.min(count, Math.max(2, Math.floor(room / ITEM_CHARS)));
+function first<T>(values: Iterable<T>, room: number): T[] {
+  const most = Math.max(2, Math.floor(room / ITEM_CHARS));
   const kept: T[] = [];
   for (const value of values) {
     if (kept.length >= most) break;
@@ -166,8 +188,7 @@ function propertiesOf(value: object, room: number): { kept: [string, unknown][];
   const most = Math.max(2, Math.floor(room / ITEM_CHARS));
   const kept: [string, unknown][] = [];
   for (const key of keys.length > most ? keys.slice(0, most) : keys) {
-    const property = Object.getOwnPropertyDescriptor(value, key);
-    if (property !== undefined) kept.push([key, "value" in property ? property.value : "<getter>"]);
+    kept.push([key, dataOf(value, key)]);
   }
   return { kept, count: keys.length };
 }
@@ -236,14 +257,12 @@ function estimated(value: unknown, depth: number): number {
   if (typeof value === "string") return value.length + 3;
   if (typeof value !== "object" || value === null) return ITEM_CHARS;
   if (depth === 0) return Number.POSITIVE_INFINITY;
-  const items = Array.isArray(value) ? value : Object.keys(value);
-  if (items.length > ESTIMATED_ITEMS) return Number.POSITIVE_INFINITY;
+  const keys = Array.isArray(value) ? null : Object.keys(value);
+  const count = keys === null ? (value as readonly unknown[]).length : keys.length;
+  if (count > ESTIMATED_ITEMS) return Number.POSITIVE_INFINITY;
   let size = ITEM_CHARS;
-  for (const item of items) {
-    const inner = Array.isArray(value)
-      ? item
-      : Object.getOwnPropertyDescriptor(value, item as string)?.value;
-    size += ITEM_CHARS + estimated(inner, depth - 1);
+  for (let i = 0; i < count; i += 1) {
+    size += ITEM_CHARS + estimated(dataOf(value, keys?.[i] ?? String(i)), depth - 1);
   }
   return size;
 }

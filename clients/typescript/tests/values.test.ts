@@ -68,6 +68,39 @@ test("odd values neither throw nor take long", () => {
   assert.match(text(keys, 2_000), /keys cut/);
 });
 
+test("nothing of a value's own class is called", () => {
+  const endless = function* () {
+    for (;;) yield 1;
+  };
+  const called = () => assert.fail("it was called");
+  class Items extends Array<unknown> {
+    override slice = called;
+    override map = called;
+    override [Symbol.iterator] = endless as never;
+  }
+  assert.equal(text(Items.from({ length: 3, 0: 1, 1: 2, 2: 3 })), "[1,2,3]");
+  assert.equal(text(new Items(1_000).fill(7)).slice(0, 6), "[7,7,7");
+  class Names extends Set<number> {
+    override get size(): number {
+      return called();
+    }
+    override [Symbol.iterator] = endless as never;
+  }
+  class Prices extends Map<string, number> {
+    override get size(): number {
+      return called();
+    }
+    override [Symbol.iterator] = endless as never;
+  }
+  assert.equal(text(new Names([1, 2])), "[1,2]");
+  assert.equal(text(new Prices([["a", 1]])), '{"a":1}');
+  const item = Object.defineProperty([1], 0, { get: called });
+  assert.equal(text(item), '["<getter>"]');
+  const sparse: number[] = [];
+  sparse[2] = 3;
+  assert.equal(text(sparse), "[null,null,3]");
+});
+
 test("long texts keep both ends, and files become their type and size", () => {
   const long = text(`begin ${"word ".repeat(100_000)} end`, 1_000);
   assert.ok(long.length <= 1_000);
@@ -114,7 +147,7 @@ test("no record is larger than the contract allows", () => {
     output: "\ud800".repeat(400_000),
     error_message: "m".repeat(100_000),
     attributes: Object.fromEntries(
-      Array.from({ length: 200 }, (_, i) => [`k${i}`, "v".repeat(9_000)]),
+      Array.from({ length: 200 }, (_, i) => [`k${i}`, "\u0001".repeat(9_000)]),
     ),
     documents: Array.from({ length: 500 }, () => ({
       id: "d",
