@@ -5,6 +5,8 @@ export interface Logger {
 
 const MINUTE_MS = 60_000;
 const MOST_KINDS = 1_000;
+// Characters that a terminal acts on: answers of servers and errors of the program may have them.
+const CONTROLS = /(?![\t\n])[\p{Cc}\p{Bidi_Control}]/gu;
 
 /** Logs at most once a minute for each kind of message, and never throws. */
 export class Log {
@@ -22,7 +24,7 @@ export class Log {
     if (this.#lastMs.size >= MOST_KINDS) this.#lastMs.clear();
     this.#lastMs.set(kind, nowMs);
     try {
-      this.#logger.warn(`stepstream: ${message}`);
+      this.#logger.warn(`stepstream: ${message.replace(CONTROLS, "\ufffd")}`);
     } catch {
       // A logger that throws must not end the agent.
     }

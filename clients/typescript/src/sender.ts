@@ -58,11 +58,12 @@ export class Sender {
   #isClosed = false;
   #enqueuedAtExit = 0;
   #wake: (() => void) | null = null;
+  readonly #atExit = new WeakRef(this);
 
   constructor(settings: Resolved, log: Log) {
     this.#settings = settings;
     this.#log = log;
-    flushAtExit(this);
+    flushAtExit(this.#atExit);
   }
 
   get counts(): Counts {
@@ -109,6 +110,7 @@ export class Sender {
   async close(timeoutMs: number): Promise<boolean> {
     const isSent = await this.flush(timeoutMs);
     this.#isClosed = true;
+    senders.delete(this.#atExit);
     this.#hurry();
     if (!isSent) {
       this.#log.warn("close", `${this.counts.pending} events were not sent: the SDK was closed`);
@@ -313,8 +315,8 @@ let isRegistered = false;
 
 // Node empties its event loop before it emits this, so what is sent here keeps the process alive
 // until it has arrived, for a bounded time. `process.exit` skips it: call `shutdown` before.
-function flushAtExit(sender: Sender): void {
-  senders.add(new WeakRef(sender));
+function flushAtExit(sender: WeakRef<Sender>): void {
+  senders.add(sender);
   if (isRegistered) return;
   isRegistered = true;
   const onExit = () => {

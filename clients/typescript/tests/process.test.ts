@@ -63,6 +63,17 @@ test("a gateway that is away or frozen does not keep the process alive", async (
   }
 });
 
+test("what a shutdown could not send does not delay the end of the process again", async () => {
+  gateway.isFrozen = true;
+  const [code, printed] = await program(`
+    await sdk.run("lost", () => 1);
+    await sdk.shutdown(1);
+  `);
+  assert.equal(code, 0);
+  assert.match(printed, /2 events were not sent: the SDK was closed/);
+  assert.doesNotMatch(printed, /the process ends/);
+});
+
 test("a flush keeps the process alive until it is done", async () => {
   const [code, printed] = await program(`
     await sdk.run("flushed", () => 1);

@@ -58,6 +58,14 @@ test("with a wrong key or address events are kept", async () => {
   assert.equal(gateway.requests.at(-1)?.headers["x-api-key"], "wrong");
 });
 
+test("characters that a terminal acts on are not logged", async () => {
+  const client = gateway.client();
+  gateway.refusals.push({ status: 503, body: "\u001b[2J\u009b2K\u202e later" });
+  await one(client);
+  assert.ok(await client.flush(60_000));
+  assert.match(gateway.warnings.join(), /HTTP 503 \ufffd\[2J\ufffd2K\ufffd later/);
+});
+
 test("a full queue drops events, starts before ends, and the program goes on", async () => {
   gateway.isFrozen = true;
   const client = gateway.client({ queueEvents: 100 });
