@@ -185,9 +185,7 @@ class Actions:
 async def _object(request: Request) -> dict[str, Any]:
     """The JSON object of the body. Raises ``WebError``."""
     sent = await body.read(request.scope, request.receive, max_bytes=BODY_BYTES)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    if media_type != "application/json":
-        raise WebError(415, "send JSON, with Content-Type: application/json")
+    body.require_json(request.scope)
     return body.json_object(sent)
 
 

@@ -367,6 +367,7 @@ class Reads:
         if user_of(request.scope).projects:
             raise WebError(403, "cost-check is about all projects, and your key is not")
         sent = await body.read(request.scope, request.receive, max_bytes=MAX_EXPORT_BYTES)
+        body.require_json(request.scope)
         given = body.json_object(sent)
         export, provider = given.get("csv"), given.get("provider") or "*"
         if not isinstance(export, str) or not isinstance(provider, str):

@@ -141,9 +141,8 @@ class Api:
         async def endpoint(request: Request) -> Response:
             require(request.scope, scope)
             sent = await body.read(request.scope, request.receive, max_bytes=BODY_BYTES)
-            media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-            if sent and media_type != "application/json":
-                raise WebError(415, "send JSON, with Content-Type: application/json")
+            if sent:
+                body.require_json(request.scope)
             found = await run_in_threadpool(answer, request, sent)
             encoded = await run_in_threadpool(json_body, found)
             return Response(encoded, media_type="application/json")

@@ -24,6 +24,7 @@ from stepstream.queries.parameters import Unanswerable
 from stepstream.queries.question import for_clients, rows_of
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
+from tests.support.console import running
 from tests.support.question_data import KnownRun, store_runs
 
 DAY = timedelta(days=1)
@@ -537,6 +538,18 @@ def test_an_export_is_compared_on_the_command_line(
     assert "--csv is for cost-check" in printed("cost", "--csv", str(file), fails=2)
     file.write_text("date,model,cost\n2026-03-01,a,much\n")
     assert "line 2: 'much' is not a cost" in printed("cost-check", "--csv", str(file), fails=2)
+
+
+def test_an_export_is_compared_by_the_console(settings: Settings, tmp_path: Path) -> None:
+    store = settings.model_dump(include={"clickhouse_url", "clickhouse_database"})
+    store["clickhouse_password"] = settings.clickhouse_password.get_secret_value()
+    export = f"\ufeffdate,model,cost\n{OLD_VERSION[0].start.date()},large,1\n"
+    with running(tmp_path, **store) as client:
+        got = client.post("/api/v1/ask/cost-check", {"csv": export})
+        wrong = client.post("/api/v1/ask/cost-check", {"csv": export.replace("1\n", "much\n")})
+    assert got.status == 200, got.body
+    assert "Billed $1.00" in got.json["sentence"]
+    assert (wrong.status, "not a cost" in wrong.json["error"]) == (400, True)
 
 
 def test_wrong_usage_and_a_run_that_is_missing_have_different_exit_codes(

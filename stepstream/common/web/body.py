@@ -105,6 +105,13 @@ def decompressed(scope: Scope, parts: Iterable[bytes], max_plain_bytes: int) -> 
         raise WebError(400, str(error)) from None
 
 
+def require_json(scope: Scope) -> None:
+    """Raises ``WebError`` 415 unless the request states that its body is JSON."""
+    media_type = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
+    if media_type != "application/json":
+        raise WebError(415, "send JSON, with Content-Type: application/json")
+
+
 def json_object(sent: bytes) -> dict[str, Any]:
     """The JSON object of a body; an empty body is an empty object. Raises ``WebError`` 400."""
     try:

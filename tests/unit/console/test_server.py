@@ -12,6 +12,7 @@ from stepstream.common.person import who
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.console import address
 from stepstream.console.pages import safe_next
+from stepstream.console.reads import MAX_EXPORT_BYTES
 from tests.support.console import Client, running
 
 
@@ -193,6 +194,23 @@ def test_a_limited_key_has_to_stay_in_its_projects(client: Client, stranger: Cli
 
     assert got.status == 403
     assert "shop" in got.json["error"]
+
+
+def test_a_usage_export_that_cannot_be_compared_is_refused(
+    client: Client, stranger: Client
+) -> None:
+    path = "/api/v1/ask/cost-check"
+    wrong = {"X-Stepstream-CSRF": "1", "Content-Type": "application/json"}
+    assert stranger.post(path, {"csv": ""}).status == 401
+    assert client.send("POST", path, b"{}", {"Content-Type": "application/json"}).status == 403
+    assert client.send("POST", path, b"{}", {**wrong, "Content-Type": "text/plain"}).status == 415
+    assert client.post(path, {}).status == 400
+    assert client.post(path, {"csv": ["date,model,cost"]}).status == 400
+    assert client.post(path, {"csv": "", "provider": 7}).status == 400
+    assert client.post(path, {"csv": "x" * (MAX_EXPORT_BYTES + 1)}).status == 413
+    got = stranger.post(path, {"csv": ""}, x_api_key=key(client, "limited"))
+    assert (got.status, "all projects" in got.json["error"]) == (403, True)
+    assert client.post(path, {"csv": "date,model,cost"}).json["code"] == "store_unavailable"
 
 
 def test_paths_that_are_none(client: Client) -> None:
