@@ -21,10 +21,13 @@ def aligned(first: Sequence[Step], second: Sequence[Step]) -> list[list[Any]]:
     """
     left, right = ([steps[place] for place in tree_order(steps)] for steps in (first, second))
     return [
-        _row(None if pair.left is None else left[pair.left],
-             None if pair.right is None else right[pair.right])
+        _row(_at(left, pair.left), _at(right, pair.right))
         for pair in align(list(map(_key, left)), list(map(_key, right)))
-    ]  # fmt: skip
+    ]
+
+
+def _at(steps: Sequence[Step], place: int | None) -> Step | None:
+    return None if place is None else steps[place]
 
 
 def _key(step: Step) -> tuple[str, str]:

@@ -80,9 +80,7 @@ class ReleasePages:
     def _answered(self, work: Callable[[Request], dict[str, Any]], request: Request) -> Response:
         try:
             found = work(request)
-        except NoSuchRelease as error:
-            raise WebError(404, str(error)) from None
-        except TopicsError as error:
+        except (NoSuchRelease, TopicsError) as error:
             raise WebError(404, str(error)) from None
         except (KafkaUnreachable, KafkaException) as error:
             raise WebError(
@@ -191,14 +189,13 @@ def _listed(one: Published) -> dict[str, Any]:
 
 def _decided(decision: Decision) -> dict[str, Any]:
     promotion = decision.promotion
-    refused = decision.outcome == "refused"
     return {
         "at": decision.decided_at,
         "label": promotion.label,
         "action": promotion.action,
         "outcome": decision.outcome,
         "from": decision.previous_version,
-        "to": promotion.version if refused else decision.version,
+        "to": decision.wanted_version,
         "by": promotion.by,
         "why": decision.why,
         "reason": promotion.reason,

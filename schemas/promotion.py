@@ -78,6 +78,11 @@ class Decision(_Record):
     change: int = Field(0, description="the label's change that this is; 0 if refused")
     decided_at: TimeUs = 0
 
+    @property
+    def wanted_version(self) -> str:
+        """The version under the label afterwards; of a refused promotion the one it asked for."""
+        return self.promotion.version if self.outcome == "refused" else self.version
+
 
 class Entry(_Record):
     """A release by its hash and version."""

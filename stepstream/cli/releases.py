@@ -143,14 +143,13 @@ def _print_history(log: ReleaseLog, agent: str, format: Format) -> None:
 
 def _decision_row(decision: Decision) -> tuple[Any, ...]:
     promotion = decision.promotion
-    refused = decision.outcome == "refused"
     return (
         datetime.fromtimestamp(decision.decided_at / 1e6, UTC),
         promotion.agent,
         promotion.label,
         promotion.action,
         decision.previous_version,
-        promotion.version if refused else decision.version,
+        decision.wanted_version,
         decision.outcome,
         promotion.by,
         _gates(promotion),
