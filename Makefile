@@ -29,7 +29,7 @@ endif
 demo: setup
 	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
-# Three at a time on two cores, because most of the time goes by waiting: 494 s where two take 641 s. Each has engines of its own (about 1 GB).
+# Three at a time on two cores, because most of the time goes by waiting. Each has engines of its own (about 1 GB).
 # In the order of the folders, so that the files with engines, which take longest, come first; by default
 # pytest-xdist starts with the files of most tests, and in the end one process is waited for.
 test: setup

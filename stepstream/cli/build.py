@@ -36,7 +36,10 @@ def build(
     ] = None,
     *,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Publish the release to Kafka. It never changes then.")
+        bool,
+        typer.Option(
+            "--publish", help="Publish the release to Kafka. A published version cannot be changed."
+        ),
     ] = False,
     version: Annotated[
         str,

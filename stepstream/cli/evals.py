@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 PANEL: Final = "Evaluate"
-EVAL_HELP: Final = "Compare versions of an agent, and decide whether one is worse."
+EVAL_HELP: Final = (
+    "Run agents on suites of cases, score runs, and decide whether a version is worse."
+)
 INCONCLUSIVE: Final = 3
 EXIT_CODES: Final = {"pass": 0, "fail": errors.FAILED, "inconclusive": INCONCLUSIVE}
 
@@ -51,13 +53,17 @@ CriteriaOption = Annotated[
     list[Path],
     typer.Option("-c", "--criteria", metavar="PATH", help="Criteria documents. May be repeated."),
 ]
-SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A file with a case a line.")]
+SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="File with one case a line.")]
 ResultsArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Files of results, the oldest first.")
 ]
 AgentReferenceOption = Annotated[
     str,
-    typer.Option("--agent", metavar="MODULE:FUNCTION", help="What is called with a case's input."),
+    typer.Option(
+        "--agent",
+        metavar="MODULE:FUNCTION",
+        help="Function that takes the input of a case and returns the answer.",
+    ),
 ]
 
 
@@ -66,21 +72,35 @@ class Trying:
     """How often and how a case is run."""
 
     trials: Annotated[
-        int, typer.Option("-n", "--trials", metavar="INT", min=1, max=1000, help="Of each case.")
+        int,
+        typer.Option("-n", "--trials", metavar="INT", min=1, max=1000, help="Trials of each case."),
     ] = 1
     parallel: Annotated[
-        int, typer.Option(metavar="INT", min=1, max=64, help="Trials at the same time.")
+        int, typer.Option(metavar="INT", min=1, max=64, help="Number of trials at the same time.")
     ] = 2
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="A trial that takes longer is ended.")
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Time limit of a trial.")
     ] = 60.0
-    seed: Annotated[int, typer.Option(metavar="INT", help="Passed on as TRIAL_SEED.")] = 0
+    seed: Annotated[
+        int, typer.Option(metavar="INT", help="Seed of TRIAL_SEED, a variable of each trial.")
+    ] = 0
     fail_under: Annotated[
-        float, typer.Option(metavar="SHARE", min=0, max=1, help="Of the trials that succeed.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Least share of trials that must succeed, from 0 to 1.",
+        ),
     ] = 0.0
     criteria: Annotated[
         list[Path] | None,
-        typer.Option("-c", "--criteria", metavar="PATH", help="Criteria documents as well."),
+        typer.Option(
+            "-c",
+            "--criteria",
+            metavar="PATH",
+            help="Criteria documents for every case. May be repeated.",
+        ),
     ] = None
 
 
@@ -89,14 +109,18 @@ class SuiteOutput:
     """What is written of a suite."""
 
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the results.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="File for the results, which `eval gate` reads."
+        ),
     ] = None
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, a case each.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File for JUnit XML, with a test case for each case."),
     ] = None
     events: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the step events, for `stepstream replay`."),
+        typer.Option(metavar="FILE", help="File for the step events, for `stepstream replay`."),
     ] = None
 
 
@@ -119,7 +143,9 @@ class Deciding:
     inconclusive: Annotated[
         Inconclusive | None,
         typer.Option(
-            "--inconclusive", metavar="VERDICT", help="What counts where nothing is certain."
+            "--inconclusive",
+            metavar="VERDICT",
+            help="Verdict where the trials do not decide: pass, fail or inconclusive.",
         ),
     ] = None
 
@@ -129,7 +155,8 @@ class Output:
     """How the verdict is printed."""
 
     format: Annotated[
-        GateFormat, typer.Option("--format", metavar="FORMAT", help="How it is printed.")
+        GateFormat,
+        typer.Option("--format", metavar="FORMAT", help="Output format: text, json or markdown."),
     ] = GateFormat.TEXT
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.")] = None
     markdown: Annotated[

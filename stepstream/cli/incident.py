@@ -42,8 +42,9 @@ def save(
 ) -> None:
     """Save a run and the alerts about it as a file for `stepstream policy test`.
 
-    Secrets in inputs, outputs and errors are replaced; everything else is in the file as it was
-    recorded. Edit `expect` in the file where other alerts should be raised.
+    Known forms of secrets are replaced in every text, and so are attributes whose name is that of
+    a secret; everything else is in the file as it was recorded. Edit `expect` in the file where
+    other alerts should be raised.
     """
     from stepstream.backtest.saved_run import SavedRunError, saved_run_of
     from stepstream.cli import queries

@@ -282,11 +282,11 @@ def suggest(
     ] = "1%",
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Suggest limits for an agent's runs, from its history and a wished false-alarm rate.
+    """Suggest limits for an agent's runs, from its history and a false-alarm rate.
 
     Good runs are those that ended with status ok, without runs about which an alert was marked true
     (`stepstream alerts mark`). A limit is the upper end of a 95 % interval: with 97.5 % confidence
-    at most the wished share of good runs exceeds it. Where there are too few runs, none is
+    at most --false-alarms of the good runs exceed it. Where there are too few runs, none is
     suggested. The policy is printed last, in mode observe.
     """
     from stepstream.backtest import suggest as limits

@@ -90,8 +90,8 @@ def releases(
 ) -> None:
     """List the published releases and their labels, the decisions about them, or their drift.
 
-    Drift are runs without a release of an agent that has some, with a release that was never
-    published, with another version than their release, and with other tools or models.
+    --drift lists runs without a release, of an agent that has releases; runs with a release that
+    was never published; and runs with another version, other tools or models than their release.
     """
     from stepstream.common.settings import require_kafka
     from stepstream.releases.promote import find
@@ -233,10 +233,11 @@ def diff(
     environment: EnvironmentOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what two releases, and the success, cost and time of their runs, have different.
+    """Compare two releases: their contents, and the figures of their runs.
 
-    The figures are means per run of each version, with the number of runs and the 95 % interval of
-    the difference. Without a store only the texts are compared.
+    The figures (share of errors, cost, duration, steps, tokens) are means per run of each version,
+    with the number of runs and the 95 % interval of the difference. Without a store only the
+    contents are compared.
     """
     from stepstream.common.settings import require_kafka
     from stepstream.releases.diff import differences
@@ -338,7 +339,7 @@ def promote(
         ),
     ] = "",
 ) -> None:
-    """Put a release under a label; agents that use the label get it.
+    """Give a label to a release; agents that use the label get this release.
 
     The gates that a policy requires are asked first. A worker decides; the command is refused if
     the label was changed meanwhile. Exit code 1 when it is refused.
@@ -359,10 +360,12 @@ def rollback(
     change: Change,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="VERSION", help="An earlier release. Default: the last one."),
+        typer.Option(
+            "--to", metavar="VERSION", help="Release that had the label. Default: the one before."
+        ),
     ] = "",
 ) -> None:
-    """Put the release under a label again that it named before.
+    """Give a label back to the release that had it before.
 
     No gate is asked. A second rollback goes one release further back.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stepstream.producers.transport.spool import SpoolStatus
     from stepstream.schemas.settings import Settings
 
-HELP = "Show and send the events that agents of this machine could not deliver."
+HELP = "Show and send the events that agents of this user could not deliver."
 SETTINGS = ("endpoint", "endpoint_key", "spool_dir", "spool_bytes")
 
 

@@ -32,7 +32,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "up": Entry(
         "up",
-        "Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.",
+        "Run the whole pipeline on this machine: engines, processes, gateway, console.",
         "Run",
     ),
     "worker": Entry(
@@ -172,7 +172,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "eval": Entry(
         "evals",
-        "Compare versions of an agent, and decide whether one is worse.",
+        "Run agents on suites of cases, score runs, and decide whether a version is worse.",
         "Evaluate",
     ),
     "build": Entry(
@@ -182,12 +182,12 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "diff": Entry(
         "releases",
-        "Show what two releases, and the success, cost and time of their runs, have different.",
+        "Compare two releases: their contents, and the figures of their runs.",
         "Releases",
     ),
     "promote": Entry(
         "releases",
-        "Put a release under a label; agents that use the label get it.",
+        "Give a label to a release; agents that use the label get this release.",
         "Releases",
     ),
     "releases": Entry(
@@ -197,7 +197,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "rollback": Entry(
         "releases",
-        "Put the release under a label again that it named before.",
+        "Give a label back to the release that had it before.",
         "Releases",
     ),
     "deadletter": Entry(
@@ -227,7 +227,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "spool": Entry(
         "spool",
-        "Show and send the events that agents of this machine could not deliver.",
+        "Show and send the events that agents of this user could not deliver.",
         "Data",
     ),
     "validate": Entry(

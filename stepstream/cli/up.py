@@ -33,17 +33,18 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Run everything on this machine: Kafka, ClickHouse, worker, notifier and sink.
+    """Run the whole pipeline on this machine: engines, processes, gateway, console.
 
-    Nothing else needs to be installed. Data is stored in --data-dir and survives a restart and a
-    kill; a power failure can lose what the operating system had not written yet. Agents and
-    commands of this user find the running `up` by themselves, with passwords that only this user
-    can read (docs/security.md). Ctrl-C stops all processes after they have finished their work.
+    The engines are Kafka and ClickHouse, the processes worker, notifier and sink. Nothing else
+    needs to be installed. Data is stored in --data-dir and survives a restart and a kill; a power
+    failure can lose what the operating system had not written yet. Agents and commands of this user
+    find the running `up` by themselves, with passwords that only this user can read
+    (docs/security.md). Ctrl-C stops all processes after they have finished their work.
 
     With --kafka-brokers or --clickhouse-url those servers are used and not started here.
 
     With --policies the documents of a directory are applied, and again whenever a file changes.
-    What a file of it owns can only be changed there: other commands refuse and name the file.
+    Documents of these files can only be changed there: other commands refuse and name the file.
     """
     if policies is not None:
         settings = settings.model_copy(update={"documents_dir": str(policies)})

@@ -1,4 +1,4 @@
-"""The whole pipeline on one machine: engines, topics, tables, worker, notifier and sink.
+"""The whole pipeline on one machine: engines, topics, tables and every process.
 
 ``stepstream up``, the demo and the tests run this code::
 
