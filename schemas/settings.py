@@ -770,8 +770,8 @@ class Settings(BaseModel):
     )
     documents_dir: str = _local(
         "",
-        "Directory of documents (policies, subscriptions, prices) that `up` applies and watches "
-        "for changes.",
+        "Directory of documents (policies, Criteria, subscriptions, prices) that `up` applies and "
+        "watches for changes.",
         metavar="PATH",
     )
 
