@@ -23,6 +23,9 @@ MAX_EARLIER: Final = 50
 """Earlier releases of a label that can be rolled back to."""
 MAX_LABELS: Final = 100
 MAX_TEXT: Final = 2_000
+MAX_SHOWN_BY: Final = 100
+"""Characters that a label keeps of who changed it; with whole texts the record of all labels could
+become larger than Kafka takes. The decision has the whole text."""
 MAX_AGE_US: Final = HOUR_US
 """A command that no worker decided about for so long is refused: its sender has given up."""
 
@@ -253,7 +256,7 @@ def head_after(head: ReleaseHead | None, decision: Decision) -> ReleaseHead:
             release=decision.release,
             version=decision.version,
             change=decision.change,
-            by=promotion.by,
+            by=promotion.by[:MAX_SHOWN_BY],
             at=decision.decided_at,
             earlier=_earlier_after(labels.get(promotion.label), decision),
         )

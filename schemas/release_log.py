@@ -14,7 +14,7 @@ its records is the order in which commands are decided.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from stepstream.schemas.promotion import (
     Decision,
@@ -28,6 +28,7 @@ from stepstream.schemas.promotion import (
 from stepstream.schemas.release import Release, WrongRelease, decode_release
 
 TOPIC: Final = "releases"
+_NO_CONTENTS: Final[dict[str, Any]] = {"prompts": {}, "model": {}, "tools": (), "criteria": ()}
 
 
 class UnreadableRelease(ValueError):
@@ -68,7 +69,11 @@ class ReleaseLog:
     and applying one again changes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_contents: bool = True) -> None:
+        """Without ``keeps_contents`` the releases are without prompts, model, tools and criteria,
+        which are most of their size; all else is the same.
+        """
+        self._keeps_contents = keeps_contents
         self._releases: dict[str, Published] = {}
         self._heads: dict[str, ReleaseHead] = {}
         self._pending: dict[str, tuple[int, Promotion]] = {}
@@ -103,6 +108,8 @@ class ReleaseLog:
             raise WrongRelease(f"it contains {release.title} with the hash {release.short_hash}")
         if key in self._releases:  # the same content, published again
             return False
+        if not self._keeps_contents:
+            release = release.model_copy(update=_NO_CONTENTS)
         self._releases[key] = Published(release, offset, timestamp_ms)
         return True
 

@@ -62,8 +62,13 @@ def _text(key: str | bytes | None) -> str:
     return key.decode("utf-8", "replace") if isinstance(key, bytes) else key or ""
 
 
-def read_releases(settings: Settings, *, timeout_s: float = READ_S) -> ReleaseLog:
-    """Everything on the topic, nothing where it does not exist. Raises ``KafkaUnreachable``."""
-    log = ReleaseLog()
+def read_releases(
+    settings: Settings, log: ReleaseLog | None = None, *, timeout_s: float = READ_S
+) -> ReleaseLog:
+    """Everything on the topic, in ``log`` or a new one; nothing where it does not exist.
+
+    Raises ``KafkaUnreachable``.
+    """
+    log = log or ReleaseLog()
     apply_messages(log, read_to_end(settings, release_topic(settings), timeout=timeout_s))
     return log

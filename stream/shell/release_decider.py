@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -37,6 +38,10 @@ POLL_S: Final = 0.5
 PAUSE_S: Final = 1.0
 APPLIED_HERE: Final = 1 << 62
 """The offset of decisions that are applied before they come back from the topic."""
+MAX_DECIDED: Final = 500
+"""Commands that are decided in one transaction; the others wait for the next one."""
+MAX_REFUSED: Final = 100
+"""Unreadable records in memory until the worker that owns the decisions reports them."""
 NO_TOPIC_S: Final = 10.0
 """Pause between two checks for the topic, in an installation that has none yet."""
 _HEADERS: Final[Any] = [("content-type", b"application/json")]
@@ -65,7 +70,8 @@ class ReleaseDecider:
         self._is_owner = is_owner
         self._unreadable = unreadable
         self._follower = Follower(settings, self._topic, passed)
-        self._log = ReleaseLog()
+        self._log = _new_log()
+        self._refused: deque[Unreadable] = deque(maxlen=MAX_REFUSED)
         self._is_stale = False
         self._producer: Producer | None = None
 
@@ -88,28 +94,29 @@ class ReleaseDecider:
         Raises ``KafkaException`` and ``KafkaUnreachable``; nothing is half done then.
         """
         if self._is_stale:
-            self._log = read_releases(self._settings)
+            self._log = read_releases(self._settings, _new_log())
             self._is_stale = False
-        unreadable: list[Unreadable] = []
-
-        def refused(message: ConsumedMessage, error: UnreadableRelease) -> None:
-            log.error("%s", error)
-            unreadable.append(Unreadable(release_log.TOPIC, cast(Message, message), str(error)))
-
-        apply_messages(self._log, self._follower.poll(timeout_s), refused)
-        # Every worker reads the topic; one of them writes to the dead letter.
-        if unreadable and self._is_owner():
-            self._unreadable(unreadable)
+        apply_messages(self._log, self._follower.poll(timeout_s), self._refuse)
         if not self._is_owner():
             # What another worker decides from now on is not known to this producer.
             self._producer = None
-        elif self._log.pending():
+            return self._follower.exists
+        if self._log.pending():
             self._decide_pending()
+        # Every worker reads the topic; one of them writes to the dead letter. At its start none of
+        # them is the owner yet, so the records wait.
+        if self._refused:
+            self._unreadable(list(self._refused))
+            self._refused.clear()
         return self._follower.exists
 
     def close(self) -> None:
         """Stop following; waits for a step in another thread."""
         self._follower.close()
+
+    def _refuse(self, message: ConsumedMessage, error: UnreadableRelease) -> None:
+        log.error("%s", error)
+        self._refused.append(Unreadable(release_log.TOPIC, cast(Message, message), str(error)))
 
     # -- deciding --
 
@@ -119,7 +126,7 @@ class ReleaseDecider:
         decided = []
         try:
             self._producer.begin_transaction()
-            for _, promotion in self._log.pending():
+            for _, promotion in self._log.pending()[:MAX_DECIDED]:
                 decided.append(self._decide(self._producer, promotion))
             if decided:
                 self._producer.commit_transaction(TRANSACTION_S)
@@ -144,7 +151,7 @@ class ReleaseDecider:
             },
         )
         made.init_transactions(INIT_S)
-        self._log = read_releases(self._settings)
+        self._log = read_releases(self._settings, _new_log())
         return made
 
     def _decide(self, client: Producer, promotion: Promotion) -> Decision:
@@ -167,6 +174,11 @@ class ReleaseDecider:
             client.produce(self._topic, value, key.encode(), headers=_HEADERS)
             self._log.apply(key, value, APPLIED_HERE)
         return decision
+
+
+def _new_log() -> ReleaseLog:
+    # Decisions need hashes and versions; the prompts of all releases would fill the memory.
+    return ReleaseLog(keeps_contents=False)
 
 
 def _report(decision: Decision) -> None:

@@ -9,19 +9,28 @@ import sys
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException
 
-from stepstream.common.kafka import read_to_end
+from stepstream.common.kafka import (
+    KafkaUnreachable,
+    Outgoing,
+    producer,
+    read_to_end,
+    send_and_wait,
+)
+from stepstream.common.letters import Unreadable
 from stepstream.releases.topic import publish, read_log, send_promotion
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.promotion import Promotion
 from stepstream.schemas.release import Release
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
+from stepstream.stream.shell import release_decider
 from stepstream.stream.shell.release_decider import ReleaseDecider
 from tests.support.processes import wait_until
 from tests.support.release_folder import built
@@ -207,6 +216,48 @@ def test_only_the_owner_decides(settings: Settings, releases: list[Release]) -> 
     assert read_log(settings).decision(one) is None
     owns.set()
     assert settle(decider, settings, one) == ["accepted"]
+    decider.close()
+
+
+def test_what_cannot_be_read_is_reported_by_the_owner(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Read before it was the owner, and again after the dead letter could not be reached."""
+    owns, reported = threading.Event(), list[str]()
+
+    def refuse(records: Sequence[Unreadable]) -> None:
+        reported.extend(one.detail for one in records)
+        if len(reported) == 1:
+            raise KafkaUnreachable("no broker")
+
+    decider = ReleaseDecider(settings, policies=lambda: [], is_owner=owns.is_set, unreadable=refuse)
+    wrong = Outgoing(topic(settings.topic_prefix, "releases"), b"release/support", b"{")
+    send_and_wait(producer(settings), [wrong], 30)
+    wait_until(
+        lambda: decider.step(0.2) and "release/support" in caplog.text, 60, "the record was read"
+    )
+    assert reported == []
+    owns.set()
+    with pytest.raises(KafkaUnreachable):
+        decider.step(0.2)
+    for _ in range(3):
+        decider.step(0.2)
+    assert len(reported) == 2
+    assert len(set(reported)) == 1
+    assert reported[0].startswith("release/support on the topic releases is ignored")
+    decider.close()
+
+
+def test_more_commands_than_one_transaction_takes(
+    settings: Settings, releases: list[Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others follow in log order."""
+    monkeypatch.setattr(release_decider, "MAX_DECIDED", 2)
+    commands = [command(release, expected) for expected, release in enumerate(releases)]
+    for one in commands:
+        send_promotion(settings, one)
+    decider = a_decider(settings)
+    assert settle(decider, settings, *commands) == ["accepted"] * 3
     decider.close()
 
 

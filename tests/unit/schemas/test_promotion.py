@@ -9,6 +9,8 @@ import pytest
 
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.promotion import (
+    MAX_EARLIER,
+    MAX_LABELS,
     Promotion,
     ReleaseHead,
     Verdict,
@@ -181,6 +183,33 @@ def test_what_cannot_be_read_counts_for_nothing(key: str, value: bytes) -> None:
     with pytest.raises(UnreadableRelease, match="on the topic releases is ignored"):
         log.apply(key, value, 0)
     assert (log.agents(), log.pending()) == ([], [])
+
+
+def test_a_log_without_contents_names_the_same_releases(tmp_path: Path) -> None:
+    """It is for processes that decide about releases and do not use them."""
+    release = built(tmp_path)
+    log = ReleaseLog(keeps_contents=False)
+    for offset in range(2):
+        log.apply(release_key(release), encode_release(release), offset)
+    (kept,) = log.releases("support")
+    assert (kept.release.hash, kept.release.version) == (release.hash, release.version)
+    assert not kept.release.prompts
+    assert len(encode_release(kept.release)) < 300
+
+
+def test_the_labels_of_an_agent_always_fit_into_a_record() -> None:
+    """As many labels and earlier releases as there may be, with the longest of each text."""
+    known = {f"{number:064x}": f"v{number:063d}" for number in range(MAX_EARLIER + 2)}
+    head: ReleaseHead | None = None
+    for number in range(MAX_LABELS):
+        for change, release in enumerate(known):
+            one = command(1, release, change, label=f"l{number:063d}", by="\x01" * 2_000)
+            decision = decide(one, head, known, {}, 5)
+            assert decision.outcome == "accepted", decision.why
+            head = head_after(head, decision)
+    assert head is not None
+    # Kafka's own limit for a record, and librdkafka's for a message, is about a megabyte.
+    assert len(head.model_dump_json()) < 1_000_000
 
 
 def test_a_version_that_was_published_twice_is_the_first(tmp_path: Path) -> None:
