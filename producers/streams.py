@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from stepstream.producers.error_guard import never_raises
@@ -77,6 +78,10 @@ class ChunkRecorder:
             self._first.append(chunk)
         elif is_text or size <= _LAST_CHARS:
             self._last.append(chunk[-_LAST_CHARS:] if is_text else chunk)
+
+    def entering(self) -> AbstractContextManager[None]:
+        """Surrounds the stream's own ``__enter__`` or ``__aenter__``."""
+        return nullcontext()
 
     def fail(self, error: BaseException) -> None:
         """The stream raised. The program's own step ends with the exception that leaves it."""
@@ -206,9 +211,11 @@ class RecordedStream(Generic[T]):
 
     def __enter__(self) -> RecordedStream[T]:
         enter = getattr(type(self._stepstream_source), "__enter__", None)
-        return self._stepstream_entered(
-            self._stepstream_source if enter is None else enter(self._stepstream_source)
-        )
+        if enter is None:
+            return self
+        with self._stepstream_chunks.entering():
+            entered = enter(self._stepstream_source)
+        return self._stepstream_entered(entered)
 
     def __exit__(
         self,
@@ -227,9 +234,11 @@ class RecordedStream(Generic[T]):
 
     async def __aenter__(self) -> RecordedStream[T]:
         enter = getattr(type(self._stepstream_source), "__aenter__", None)
-        return self._stepstream_entered(
-            self._stepstream_source if enter is None else await enter(self._stepstream_source)
-        )
+        if enter is None:
+            return self
+        with self._stepstream_chunks.entering():
+            entered = await enter(self._stepstream_source)
+        return self._stepstream_entered(entered)
 
     async def __aexit__(
         self,

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from stepstream.producers.engine import EngineSource
 from stepstream.producers.instruments.methods import Method
 from stepstream.producers.sdk_log import internal_error, suppressed
 from stepstream.producers.steps import ENDED, Step
 from stepstream.producers.streams import ChunkRecorder, RecordedStream
 from stepstream.producers.tracer import Tracer
 
-inside: Final[ContextVar[bool]] = ContextVar("stepstream_inside_call", default=False)
-"""True during a recorded call: clients call each other (LiteLLM calls openai), and one call is one
-step."""
+inside: Final[ContextVar[EngineSource | None]] = ContextVar("stepstream_inside_call", default=None)
+"""The tracer that records the call that is being made: clients call each other (LiteLLM calls
+openai), and one call is one step."""
 
 # Providers that are reached with the client of another one, by the end of the host's name.
 _HOSTS: Final = {
@@ -50,11 +52,22 @@ class Switch:
 
     def records(self) -> bool:
         """Whether a call that begins now is recorded."""
-        return self.is_on and not inside.get() and not suppressed.get()
+        return self.is_on and inside.get() is None and not suppressed.get()
 
 
 class StreamEnd(ChunkRecorder):
     """Records a stream and ends its step with it; at the latest when the program drops it."""
+
+    _step: Step
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        # Anthropic's `stream` sends its request when the manager that it returns is entered.
+        token = inside.set(self._step._tracer)
+        try:
+            yield
+        finally:
+            inside.reset(token)
 
     def fail(self, error: BaseException) -> None:
         self.finish()
@@ -82,7 +95,7 @@ class Call:
         self._is_ours = is_ours
 
     def __enter__(self) -> None:
-        self._token = inside.set(True)
+        self._token = inside.set(self.step._tracer)
 
     def __exit__(
         self,
@@ -195,6 +208,11 @@ def model_step_around(tracer: Tracer) -> Step | None:
     while step is not None and step._state == ENDED:
         step = step._outer
     return step if step is not None and step._kind == "llm_call" else None
+
+
+def is_recorded(tracer: Tracer) -> bool:
+    """True while a call of a model is being made that this tracer records as a step."""
+    return inside.get() is tracer or model_step_around(tracer) is not None
 
 
 def _positional_names(original: Callable[..., Any], method: Method) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from stepstream.sinks.clickhouse import connect
 from tests.support.document_blocks import Block, blocks
 from tests.support.notifier import Publisher
 from tests.support.processes import wait_until
+from tests.support.sdk import own_tracer_provider
 
 BLOCKS: Final = blocks()
 # What a block expects to exist, as the text around it describes.
@@ -189,8 +190,10 @@ def test_python_runs(block: Block, settings: Settings, environment: dict[str, st
     alerts = threading.Thread(target=publish)
     alerts.start()
     try:
-        names = run_block(block, FirstAlerts("stepstream"))
+        with own_tracer_provider():
+            names = run_block(block, FirstAlerts("stepstream"))
     finally:
+        stepstream.uninstrument()
         stop.set()
         alerts.join()
         publisher.close()

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from opentelemetry import trace
+from opentelemetry.util._once import Once
+
 from stepstream.producers.instruments.switch import Instruments
 from stepstream.producers.sdk_log import LOGGER, sdk_log
 from stepstream.producers.tracer import Tracer
@@ -104,6 +107,22 @@ def traced(
             made.close(1)
     if sound:
         assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
+
+
+@contextmanager
+def own_tracer_provider() -> Iterator[None]:
+    """A block that may set OpenTelemetry's global provider; afterwards it is as before.
+
+    Clients such as Anthropic's make spans as soon as there is one, so a provider that stays set
+    changes what later tests record.
+    """
+    before, once = trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE
+    # The provider can be set once only.
+    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
+    try:
+        yield
+    finally:
+        trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = before, once
 
 
 @contextmanager

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.util._once import Once
 
 import stepstream
 from tests.support.paths import ROOT
 from tests.support.provider import TEXT, Provider, provider
+from tests.support.sdk import own_tracer_provider
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -71,14 +70,12 @@ def test_it_runs_and_is_recorded(
     transport = stepstream.MemoryTransport()
     stepstream.configure(transport=transport, quiet=True)
     try:
-        runpy.run_path(str(path), run_name="__main__")
-        assert stepstream.flush(20)
+        with own_tracer_provider():
+            runpy.run_path(str(path), run_name="__main__")
+            assert stepstream.flush(20)
         printed = capsys.readouterr().out
     finally:
         stepstream.uninstrument()
-        # The program has set the process's provider, which can be set once only.
-        trace._TRACER_PROVIDER_SET_ONCE = Once()
-        trace._TRACER_PROVIDER = None
         stepstream.configure()
         # Clients that the program leaves open warn when they are collected: here, in this test.
         gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import sys
@@ -9,13 +10,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from stepstream.otel import SpanProcessor
 from stepstream.producers.control.budget import Budget
 from stepstream.producers.exceptions import BudgetExceeded
 from stepstream.producers.instruments.switch import Instruments
 from stepstream.schemas.step import StepEvent
 from tests.support.provider import TEXT, TEXTS, Provider, provider
-from tests.support.sdk import Traced, instrumented, logged, traced
+from tests.support.sdk import Traced, instrumented, logged, own_tracer_provider, traced
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -359,6 +365,36 @@ def test_inside_a_model_step_of_the_program_there_is_one_step(
     plan = made.ended["plan"]
     assert plan.output == TEXT
     assert plan.usage is not None
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("form", ["instrument", "own step"])
+def test_spans_that_the_client_makes_do_not_count_twice(
+    form: str, is_stream: bool, served: Provider, made: Traced
+) -> None:
+    """Anthropic's client makes spans as soon as OpenTelemetry has a provider; with a span processor
+    of ours they would be runs of their own, with the same usage."""
+    client = _anthropic(served.url)
+    asked: Any = {"model": "claude-next", "max_tokens": 9, "messages": ASKED}
+    tracer = made.tracer
+    around = tracer.llm("plan") if form == "own step" else contextlib.nullcontext()
+    exported = InMemorySpanExporter()
+    with own_tracer_provider():
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SpanProcessor(tracer=tracer))
+        provider.add_span_processor(SimpleSpanProcessor(exported))
+        trace.set_tracer_provider(provider)
+        with tracer.run("agent"), around:
+            if is_stream:
+                with client.messages.stream(**asked) as stream:
+                    assert "".join(stream.text_stream) == TEXT
+            else:
+                assert client.messages.create(**asked).content[0].text == TEXT
+        assert tracer.flush(10)
+        with provider.get_tracer("t").start_as_current_span("other"):
+            pass
+    assert exported.get_finished_spans()[0].name.startswith("anthropic")
+    assert set(made.ended) == {"agent", "plan" if form == "own step" else "messages", "other"}
 
 
 def test_a_budget_stops_calls(served: Provider, made: Traced) -> None:
