@@ -321,8 +321,8 @@ class Mapper:
     def _document(self, item: Any) -> DocumentStruct:
         document = _document(item)
         content = self._privacy.shortened(document.content, MAX_DOCUMENT_CHARS)
-        document.content, _ = self._privacy.limited(content, None, self._limit)
-        return document
+        content, _ = self._privacy.limited(content, None, self._limit)
+        return DocumentStruct(id=document.id, score=document.score, content=content)
 
     def _content_limit(self, kind: str, trace_id: str) -> int:
         options = self.options
