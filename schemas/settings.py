@@ -625,7 +625,7 @@ class Settings(BaseModel):
     gateway_other_spans: str = _gateway(
         "bare",
         "Spans that no convention for agents knows (HTTP, SQL). bare: only their place in the tree "
-        "is kept; keep: all of them; drop: they are not stored.",
+        "is kept; keep: all of them; drop: as bare, without calls to databases.",
         metavar="CHOICE",
         pattern="^(bare|keep|drop)$",
     )

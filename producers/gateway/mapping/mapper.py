@@ -10,9 +10,10 @@ import msgspec
 
 from stepstream.producers.gateway.mapping import contents, kinds, usage_counts
 from stepstream.producers.gateway.mapping.attributes import AttributeReader, Read, provider_of
+from stepstream.producers.gateway.mapping.dropped_spans import DroppedSpans
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.names import Field as F
-from stepstream.producers.gateway.mapping.options import BARE, DROP, Options
+from stepstream.producers.gateway.mapping.options import DROP, KEEP, Options
 from stepstream.producers.gateway.mapping.privacy import Privacy
 from stepstream.producers.gateway.mapping.spans import (
     KIND_SERVER,
@@ -139,11 +140,19 @@ class Mapper:
     """Maps spans to steps. Not to be used by several threads at a time."""
 
     def __init__(
-        self, options: Options | None = None, logged: LoggedContents | None = None
+        self,
+        options: Options | None = None,
+        logged: LoggedContents | None = None,
+        dropped: DroppedSpans | None = None,
     ) -> None:
-        """``logged`` has the contents that came as log records before their spans."""
+        """``logged`` has the contents that came as log records before their spans; ``dropped``
+        the spans that other mappers of this process have dropped.
+        """
         self.options = options or Options()
         self._logged = logged
+        self._dropped: DroppedSpans | None = None
+        if self.options.other_spans == DROP:
+            self._dropped = dropped or DroppedSpans()
         self._reader = AttributeReader()
         self._privacy = Privacy(self.options)
         # The limit of contents of the step in progress.
@@ -172,12 +181,15 @@ class Mapper:
             return Refused("time_out_of_range", problem)
         kind = _kind_of(span, read)
         is_other = kind == kinds.OTHER and not read.known
-        if is_other and self.options.other_spans == DROP:
-            return []
+        parent = span.parent_id
+        if self._dropped is not None:
+            if is_other and self._dropped.drops(span):
+                return []
+            parent = self._dropped.keep(span)
         step = AnyStep(
             trace_id=span.trace_id,
             step_id=span.span_id,
-            parent_step_id=_parent_of(span.parent_id, span.span_id),
+            parent_step_id=_parent_of(parent, span.span_id),
             kind=kind,
             name=_name_of(span, read),
             project=project,
@@ -189,7 +201,7 @@ class Mapper:
         _set_status(step, span, read)
         if read.values[F.PENDING] == "pending_span":
             _make_start(step, read)
-        if not (is_other and self.options.other_spans == BARE):
+        if not is_other or self.options.other_spans == KEEP:
             if self._logged:
                 found = self._logged.of((project, span.trace_id, span.span_id))
                 span.events = [*span.events, *found] if found else span.events

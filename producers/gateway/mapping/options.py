@@ -17,8 +17,8 @@ BARE: Final = "bare"
 KEEP: Final = "keep"
 DROP: Final = "drop"
 OTHER_SPANS: Final = (BARE, KEEP, DROP)
-"""What becomes of spans that no convention knows (HTTP, SQL): the tree alone, all of it, or
-nothing.
+"""What becomes of spans that no convention knows (HTTP, SQL): their place in the tree, all of them,
+or their place without the calls to databases, which have nothing below them.
 """
 
 

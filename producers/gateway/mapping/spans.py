@@ -19,6 +19,8 @@ STATUS_OK: Final = 1
 STATUS_ERROR: Final = 2
 
 KIND_SERVER: Final = 2
+KIND_CLIENT: Final = 3
+KIND_CONSUMER: Final = 5
 
 
 class Resource(msgspec.Struct, gc=False):

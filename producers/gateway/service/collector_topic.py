@@ -16,7 +16,6 @@ from confluent_kafka import KafkaException, Message
 
 from stepstream.common import kafka
 from stepstream.producers.gateway.mapping.mapper import Origin, Refused
-from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF
 from stepstream.producers.gateway.otlp.malformed import Malformed, TooMany
 from stepstream.producers.gateway.service.ingest import Batch, Ingest
@@ -41,12 +40,10 @@ _log = logging.getLogger("stepstream.gateway")
 class CollectorReader:
     """One member of the group ``<prefix>.gateway``, in a thread of its own."""
 
-    def __init__(
-        self, settings: Settings, topic: str, options: Options, writer: KafkaWriter
-    ) -> None:
+    def __init__(self, settings: Settings, topic: str, ingest: Ingest, writer: KafkaWriter) -> None:
         self._settings = settings
         self._topic = topic
-        self._ingest = Ingest(options)
+        self._ingest = ingest
         self._writer = writer
         self._stopping = threading.Event()
         self.records = 0

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from stepstream.producers.gateway.mapping import secrets
+from stepstream.producers.gateway.mapping.dropped_spans import DroppedSpans
 from stepstream.producers.gateway.mapping.log_records import LogMapper
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
@@ -109,15 +110,23 @@ def _letter(original: Any, refused: Refused, key: str) -> Letter:
     return Letter(key.encode("utf-8", "replace")[:64], value, [*headers])
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered of earlier requests: a program may send logs by gRPC and spans by HTTP."""
+
+    logged: LoggedContents = field(default_factory=LoggedContents)
+    dropped: DroppedSpans = field(default_factory=DroppedSpans)
+
+
 class Ingest:
     """Turns bodies into batches. Not to be used by several threads at a time."""
 
-    def __init__(self, options: Options, logged: LoggedContents | None = None) -> None:
-        """``logged``: contents that came as log records, shared by all ways in."""
-        logged = LoggedContents() if logged is None else logged
+    def __init__(self, options: Options, memory: Memory | None = None) -> None:
+        """``memory``: what all ways in remember."""
+        memory = memory or Memory()
         self._options = options
-        self._spans = Mapper(options, logged)
-        self._logs = LogMapper(options, logged)
+        self._spans = Mapper(options, memory.logged, memory.dropped)
+        self._logs = LogMapper(options, memory.logged)
         self._privacy = Privacy(options)
 
     def traces(self, body: bytes, form: str, origin: Origin) -> Iterator[Batch]:

@@ -13,7 +13,6 @@ from stepstream.common.web.headers import Hosts
 from stepstream.common.web.key_file import KeyFile
 from stepstream.common.web.protocol import Limits
 from stepstream.common.web.server import WebServer
-from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.options import Options, options_of
 from stepstream.producers.gateway.service.admission import Admission
 from stepstream.producers.gateway.service.callers import GatewayAccess
@@ -26,7 +25,7 @@ from stepstream.producers.gateway.service.control import (
 )
 from stepstream.producers.gateway.service.counts import Counts
 from stepstream.producers.gateway.service.http import Endpoints
-from stepstream.producers.gateway.service.ingest import Ingest
+from stepstream.producers.gateway.service.ingest import Ingest, Memory
 from stepstream.producers.gateway.service.kafka_writer import WAIT_S, KafkaWriter
 from stepstream.producers.gateway.service.releases import ReleaseEndpoint, ReleaseReader
 from stepstream.schemas import metrics
@@ -56,8 +55,7 @@ class Gateway:
         counts = Counts(self.observer)
         access = GatewayAccess(KeyFile(settings.credentials_file), hosts)
         seen = SeenTraces()
-        # One for all ways in: a program may send logs by gRPC and spans by HTTP.
-        logged = LoggedContents()
+        memory = Memory()
         self.hub = ControlHub(settings)
         control = ControlEndpoints(
             self.hub,
@@ -69,7 +67,7 @@ class Gateway:
         endpoints = Endpoints(
             project=settings.project,
             max_body_bytes=settings.gateway_max_body_bytes,
-            ingest=Ingest(_options_of(settings), logged),
+            ingest=Ingest(_options_of(settings), memory),
             writer=self.writer,
             admission=self.admission,
             counts=counts,
@@ -91,11 +89,12 @@ class Gateway:
             raise explained(
                 error, settings.gateway_port, "gateway_port", settings.gateway_host
             ) from None
-        self.grpc = self._grpc_server(settings, access, counts, seen, logged)
+        self.grpc = self._grpc_server(settings, access, counts, seen, memory)
         self.collector: CollectorReader | None = None
         if settings.gateway_from_kafka:
+            ingest = Ingest(_options_of(settings), memory)
             self.collector = CollectorReader(
-                settings, settings.gateway_from_kafka, _options_of(settings), self.writer
+                settings, settings.gateway_from_kafka, ingest, self.writer
             )
         self.observer.readiness = self._readiness
         # Gauges are read when metrics are scraped, so that requests do not pay for them.
@@ -107,7 +106,7 @@ class Gateway:
         access: GatewayAccess,
         counts: Counts,
         seen: SeenTraces,
-        logged: LoggedContents,
+        memory: Memory,
     ) -> GrpcServer | None:
         if settings.gateway_grpc_port < 0:
             return None
@@ -119,7 +118,7 @@ class Gateway:
             project=settings.project,
             max_bytes=settings.gateway_max_body_bytes,
             # One of its own: it works in another thread.
-            ingest=Ingest(_options_of(settings), logged),
+            ingest=Ingest(_options_of(settings), memory),
             shared=Shared(self.writer, self.admission, counts, seen),
         )
         _log.info("gRPC at %s:%d", settings.gateway_host, server.port)

@@ -383,10 +383,25 @@ def test_a_small_body_of_json_cannot_take_gigabytes(body: bytes) -> None:
         tracemalloc.stop()
 
 
-def test_items_of_a_large_json_body_must_be_objects() -> None:
+@pytest.mark.parametrize("bad", ["null", "5", '"x"', "[1]", "true", '{"attributes":7}'])
+def test_an_item_of_any_form_costs_itself_in_a_large_json_body(bad: str) -> None:
+    """As in a small one."""
+    good = json.dumps(json_span(span(1)) | {"name": "x" * (1 << 20)})
+    for read, groups, scopes, items in (
+        (otlp_json.spans, "resourceSpans", "scopeSpans", "spans"),
+        (otlp_json.log_records, "resourceLogs", "scopeLogs", "logRecords"),
+    ):
+        one = good.replace('"startTimeUnixNano"', '"timeUnixNano"') if items != "spans" else good
+        body = f'{{"{groups}":[null,{{"{scopes}":[null,{{"{items}":[{bad},{one}]}}]}}]}}'
+        refused, taken = read(body.encode())
+        assert isinstance(refused, Unreadable)
+        assert not isinstance(taken, Unreadable)
+
+
+def test_a_json_body_of_numbers_is_refused_as_a_whole() -> None:
     """An undecoded number takes 70 bytes in memory and two in a body."""
     with pytest.raises(Malformed, match="spans"):
-        list(otlp_json.spans(_IN_SPANS[0] + b"1," * (1 << 20) + b"{}" + _IN_SPANS[1]))
+        list(otlp_json.spans(_IN_SPANS[0] + b"1," * (1 << 21) + b"{}" + _IN_SPANS[1]))
 
 
 @pytest.mark.parametrize(

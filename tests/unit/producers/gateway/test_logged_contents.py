@@ -20,7 +20,7 @@ from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
 from stepstream.producers.gateway.otlp import answers
-from stepstream.producers.gateway.service.ingest import Batch, Ingest
+from stepstream.producers.gateway.service.ingest import Batch, Ingest, Memory
 from stepstream.schemas.capture import OFF, Capture
 from tests.support.otlp import NOW_NS, ORIGIN, any_value, json_request, pairs, request_of, span
 
@@ -159,7 +159,7 @@ def test_secrets_in_logged_contents_are_taken_out() -> None:
 def test_what_is_kept_has_about_the_size_that_is_counted(name: str) -> None:
     """Neither attributes that are no contents nor many empty values take more."""
     logged = LoggedContents()
-    ingest = Ingest(Options(), logged)
+    ingest = Ingest(Options(), Memory(logged))
     long = {"other": "x" * 100_000, "gen_ai.prompt": "why?", "gen_ai.input.messages": [[[]] * 300]}
     tracemalloc.start()
     try:

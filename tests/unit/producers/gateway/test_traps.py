@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -15,12 +17,19 @@ from stepstream import Tracer
 from stepstream.otel import SpanProcessor
 from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
 from stepstream.producers.gateway.mapping.options import Options
-from stepstream.producers.gateway.mapping.spans import KIND_SERVER, Resource, SpanEvent, Unreadable
+from stepstream.producers.gateway.mapping.spans import (
+    KIND_SERVER,
+    Resource,
+    Span,
+    SpanEvent,
+    Unreadable,
+)
 from stepstream.producers.gateway.otlp import otlp_json, protobuf
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.schemas.capture import OFF, Capture
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import AnyStep
 from tests.support.otlp import (
     NOW_NS,
     NOW_US,
@@ -288,14 +297,54 @@ def test_noise_travels_as_a_bare_node_of_the_tree() -> None:
     assert (failed.status, failed.error_type) == ("error", "503")
 
 
-@pytest.mark.parametrize(("choice", "count"), [("bare", 1), ("keep", 1), ("drop", 0)])
-def test_a_setting_keeps_or_drops_noise(choice: str, count: int) -> None:
-    """All of it, or nothing."""
+QUERY = {"db.system": "postgresql", "db.statement": "SELECT 1"}
+DROP = msgspec.structs.replace(OPTIONS, other_spans="drop")
+
+
+@pytest.mark.parametrize(("choice", "count"), [("bare", 2), ("keep", 2), ("drop", 1)])
+def test_a_setting_keeps_noise_or_drops_calls_to_databases(choice: str, count: int) -> None:
+    """The HTTP span stays in the tree in any case: a service may have steps below it."""
     options = Options(limits=OPTIONS.limits, other_spans=choice)
-    steps = mapped(span(1, 7, attributes=HTTP), options)
+    mapper = Mapper(options)
+    request, query = span(1, 7, attributes=HTTP, kind=3), span(2, 7, attributes=QUERY, kind=3)
+    steps = [step for one in (request, query) for step in steps_by(mapper, one)]
     assert len(steps) == count
-    if choice == "keep":
-        assert steps[0].attributes["server.port"] == "443"
+    assert steps[0].step_id == request.span_id
+    assert steps[0].attributes.get("server.port") == ("443" if choice == "keep" else None)
+
+
+def steps_by(mapper: Mapper, one: Span) -> list[AnyStep]:
+    found = mapper.steps(one, ORIGIN)
+    assert not isinstance(found, Refused), found
+    return found
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(5))))
+def test_dropping_orphans_no_step_in_any_order(order: tuple[int, ...]) -> None:
+    """Databases within databases, and steps and HTTP calls below them."""
+    spans = [
+        span(1, attributes={"gen_ai.operation.name": "invoke_agent"}),
+        span(2, 1, attributes=QUERY, kind=3),
+        span(3, 2, attributes=QUERY, kind=3),
+        span(4, 3, attributes=CHAT),
+        span(5, 2, attributes=HTTP, kind=3),
+    ]
+    mapper = Mapper(DROP)
+    steps = [step for number in order for step in steps_by(mapper, spans[number])]
+    ids = {step.step_id for step in steps}
+    assert {spans[0].span_id, spans[3].span_id, spans[4].span_id} <= ids
+    assert {step.parent_step_id for step in steps} - {""} <= ids
+
+
+def test_a_published_start_has_an_end_where_noise_is_dropped() -> None:
+    """What kind of span it is may become known after its start."""
+    mapper = Mapper(DROP)
+    one = span(2, 1, kind=3)
+    started = mapper.start(one, ORIGIN)
+    one.attributes = QUERY
+    (ended,) = steps_by(mapper, one)
+    assert isinstance(started, AnyStep)
+    assert (started.step_id, ended.phase) == (ended.step_id, "end")
 
 
 def test_a_server_s_span_at_the_root_is_no_agent() -> None:

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from stepstream.otel import SpanProcessor, sampler
@@ -142,18 +143,20 @@ def test_shutdown_publishes_the_start_of_open_spans(world: World) -> None:
 
 @pytest.mark.parametrize("option", ["bare", "drop"])
 def test_spans_that_no_convention_knows(world: World, option: str) -> None:
-    """bare keeps ids, name and times, drop nothing, not even a start."""
+    """bare keeps ids, name and times; drop leaves out calls to databases, also their starts."""
     tracer = world.provider(other_spans=option, start_delay_s=0).get_tracer("http")
-    with (
-        tracer.start_as_current_span("agent", attributes={"gen_ai.agent.name": "a"}),
-        tracer.start_as_current_span("GET") as span,
-    ):
-        span.set_attribute("http.request.body", "secret")
-        wait_until(lambda: world.transport.started, 5, "a start")
-    found = [e for e in world.events if e.name == "GET"]
-    assert bool(found) == (option == "bare")
-    assert all("http.request.body" not in e.attributes for e in found)
-    assert world.ended("agent").agent == "a"
+    query = {"db.system": "sqlite"}
+    with tracer.start_as_current_span("agent", attributes={"gen_ai.agent.name": "a"}):
+        with tracer.start_as_current_span("SELECT", kind=SpanKind.CLIENT, attributes=query):
+            pass
+        with tracer.start_as_current_span("GET") as span:
+            span.set_attribute("http.request.body", "secret")
+            wait_until(lambda: world.transport.started, 5, "a start")
+    (get,) = [e for e in world.events if e.name == "GET" and e.phase == "end"]
+    assert "http.request.body" not in get.attributes
+    assert any(e.name == "SELECT" for e in world.events) == (option == "bare")
+    agent = world.ended("agent")
+    assert (agent.agent, get.parent_step_id) == ("a", agent.step_id)
 
 
 def test_other_spans_is_checked() -> None:
