@@ -7,7 +7,7 @@ is sent if there is any. ``in_force`` reads the topic, ``publish`` and ``withdra
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +22,7 @@ from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
 from stepstream.schemas.durations import shorten_durations
 from stepstream.schemas.policy import Policy
+from stepstream.schemas.policy_conflicts import RuleRef, conflicts
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -51,6 +52,8 @@ class Written:
 
     document: AnyDocument
     place: Place
+    rule_lines: tuple[int, ...] = ()
+    """The lines of a policy's rules."""
 
     @property
     def key(self) -> str:
@@ -111,21 +114,89 @@ class Change:
     place: Place | None = None
 
 
-def read_documents(path: Path) -> list[Written]:
-    """All documents of a file, or of all YAML and JSON files in a directory. Raises
-    ``DocumentsError``.
+def read_documents(*paths: Path) -> list[Written]:
+    """All documents of files, and of all YAML and JSON files in directories.
+
+    Raises ``DocumentsError`` with every problem; policies that contradict each other are problems.
     """
     problems: list[Problem] = []
     written: list[Written] = []
-    for file in files_of(path):
-        for node in yamlfile.read(file, problems):
+    for path in paths:
+        try:
+            files = files_of(path)
+        except DocumentsError as error:
+            problems += error.problems
+            continue
+        for node in (node for file in files for node in yamlfile.read(file, problems)):
             document = _validated(node, problems)
             if document is not None:
-                written.append(Written(document, node.place))
+                written.append(Written(document, node.place, _rule_lines(document, node)))
     _refuse_repeats(written, problems)
+    # A policy that is there twice contradicts itself: one problem is enough.
+    problems = problems or contradictions(written)
     if problems:
         raise DocumentsError(problems)
     return written
+
+
+def _rule_lines(document: AnyDocument, node: yamlfile.Document) -> tuple[int, ...]:
+    if not isinstance(document, Policy):
+        return ()
+    return tuple(yamlfile.line_of(node, ("rules", n)) for n in range(len(document.rules)))
+
+
+def contradictions(
+    written: Iterable[Written], present: Mapping[str, StoredDocument] | None = None
+) -> list[Problem]:
+    """The contradictions between policies, each at the line of one of the two rules.
+
+    ``present`` are documents in effect; contradictions among these are left out.
+    """
+    given = {one.document.name: one for one in written if isinstance(one.document, Policy)}
+    others = [
+        policy
+        for record in (present or {}).values()
+        if (policy := _policy_of(record)) is not None and policy.name not in given
+    ]
+    policies = [one.document for one in given.values() if isinstance(one.document, Policy)]
+    problems = []
+    for found in conflicts([*policies, *others]):
+        if found.at.policy.name in given:
+            why = found.why.format(other=_named(found.other, found.at, given))
+            problems.append(Problem(_place(found.at, given), why))
+        elif found.other.policy.name in given:
+            # The rule in effect has no line here: the problem is at the rule that is new.
+            why = found.why.format(other="this rule")
+            at = f"rule {found.at.rule.alert_name} of policy {found.at.policy.name} in effect"
+            problems.append(Problem(_place(found.other, given), f"contradicts {at}: {why}"))
+    return problems
+
+
+def _policy_of(record: StoredDocument) -> Policy | None:
+    if record.kind != "Policy":
+        return None
+    try:
+        document = DOCUMENT.validate_json(record.value)
+    except ValidationError:  # of a newer version
+        return None
+    return document if isinstance(document, Policy) else None
+
+
+def _place(ref: RuleRef, given: Mapping[str, Written]) -> Place:
+    one = given[ref.policy.name]
+    line = one.rule_lines[ref.index] if ref.index < len(one.rule_lines) else one.place.line
+    return Place(one.place.file, line)
+
+
+def _named(ref: RuleRef, beside: RuleRef, given: Mapping[str, Written]) -> str:
+    """The rule with its policy and place, as far as they differ from those of the other rule."""
+    name = f"rule {ref.rule.alert_name}"
+    if ref.policy.name not in given:
+        return f"{name} of policy {ref.policy.name} in effect"
+    place = _place(ref, given)
+    if ref.policy.name == beside.policy.name:
+        return f"{name} in line {place.line}"
+    return f"{name} of policy {ref.policy.name} ({place})"
 
 
 def files_of(path: Path) -> list[Path]:
@@ -259,13 +330,20 @@ def apply(
     """Put documents in force; returns what that did. What already holds is not sent again.
 
     Each change of a policy is a new revision, which is kept under a key of its own. Raises
-    ``DocumentsError`` for what another owner holds, unless forced.
+    ``DocumentsError`` for what another owner has applied, unless forced, and for policies that
+    contradict those in effect.
     """
     everything = stored(settings)
     present = {key: one for key, one in everything.items() if REVISION_MARK not in key}
     changes = plan(written, present, owner=owner)
     if not force:
         _refuse_foreign(changes, present, owner)
+    withdrawn = {change.key for change in changes if change.what == "withdrawn"}
+    changed = {change.key for change in changes if change.what in ("created", "changed")}
+    if changed:
+        staying = {key: one for key, one in present.items() if key not in withdrawn}
+        if problems := contradictions(written, staying):
+            raise DocumentsError(problems)
     if not dry_run:
         documents = {one.key: one.document for one in written}
         records: list[tuple[str, bytes | None, str]] = []

@@ -83,24 +83,11 @@ def read_all(paths: Sequence[Path], refused: str) -> list[Written]:
     Raises ``Failure`` with every problem of every path, behind the words ``refused``.
     """
     from stepstream.admin.documents import DocumentsError, read_documents
-    from stepstream.admin.yamlfile import Problem
 
-    written: list[Written] = []
-    problems: list[Problem] = []
-    for path in paths:
-        try:
-            written += read_documents(path)
-        except DocumentsError as error:
-            problems += error.problems
-    keys = [one.key for one in written]
-    problems += [
-        Problem(one.place, f"{one.key} is defined twice")
-        for i, one in enumerate(written)
-        if one.key in keys[:i]
-    ]
-    if problems:
-        raise errors.Failure(f"{refused}\n" + "\n".join(map(str, problems)))
-    return written
+    try:
+        return read_documents(*paths)
+    except DocumentsError as error:
+        raise errors.Failure(f"{refused}\n{error}") from None
 
 
 def _outcome(change: Change, dry_run: bool) -> str:

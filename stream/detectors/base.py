@@ -68,7 +68,8 @@ class Detector(Protocol):
 
     applied: Applied
     name: str
-    """The alert's name; the key of its state in a run, and of its timer."""
+    """The key of its state in a run, and of its timer: the alert's name, unless another rule of the
+    run has it."""
     follows_steps: bool
     """Whether ``on_step`` is called."""
     reads_contents: bool
@@ -135,7 +136,7 @@ class DetectorBase(Generic[R]):
     def __init__(self, applied: Applied) -> None:
         self.applied = applied
         self.rule = cast("R", applied.rule)
-        self.name = applied.rule.alert_name
+        self.name = applied.key
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
         return ended
@@ -168,7 +169,8 @@ class DetectorBase(Generic[R]):
         if not run.fired:
             return False
         return (
-            f"{self.name}|{subject}|{level}" in run.fired or run.raised[self.name] >= MAX_FINDINGS
+            f"{self.name}|{subject}|{level}" in run.fired
+            or run.raised[self.rule.alert_name] >= MAX_FINDINGS
         )
 
     def state(self, run: Run, default: Any) -> Any:

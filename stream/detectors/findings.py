@@ -31,7 +31,7 @@ def findings_from(
     """
     rule = applied.rule
     for seen in observations:
-        key = f"{rule.alert_name}|{seen.subject}|{seen.level}"
+        key = f"{applied.key}|{seen.subject}|{seen.level}"
         before = run.fired.get(key)
         if seen.resolved or seen.withdrawn:
             if before is None or before.resolved:

@@ -5,8 +5,8 @@ such policy replaces.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -30,6 +30,12 @@ class Applied:
     enforce: bool = False
     revision: int = 0
     """The policy's revision."""
+    own_key: str = ""
+
+    @property
+    def key(self) -> str:
+        """What its state in a run is kept by: the alert's name, unless another rule has it."""
+        return self.own_key or self.rule.alert_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,9 @@ class RuleSet:
     def __init__(self, applied: tuple[Applied, ...], make: Callable[[Applied], Any]) -> None:
         self.applied = applied
         self.detectors = tuple(
-            detector for item in applied if (detector := _made(item, make)) is not None
+            detector
+            for item in with_distinct_keys(applied)
+            if (detector := _made(item, make)) is not None
         )
         self.observing = tuple(detector for detector in self.detectors if detector.follows_steps)
         self.deciding = tuple(d for d in self.detectors if getattr(d, "decides_success", False))
@@ -93,6 +101,19 @@ class RuleSet:
                 d for d in self.detectors if d.reads_contents and d.wants_content(kind)
             )
         return found
+
+
+def with_distinct_keys(applied: Iterable[Applied]) -> Iterator[Applied]:
+    """The rules, with a key of its own for each.
+
+    Two policies may have rules with the same alert name; with one key each would count what the
+    other has seen, and the first to fire would hide the other.
+    """
+    known: set[str] = set()
+    for item in applied:
+        name = item.rule.alert_name
+        yield replace(item, own_key=f"{name}@{item.policy}") if name in known else item
+        known.add(name)
 
 
 def _made(applied: Applied, make: Callable[[Applied], Any]) -> Any:

@@ -10,6 +10,7 @@ from stepstream.admin.documents import (
     Change,
     DocumentsError,
     StoredDocument,
+    contradictions,
     encode,
     plan,
     read_documents,
@@ -222,3 +223,49 @@ def test_an_owner_withdraws_what_it_no_longer_names_and_nothing_else(tmp_path: P
         Change(key, "withdrawn")
         for key in ("policy/support-refunds", "subscription/oncall", "prices/negotiated")
     ]
+
+
+def test_contradictions_are_refused_at_the_line_of_the_rule(tmp_path: Path) -> None:
+    """In a file, and between files; the other rule is named with its place."""
+    stop = "{rule: run_cost, limit_usd: 0.2, action: stop}"
+    more = "{rule: run_cost, limit_usd: 0.5, action: stop, alert: more}"
+    text = policy(stop, more, head="mode: enforce")
+    why = "limit_usd: 0.5 has no effect: {} stops the run at limit_usd: 0.2"
+    assert problems(tmp_path, text) == [(6, why.format("rule run-cost in line 5"))]
+    (tmp_path / "bad.yaml").unlink()
+    (tmp_path / "a.yaml").write_text(policy(stop, head="mode: enforce"))
+    (tmp_path / "b.yaml").write_text(policy(more, head="mode: enforce").replace("p\n", "q\n", 1))
+    other = f"rule run-cost of policy p ({tmp_path / 'a.yaml'}:5)"
+    for paths in ([tmp_path], [tmp_path / "a.yaml", tmp_path / "b.yaml"]):
+        with pytest.raises(DocumentsError) as caught:
+            read_documents(*paths)
+        (problem,) = caught.value.problems
+        assert str(problem) == f"{tmp_path / 'b.yaml'}:5: {why.format(other)}"
+
+
+def test_contradictions_with_policies_in_effect(tmp_path: Path) -> None:
+    """At the line of the new rule, whichever of the two has no effect. A policy that is replaced
+    contradicts nothing.
+    """
+
+    def rule(limit: float) -> str:
+        return policy(f"{{rule: run_cost, limit_usd: {limit}, action: stop}}", head="mode: enforce")
+
+    file = tmp_path / "p.yaml"
+    file.write_text(rule(0.5))
+    written = read_documents(file)
+
+    def present(name: str, limit: float) -> dict[str, StoredDocument]:
+        file.write_text(rule(limit).replace("name: p", f"name: {name}"))
+        (one,) = read_documents(file)
+        return {one.key: StoredDocument(one.key, encode(one.document), "", 0, 0)}
+
+    (low,) = contradictions(written, present("old", 0.2))
+    in_effect = "rule run-cost of policy old in effect"
+    assert str(low) == (
+        f"{file}:5: limit_usd: 0.5 has no effect: {in_effect} stops the run at limit_usd: 0.2"
+    )
+    (high,) = contradictions(written, present("old", 0.9))
+    assert high.place.line == 5
+    assert high.reason.startswith(f"contradicts {in_effect}: limit_usd: 0.9 has no effect: this")
+    assert not contradictions(written, present("p", 0.2))

@@ -294,3 +294,41 @@ def test_a_detector_finds_nothing_by_default() -> None:
     bench = Bench()
     bench.send(root("start", 0.0), 0.0)
     assert all(not list(detector.on_close(bench.run, 0)) for detector in detectors)
+
+
+def test_rules_of_two_policies_with_one_alert_name_are_independent() -> None:
+    """Each counts for itself, and the first to fire does not hide the other's action; so after a
+    restart.
+    """
+    bench = Bench(
+        policy(
+            {"rule": "run_cost", "limit_usd": "0.2", "action": "warn"},
+            {"rule": "loop", "repeats": 4},
+            {"rule": "repetition", "enabled": False},
+            name="everyone",
+            mode="enforce",
+        ),
+        policy(
+            {"rule": "run_cost", "limit_usd": "0.5", "action": "stop"},
+            {"rule": "loop", "repeats": 6},
+            name="support",
+            mode="enforce",
+        ),
+    )
+    bench.process(root("start", 0.0), 0.0)
+    for number in range(2, 10):
+        end = {"kind": "tool_call", "tool": "t", "input": "q", "output": "a", "cost_usd": "0.1"}
+        bench.send(step(number, "end", number, number + 0.5, **end), float(number))
+        bench.swap()
+    found = [
+        (one["alert"], one["policy"], one["run_steps"], one.get("action", ""))
+        for one in bench.findings()
+        if one["policy"]
+    ]
+    assert found == [
+        ("run-cost", "everyone", 4, "warn"),
+        ("loop", "everyone", 5, ""),
+        ("run-cost", "support", 7, "stop"),
+        ("loop", "support", 7, ""),
+    ]
+    assert len(ids(bench)) == 4
