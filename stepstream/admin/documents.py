@@ -188,13 +188,13 @@ def _place(ref: RuleRef, given: Mapping[str, Written]) -> Place:
     return Place(one.place.file, line)
 
 
-def _named(ref: RuleRef, beside: RuleRef, given: Mapping[str, Written]) -> str:
+def _named(ref: RuleRef, seen_from: RuleRef, given: Mapping[str, Written]) -> str:
     """The rule with its policy and place, as far as they differ from those of the other rule."""
     name = f"rule {ref.rule.alert_name}"
     if ref.policy.name not in given:
         return f"{name} of policy {ref.policy.name} in effect"
     place = _place(ref, given)
-    if ref.policy.name == beside.policy.name:
+    if ref.policy.name == seen_from.policy.name:
         return f"{name} in line {place.line}"
     return f"{name} of policy {ref.policy.name} ({place})"
 
