@@ -103,6 +103,9 @@ class AssemblePartition:
     def restore(self, states: Iterable[RunState], position: int) -> None:
         """Take over the newest state of each run; ``position`` is the offset that the log is read
         from.
+
+        States of closed runs are only kept for late records. A state that cannot be restored is
+        left out and reported as a finding.
         """
         self.offsets.position = position
         for state in states:
@@ -112,10 +115,10 @@ class AssemblePartition:
             try:
                 run = restore_run(state, self.rules)
             except Exception as error:
-                # Only the state had its records, and they are not read again: the run is lost. A
-                # finding reports that.
+                # Its records are below the safe offset: they are not read again and cannot be
+                # dead-lettered. The trajectory ends at its last published revision.
                 self._send_pipeline_finding(
-                    self._failures.run(state.trace_id, error, state.last_append_us)
+                    self._failures.lost_run(state.trace_id, error, state.last_append_us)
                 )
                 continue
             active = self._touched[state.trace_id] = self._add(run, through=state.through)

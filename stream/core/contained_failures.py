@@ -1,8 +1,10 @@
 """Exceptions inside a stage that are contained: counted, logged, and reported in one alert per
 detector, not one per run.
 
-None of them stops a partition. A detector that raises is off for the run in which it did. A run
-whose own bookkeeping raises has failed: it is closed and its records go to the dead letter.
+None of them stops a partition. A detector that raises is off for the run in which it did. A run for
+which something other than merging a record raises (publishing, timers, its state) has failed: it is
+closed and its records go to the dead letter. Exceptions while a record is merged are not contained:
+see ``poison``.
 """
 
 from __future__ import annotations
@@ -93,19 +95,31 @@ class ContainedFailures:
         return self._finding(RULE_FAILED, "rule_failed", subject, message, error, now_us)
 
     def run(self, trace_id: str, error: BaseException, now_us: int) -> FindingStruct | None:
-        """A run's own bookkeeping raised. Returns the finding to send, if one is due."""
+        """Count a run that failed while it was open. Returns the finding to send, if one is due."""
+        return self._failed_run(
+            trace_id, error, now_us, "its records that no state contains go to the dead letter"
+        )
+
+    def lost_run(self, trace_id: str, error: BaseException, now_us: int) -> FindingStruct | None:
+        """Count a run whose state cannot be restored. Returns the finding to send, if one is
+        due.
+        """
+        return self._failed_run(
+            trace_id,
+            error,
+            now_us,
+            "its state cannot be restored, so its trajectory ends at the last published revision",
+        )
+
+    def _failed_run(
+        self, trace_id: str, error: BaseException, now_us: int, consequence: str
+    ) -> FindingStruct | None:
         self._counters.runs_given_up += 1
         subject = f"{self._topic}/{self._partition}"
         if not self._is_due(RUN_GIVEN_UP, subject, now_us):
             return None
-        self._log_text(
-            f"{subject}: run {trace_id} has failed, its records go to the dead letter:\n"
-            f"{error_text(error)}"
-        )
-        message = (
-            f"run {trace_id} of {subject} has failed ({error_summary(error)}): its records are in"
-            " the dead letter"
-        )
+        self._log_text(f"{subject}: run {trace_id} has failed, {consequence}:\n{error_text(error)}")
+        message = f"run {trace_id} of {subject} has failed ({error_summary(error)}): {consequence}"
         return self._finding(RUN_GIVEN_UP, "run_given_up", subject, message, error, now_us)
 
     def _is_due(self, what: str, key: str, now_us: int) -> bool:

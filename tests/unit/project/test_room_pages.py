@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.package_rules import MAY_IMPORT
 from tests.support.paths import ROOT
 from tests.support.room_pages import pages, refreshed
-from tests.support.room_rules import MAY_IMPORT
 
 # About a page. The wire format, which programs in other languages are written by, is longer.
 PAGE_LINES = 80

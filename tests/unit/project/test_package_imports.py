@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests.support.package_rules import MAY_IMPORT
 from tests.support.paths import ROOT
-from tests.support.room_rules import MAY_IMPORT
 
 PACKAGES: Final = ("schemas", "producers", "stream", "sinks", "console", "evals")
 FACE: Final = "stepstream"
