@@ -245,7 +245,7 @@ def failing_for(trace_id: str, function: Hook) -> Hook:
 
 
 def refuse(process: Process, log: list[Rec]) -> None:
-    """What the shell does: read the records of runs that were given up again."""
+    """What the shell does: read the records of failed runs again."""
     if unread := process.logic.failed.take_unread():
         process.logic.refuse(log, unread)
 
@@ -259,6 +259,11 @@ def test_a_state_that_cannot_be_restored_is_left_out() -> None:
     after.logic.restore(states, 2)
     assert set(after.logic.runs) == {GOOD}
     assert after.logic.counters.runs_given_up == 1
+    # Its records are not read again: the finding must not claim that they are dead-lettered.
+    (output,) = after.logic.drain()
+    value = output.value or b""
+    assert b"its trajectory ends at the last published revision" in value
+    assert b"dead letter" not in value
 
 
 def test_a_rule_whose_detector_is_no_longer_installed_is_left_out_of_a_restored_run() -> None:
