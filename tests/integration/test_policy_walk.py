@@ -38,6 +38,7 @@ agents:
 faults:
   - {{fault: version_regression, version: "1.1", cost_factor: 10, error_rate: 0}}
 """
+RUNS = 12  # 90 a minute for 8 s
 POLICY = """
 kind: Policy
 name: support-costs
@@ -107,6 +108,12 @@ def test_from_a_regression_to_a_revision_that_stops_it(
         "alerts about the new version",
     )
     assert {(one["agent_version"], one["policy_revision"]) for one in raised} == {("1.1", 1)}
+    # The backtest below counts as successes the runs whose ends are stored.
+    wait_until(
+        lambda: rows(settings, "SELECT count() AS n FROM runs WHERE closed") == [{"n": RUNS}],
+        120,
+        "the ends of all runs",
+    )
 
     # A run is saved, with the wish that it is found before a fifth of its cost is spent.
     saved = tmp_path / "incidents" / "costly.json"
