@@ -415,7 +415,8 @@ def _send(settings: Settings, records: Sequence[tuple[str, bytes | None, str]], 
             name,
             key.encode(),
             value,
-            [*headers, (FILE_HEADER, file.encode())] if file else headers,
+            # The name of a file may have bytes that are not UTF-8.
+            [*headers, (FILE_HEADER, file.encode(errors="replace"))] if file else headers,
         )
         for key, value, file in records
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,13 @@ def test_documents_without_topics_are_an_error_that_names_the_way(
         TopicsError, match=r"there is no topic .*\.config: run `stepstream topics create`"
     ):
         documents.in_force(Settings(kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix))
+
+
+def test_a_folder_may_have_a_file_whose_name_is_not_utf8(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Names of files are bytes; a record names the file as far as it is text."""
+    write(tmp_path / os.fsdecode(b"caf\xe9.yaml"), "p")
+    folder = DocumentFolder(settings, tmp_path, lambda _who, _line: None)
+    assert [change.key for change in folder.sync()] == ["policy/p"]
+    assert documents.in_force(settings)["policy/p"].file == str(tmp_path / "caf?.yaml")
