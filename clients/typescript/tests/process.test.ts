@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { after, before, beforeEach, test } from "node:test";
-import { Gateway } from "./gateway.ts";
+import { Gateway, until } from "./gateway.ts";
 
 let gateway: Gateway;
 
@@ -45,13 +45,21 @@ test("the last events arrive without a flush", async () => {
 });
 
 test("an open run and its stream of commands do not keep the process alive", async () => {
-  const [code, printed] = await program(`
-    const run = sdk.startRun("open");
-    await new Promise((resolve) => setTimeout(resolve, 500));
+  const ended = program(`
+    const { promise, resolve } = Promise.withResolvers();
+    const waiting = setTimeout(() => {}, 50_000);
+    const run = sdk.startRun("open", { onCommand: resolve });
+    await promise;
+    clearTimeout(waiting);
   `);
-  assert.deepEqual([code, printed], [0, ""]);
-  assert.ok(gateway.requests.some((request) => request.url?.startsWith("/v1/control")));
-  assert.equal(gateway.events.length, 1);
+  await until(() => gateway.openStreams > 0, "the stream is open");
+  gateway.send({ action: "warn", agent: "open" });
+  assert.deepEqual(await ended, [0, ""]);
+  const events = gateway.events.map((event) => [event.name, event.phase]);
+  assert.deepEqual(events, [
+    ["open", "start"],
+    ["warn", "end"],
+  ]);
 });
 
 test("a gateway that is away or frozen does not keep the process alive", async () => {

@@ -24,6 +24,7 @@ from stepstream.schemas.alert import Command, CommandStruct
 from stepstream.schemas.settings import Settings
 from tests.support.gateway_app import HOST, App
 from tests.support.node import CLIENT, needs_node, run_node
+from tests.support.processes import wait_until
 from tests.support.receiver import serving
 
 SECRET: Final = "sk-proj-" + "Ab1" * 16
@@ -55,6 +56,7 @@ def gateway(key_file: str = "") -> Iterator[Running]:
     hub = ControlHub(Settings(kafka_brokers="127.0.0.1:1"))
 
     def send(asked: Asked) -> Command:
+        wait_until(lambda: hub.open > 0, 60, "the agent's stream")
         command = CommandStruct(
             command_id=str(uuid.uuid4()),
             action=asked.action,
@@ -148,7 +150,6 @@ try {
       while (seen.length < count) await new Promise((resolve) => setTimeout(resolve, 5));
     };
     await sdk.flush();
-    await new Promise((resolve) => setTimeout(resolve, 500));
     await operator.sendCommand(run.traceId, { action: "pause", reason: "too expensive" });
     await has(1);
     const work = sdk.tool("pay", () => 1);
