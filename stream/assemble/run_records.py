@@ -38,7 +38,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
     seen = outline.tally(run.steps)
     start_us, end_us = run_span(run, seen.start_us, seen.end_us)
     failed = failed_step(outline.in_order(run.steps)) if run.errors else None
-    success, reason = success_of(run) if run.closed and run.rules.deciding else ("", "")
+    success, reason = success_of(run) if run.closed else ("", "")
     return TrajectoryStruct(
         trace_id=run.trace_id,
         revision=run.revision,

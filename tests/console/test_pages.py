@@ -23,6 +23,10 @@ PAGES = {
     "alerts": ("/alerts", ("firing", "support / refund", "What is wrong")),
     "alert": ("/alerts/{alert}", ("Evidence", "What happened", "Acknowledge", "Rule")),
     "compare": ("/compare?a={failed}&b={good}", ("Steps, aligned by content", "not in this run")),
+    "versions": ("/compare", ("Two versions of an agent", "No agent has closed runs")),
+    "releases": ("/releases", ("No release is published yet", "Configuration drift")),
+    "ask": ("/ask?question=cost", ("The same elsewhere", "stepstream ask cost", "support")),
+    "cost check": ("/ask?question=cost-check", ("A CSV with a heading", "Compare")),
     "cost": ("/cost", ("By agent", "By model", "gpt-4o", "support")),
     "system": ("/system", ("Kafka", "Worker", "Sink", "Store", "This console")),
 }

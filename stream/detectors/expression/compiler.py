@@ -258,8 +258,7 @@ class _Compiler:
 
     def _call(self, node: Node) -> Typed:
         name = str(node.value)
-        known = {"size": _sized, "int": _CONVERT[INT], "double": _CONVERT[DOUBLE],
-                 "string": _CONVERT[STRING]}  # fmt: skip
+        known = ("size", *_CONVERT)
         if name not in known:
             self._refuse(
                 node,
@@ -369,10 +368,6 @@ def _quotient(a: float, b: float) -> float:
     if b == 0:
         raise ZeroDivisionError
     return a / b
-
-
-def _sized(value: Any) -> int:
-    return len(value)
 
 
 def _text_of(value: Any) -> str:

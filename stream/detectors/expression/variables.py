@@ -18,6 +18,8 @@ COUNTS: Final = "map(string, int)"
 
 MAX_NAMES: Final = 200
 """Names that a map of counts has at most; calls of further names are not counted."""
+MAX_FAILURES: Final = 200
+"""Failed calls of a run that are counted: the id of each is kept in the run's state."""
 
 
 class Moment:
@@ -70,10 +72,14 @@ VARIABLES: Final[dict[str, Variable]] = {
         "seconds since the run's first record",
     ),
     "run.calls": Variable(
-        COUNTS, lambda m: m.counts["calls"], "calls of each tool, from their start on"
+        COUNTS,
+        lambda m: m.counts["calls"],
+        f"calls of each tool, from their start on; the first {MAX_NAMES} tools of a run count",
     ),
     "run.failed_calls": Variable(
-        COUNTS, lambda m: m.counts["failed"], "calls of each tool that ended with status error"
+        COUNTS,
+        lambda m: m.counts["failed"],
+        f"calls of each tool that ended with status error; the first {MAX_FAILURES} of a run count",
     ),
     "run.project": Variable(STRING, lambda m: m.run.identity.project, "the run's project"),
     "run.environment": Variable(STRING, lambda m: m.run.identity.environment, "its environment"),
@@ -135,7 +141,7 @@ def note_record(counts: dict[str, Any], step: StepInfo) -> None:
 def note_failure(counts: dict[str, Any], step: StepInfo) -> None:
     """Count a failed call once; a start that arrives after its end changes nothing."""
     ids = counts["failed_ids"]
-    if step.status == "error" and len(ids) < MAX_NAMES and step.step_id not in ids:
+    if step.status == "error" and len(ids) < MAX_FAILURES and step.step_id not in ids:
         ids.append(step.step_id)
         add(counts["failed"], step.tool)
 
