@@ -1,4 +1,6 @@
-"""The only exceptions that the SDK raises into a program.
+"""The exceptions that the SDK raises into a program.
+
+``CommandNotSent`` of ``stepstream.send_command`` is the sixth; it is in ``stepstream.admin``.
 
 Exception
 +-- RunStopped            a person or a policy stopped the run

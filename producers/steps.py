@@ -327,7 +327,7 @@ class Step(StepOpener["Step", "Run"]):
 
     @never_raises
     def set_cost(self, usd: Decimal | float | str) -> None:
-        """Set the step's own cost in US dollars, if it is known better than from the price list."""
+        """Set the step's own cost in US dollars; replaces the cost computed from prices."""
         if self._writable("set_cost"):
             nanos = nanos_of(usd)
             if nanos is None:

@@ -9,9 +9,10 @@
             step.set_output(lookup_order(7))
         run.set_output(answer)
 
-Only ``release`` waits for a network. Five exceptions are raised into your program, and only if you
-use what causes them: ``RunStopped``, ``BudgetExceeded``, ``ArgumentsRefused``, and for releases
-``ReleaseUnavailable`` and ``PromptError``.
+A step never waits for a network; ``release``, ``send_command``, ``flush``, ``close``, ``query`` and
+``subscribe`` do. Six exceptions are raised into your program while it records, and only if you use
+what causes them: ``RunStopped``, ``BudgetExceeded``, ``ArgumentsRefused``, for releases
+``ReleaseUnavailable`` and ``PromptError``, and for ``send_command`` ``CommandNotSent``.
 """
 
 # The import loads what the first step needs, so that the step does not wait for it, but no Kafka

@@ -29,7 +29,8 @@ _REFUSED: Final = (
     KafkaError._INVALID_ARG,
     KafkaError._BAD_MSG,
 )
-# When nothing was acknowledged for so long, the transport checks whether the topic exists.
+# After ``CHECK_TOPIC_AFTER_S`` seconds without an acknowledgement the transport checks whether the
+# topic exists, at most every ``CHECK_TOPIC_EVERY_S`` seconds.
 CHECK_TOPIC_AFTER_S: Final = 1.5
 CHECK_TOPIC_EVERY_S: Final = 10.0
 
@@ -37,8 +38,8 @@ CHECK_TOPIC_EVERY_S: Final = 10.0
 class KafkaTransport:
     """Sends records to the steps topic.
 
-    No record fails because of its age: what the brokers do not take stays in memory, within the
-    limits of the sender's queue.
+    No record fails because of its age: what the brokers do not take stays in the client's queue,
+    within the limits of the settings. The sender copies what is late to the spool.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,7 +69,9 @@ class KafkaTransport:
             return False
         except KafkaException as error:
             reason = error.args[0]
-            if reason.fatal():  # an idempotent producer that lost its sequence cannot go on
+            # A fatal error: this producer can send nothing more. Its records are reported as
+            # ``Undelivered``, the sender sends them again, and ``send`` makes a new producer.
+            if reason.fatal():
                 self._retire()
                 return False
             done(self._explained(reason))
@@ -105,7 +108,7 @@ class KafkaTransport:
             if kafka.partition_count(producer, self._topic, timeout=0.5) == 0:
                 sdk_log.log(
                     "topic",
-                    f"stepstream: {self._no_topic()}; events are kept in memory until it exists",
+                    f"stepstream: {self._no_topic()}; events are kept and sent when it exists",
                 )
 
     def _no_topic(self) -> str:
@@ -115,12 +118,13 @@ class KafkaTransport:
     def _retire(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            # At the close of the sender nothing may wait for brokers that are away.
+            # purge() drops what is queued, so flush() only waits for the callbacks, 1 s at most.
             producer.purge()
             producer.poll(0)
             producer.flush(1.0)
 
     def _explained(self, error: Any) -> str:
+        """The reason for ``done``: an ``Undelivered`` where sending again may help."""
         if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
             return Undelivered(self._no_topic())
         text = str(error.str())
@@ -135,7 +139,8 @@ def _producer(settings: Settings) -> Producer:
         "topic.metadata.propagation.max.ms": 300_000,
         "message.max.bytes": STEP_RECORD_BYTES,
         "queue.buffering.max.messages": settings.queue_events,
-        "queue.buffering.max.kbytes": max(settings.queue_bytes // 1024, 4_096),
+        # At least one record of the largest size: a smaller queue would never take it.
+        "queue.buffering.max.kbytes": max(settings.queue_bytes, STEP_RECORD_BYTES) // 1024,
         "reconnect.backoff.max.ms": 2_000,
         "log_level": 3,
         "logger": _kafka_logger(settings),
@@ -158,8 +163,7 @@ class _LogHandler(logging.Handler):
         text = _BRACKETS.sub("", text).strip()
         sdk_log.log(
             f"kafka:{self._brokers}:{kind}",
-            f"stepstream: Kafka at {self._brokers}: {text}; "
-            "events are kept in memory and sent later",
+            f"stepstream: Kafka at {self._brokers}: {text}; events are kept and sent later",
         )
 
 
