@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from stepstream.schemas.rules import default_rules
@@ -14,21 +14,30 @@ Sent = tuple[float, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A rule, a run that breaks it, and one that comes close and does not."""
+    """A rule, a run that breaks it, and one that comes close and does not.
+
+    ``severity``, ``message`` and ``unit`` are those of the last finding about ``breaks``.
+    """
 
     rule: dict[str, Any]
+    """The rule as a policy has it."""
     breaks: list[Sent]
     calm: list[Sent]
     severity: str
     message: str
+    """A regular expression for the whole message."""
     subject: str = ""
+    """The finding's subject; * stands for any text."""
     evidence: tuple[int, ...] = ()
+    """The numbers of the steps that the finding names; 1 is the root."""
     unit: str = ""
     firing: int = 1
+    """How many findings there are, such as one for each level."""
     wait_s: float = 0.0
+    """How long the run is followed in log time; 0: ``settle_s`` after its last record."""
     settle_s: float = 0.6
     any_order: bool = False
-    more: dict[str, Any] = field(default_factory=dict)
+    """Whether the findings are the same in every order of the records."""
 
     @property
     def alert(self) -> str:
