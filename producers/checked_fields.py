@@ -92,3 +92,5 @@ CHECKED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "reserve_tokens": (_is_count, "reserve_tokens=2000"),
 }
 """Fields that are checked on opening: the test for a usable value, and an example of one."""
+
+CHECKED_NAMES: Final = frozenset(CHECKED)

@@ -22,8 +22,8 @@ class SystemClock:
     def now_us(self) -> int:
         return time.time_ns() // 1_000
 
-    def steady_ns(self) -> int:
-        return time.perf_counter_ns()
+    # The function itself and not a method around it: every step asks twice.
+    steady_ns = staticmethod(time.perf_counter_ns)
 
 
 SYSTEM_CLOCK: Final = SystemClock()

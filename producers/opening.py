@@ -150,7 +150,7 @@ class StepOpener(Generic[StepT, RunT]):
     @overload
     def llm(self, name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
-    @opens(StepFields)
+    @opens(StepFields, "llm_call")
     def llm(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """Open a call of a language model.
 
@@ -164,7 +164,7 @@ class StepOpener(Generic[StepT, RunT]):
     @overload
     def tool(self, name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
-    @opens(StepFields)
+    @opens(StepFields, "tool_call")
     def tool(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """Open a tool call. ``name`` is the name by which the model calls the tool."""
         return _opened(lambda text: self._opening("tool_call", text, fields), name, fields)
@@ -175,7 +175,7 @@ class StepOpener(Generic[StepT, RunT]):
     @overload
     def retrieval(self, name: str = "", **fields: Unpack[StepFields]) -> StepT: ...
 
-    @opens(StepFields)
+    @opens(StepFields, "retrieval")
     def retrieval(self, name: Any = "", **fields: Unpack[StepFields]) -> Any:
         """Open a search for documents.
 

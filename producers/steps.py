@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 from stepstream.producers import tool_arguments
-from stepstream.producers.checked_fields import CHECKED, checked, usage_from
+from stepstream.producers.checked_fields import CHECKED_NAMES, checked, usage_from
 from stepstream.producers.control.recorder import ControlStepRecorder
 from stepstream.producers.control.run_control import RunControl, new_run_control
 from stepstream.producers.error_guard import never_raises
@@ -119,6 +119,8 @@ class Step(StepOpener["Step", "Run"]):
     # For a step of another process (``remote``), and whether that one reports to Stepstream.
     _is_remote = False
     _reports = True
+    # Whether a step of this class has the scope of its parent, unless it sets ``capture_content``.
+    _is_plain = True
 
     # Set when the step starts. ``_limit``: bytes of each content, 0 if contents are not sent.
     _began_ns: int
@@ -163,17 +165,25 @@ class Step(StepOpener["Step", "Run"]):
                 "open another one for each use",
             )
         if self._state == NEW:
-            if not self._fields.keys().isdisjoint(CHECKED):
+            has_checked = not CHECKED_NAMES.isdisjoint(self._fields)
+            if has_checked:
                 self._fields = checked(self._fields)
-            parent = None if suppressed.get() else self._find_parent()
-            # Before the try: its exceptions are meant for the program.
-            self._admit(parent)
+            parent = self._opener
+            if suppressed.get():
+                parent = None
+            elif parent is None or parent is not current.get() or parent._state != OPEN:
+                parent = self._find_parent()
+            control = None if parent is None else parent._scope.control
+            # One inside another run is checked with the runs around it.
+            if control is not None and (control.active or control.parent is not None):
+                # Before the try: its exceptions are meant for the program.
+                self._admit(control)
             try:
                 self._begin(parent)
             except Exception as error:
                 self._state = OFF
                 internal_error("Step.start", error)
-            if self._fields.get("schema") is not None:
+            if has_checked and self._fields.get("schema") is not None:
                 self._check_arguments()
         return self
 
@@ -275,8 +285,12 @@ class Step(StepOpener["Step", "Run"]):
     @never_raises
     def set_output(self, value: object) -> None:
         """Set the output: text, or a value that is recorded as JSON."""
-        if self._writable("set_output"):
-            self._record.output, self._record.output_bytes = self._text(value)
+        # The state and the limit are read here, so that the usual call makes no further ones.
+        if self._state == OPEN or self._writable("set_output"):
+            record, limit = self._record, self._limit
+            record.output, record.output_bytes = (
+                to_text(value, limit) if limit else self._text(value)
+            )
 
     # One keyword for each unit that providers charge, so that editors and type checkers know them.
     @never_raises
@@ -506,17 +520,17 @@ class Step(StepOpener["Step", "Run"]):
     # --- admission: stops, pauses and budgets ---
 
     @staticmethod
-    def _active_control(parent: Step | None) -> RunControl | None:
+    def _active_control(innermost: RunControl | None) -> RunControl | None:
         """The control of the run, if it or one around it can keep the step from beginning."""
-        innermost = control = None if parent is None else parent._scope.control
+        control = innermost
         while control is not None:
             if control.active:
                 return innermost
             control = control.parent
         return None
 
-    def _admit(self, parent: Step | None) -> None:
-        control = self._active_control(parent)
+    def _admit(self, innermost: RunControl) -> None:
+        control = self._active_control(innermost)
         if control is not None:
             _raise_stops_only(control.check)
             _raise_stops_only(lambda: self._reserve(control))
@@ -530,7 +544,8 @@ class Step(StepOpener["Step", "Run"]):
         """Wait while the run is paused."""
         if self._state != NEW or suppressed.get():
             return
-        control = self._active_control(self._find_parent())
+        parent = self._find_parent()
+        control = None if parent is None else self._active_control(parent._scope.control)
         if control is not None:
             await self._wait_until_ready(control)
 
@@ -564,7 +579,12 @@ class Step(StepOpener["Step", "Run"]):
         # Compared at the end: after a fork in between, the step is not this process's to end.
         self._generation = engine.sender.generation
         self._parent = parent
-        self._scope = scope = self._scoped(engine, parent)
+        fields = self._fields
+        self._scope = scope = (
+            parent._scope
+            if parent is not None and self._is_plain and "capture_content" not in fields
+            else self._scoped(engine, parent)
+        )
         self._record = record = scope.new_record()
         record.step_id = new_step_id()
         record.name = self._name or self._default_name()
@@ -589,14 +609,13 @@ class Step(StepOpener["Step", "Run"]):
         self._state = OPEN
         if scope.release is not None:
             self._note_release(scope.release)
-        fields = self._fields
         if "schema" in fields and fields["schema"] is not None:
             record.tool_schema = tool_arguments.schema_name(fields["schema"])
         for name, value in fields.items():
-            if value is not None and name not in _NOT_RECORDED:
-                self._set_field(name, value)
+            self._set_field(name, value)
         # A copy, because the sender's thread reads the start while the program changes the record.
-        engine.publish(_copy(record), None if scope.capture is None else self._limit)
+        start = record.__copy__()
+        engine.publish(start, None if scope.capture is None else self._limit)
         if parent is None or parent._is_remote or self._has_own_control():
             self._take_control(engine, parent)
 
@@ -612,8 +631,11 @@ class Step(StepOpener["Step", "Run"]):
         try:
             if name == "input":
                 record = self._record
-                record.input, record.input_bytes = self._text(value)
-            else:
+                limit = self._limit
+                record.input, record.input_bytes = (
+                    to_text(value, limit) if limit else self._text(value)
+                )
+            elif value is not None and name not in _NOT_RECORDED:
                 self._set_other_field(name, value)
         except Exception as error:
             internal_error(f"Step.{name}", error)
@@ -661,6 +683,7 @@ class Step(StepOpener["Step", "Run"]):
         return self._kind or "other"
 
     def _find_parent(self) -> Step | None:
+        opener = self._opener
         step = current.get()
         # Steps of other tracers and steps that are not recorded are no parents.
         while step is not None and (step._tracer is not self._tracer or step._state == OFF):
@@ -668,7 +691,6 @@ class Step(StepOpener["Step", "Run"]):
         if step is not None and step._state == ENDED and step is inherited.get():
             # This thread has outlived the run in which it was started.
             step = None if step._root()._state == ENDED else step
-        opener = self._opener
         if opener is None or opener._state not in (OPEN, ENDED):
             return step
         return step if step is not None and step._is_within(opener) else opener
@@ -743,7 +765,8 @@ class Step(StepOpener["Step", "Run"]):
             return  # in a forked child: the parent process ends the steps that it began
         record = self._record
         record.phase = "end"
-        record.end_time = self._now_us()
+        passed_ns = engine.clock.steady_ns() - self._began_ns
+        record.end_time = record.start_time + passed_ns // 1_000
         if error is not None:
             self._set_failure(error)
         if self._reservations:
@@ -800,6 +823,8 @@ class Run(Step):
     """A run: the root step of a trace. Inside another run: the part that another agent does."""
 
     __slots__ = ()
+
+    _is_plain = False
 
     def _default_name(self) -> str:
         return self._scope.labels["agent"] or "run"
@@ -908,7 +933,3 @@ def _raise_stops_only(check: Callable[[], object]) -> None:
         raise
     except Exception as error:
         internal_error("Step.admit", error)
-
-
-def _copy(record: StepRecord) -> StepRecord:
-    return cast(StepRecord, cast(Any, record).__copy__())

@@ -29,9 +29,6 @@ from stepstream.schemas.step import Step as StepRecord
 BATCH: Final = 256
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.05
-# After a few records the thread pauses, so that the next ones come together: at 1,000 steps a
-# second, waking it for each record costs the program's thread more than the record itself.
-GATHER_S: Final = 0.01
 # How long a stopping thread waits for records that came between the flush and the stop.
 GRACE_S: Final = 1.0
 # How long a stopping thread encodes at most what is still in the queue, to write it to the spool.
@@ -143,8 +140,18 @@ class BackgroundSender:
         ``max_bytes``, if given, is passed to ``encode``: the limit of the record's contents.
         """
         size = _size(record)
-        if self._put(record, max_bytes, size, 0):
-            return True
+        with self._lock:
+            pending = self._pending
+            in_memory = self._pending_bytes + size
+            # In a small part of the limits nothing else needs to be checked.
+            if len(pending) < self._few_events and in_memory <= self._few_bytes:
+                number = self._last_number = self._last_number + 1
+                pending[number] = size
+                self._pending_bytes = in_memory
+                self._queue.put((number, record, max_bytes))
+                if self._thread is None:
+                    self._start()
+                return True
         # Lambdas only here: most records find room at once.
         share = _END_SHARE if record.phase == "end" else _START_SHARE
         if self._put(record, max_bytes, size, share):
@@ -177,17 +184,12 @@ class BackgroundSender:
         )
 
     def _put(self, record: StepRecord, max_bytes: int | None, size: int, share: int) -> bool:
-        """Queue the record if it fits in so many tenths of the limits; 0: in a small part."""
+        """Queue the record if it fits in so many tenths of the limits."""
         with self._lock:
-            pending = self._pending
-            # In the small part nothing else needs to be checked.
-            has_much = (
-                len(pending) >= self._few_events or self._pending_bytes + size > self._few_bytes
-            )
-            if has_much and (not share or not self._has_room(size, share)):
+            if not self._has_room(size, share):
                 return False
             number = self._last_number = self._last_number + 1
-            pending[number] = size
+            self._pending[number] = size
             self._pending_bytes += size
             self._queue.put((number, record, max_bytes))
             if self._thread is None:
@@ -305,7 +307,7 @@ class BackgroundSender:
                 self._last_handled = batch[-1][0]
             self._log_dropped()
             if 0 < len(batch) < BATCH and not self._waiting:
-                self._is_wanted.wait(GATHER_S)
+                self._is_wanted.wait(delivery.gather_s)
 
     def _wait_for_the_last(self, delivery: Delivery) -> None:
         until = time.monotonic() + self._grace_s

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from stepstream.producers.forks import fork_lock
 from stepstream.producers.sdk_log import internal_error, sdk_log
-from stepstream.producers.transport.base import Record, Transport, Undelivered
+from stepstream.producers.transport.base import GATHER_S, Record, Transport, Undelivered
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# With the longest pause between two turns of the sender's thread and the write itself, an event is
-# on disk 250 ms after it was recorded.
+# From when an event is recorded. With the longest pause between two turns of the sender's thread
+# and the write itself, it is on disk 250 ms after it was recorded.
 LATE_S: Final = 0.2
 LATE_MEDIANS: Final = 4
 # Acknowledgements that took longer are those of an outage and no measure of the usual time.
@@ -135,12 +135,16 @@ class _Flight:
 
 
 class Pace:
-    """How long acknowledgements take, and from when on one is late."""
+    """How long acknowledgements take, and from when on one is late.
 
-    def __init__(self) -> None:
+    ``waited_s`` is how long an event may have waited for the transport before.
+    """
+
+    def __init__(self, waited_s: float = 0.0) -> None:
+        self._least_s = LATE_S - waited_s
         self._samples: deque[float] = deque(maxlen=SAMPLES)
         self._added_s = float("-inf")
-        self.late_after_s = LATE_S
+        self.late_after_s = self._least_s
 
     def add(self, sent_s: float, now_s: float) -> None:
         """Count an acknowledgement that came now."""
@@ -148,7 +152,7 @@ class Pace:
         if took_s <= LONGEST_SAMPLE_S and now_s - self._added_s >= SAMPLE_EVERY_S:
             self._added_s = now_s
             self._samples.append(took_s)
-            self.late_after_s = max(LATE_S, LATE_MEDIANS * statistics.median(self._samples))
+            self.late_after_s = max(self._least_s, LATE_MEDIANS * statistics.median(self._samples))
 
 
 class Delivery:
@@ -163,9 +167,11 @@ class Delivery:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
+        self.gather_s: float = getattr(transport, "gather_s", GATHER_S)
+        """How long the sender's thread waits for further records after a few."""
         self._outcomes = outcomes
         self._clock = clock
-        self._pace = Pace()
+        self._pace = Pace(self.gather_s)
         self._now_s = clock()
         self._sample_s = 0.0
         # Records that only the transport has, oldest first.

@@ -34,6 +34,9 @@ FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 5.0
 LONGEST_RETRY_AFTER_S: Final = 60.0
 JOIN_S: Final = 1.0
+# A request costs the program's process about 0.6 ms of CPU, whether it has 2 events or 200: at
+# 1,000 steps a second one every 10 ms would cost more than recording the steps.
+GATHER_S: Final = 0.04
 # As small as possible on the sender's side; texts shrink to a fifth even so.
 GZIP_LEVEL: Final = 1
 # The request is wrong: to repeat it would not help.
@@ -65,6 +68,8 @@ _Item = tuple[Record, Done]
 
 class HttpTransport:
     """Sends records to the gateway at the setting ``endpoint``."""
+
+    gather_s = GATHER_S
 
     def __init__(self, settings: Settings) -> None:
         self._url, self._host, base = split_http_endpoint(settings.endpoint)

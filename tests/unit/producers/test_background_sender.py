@@ -63,6 +63,27 @@ def test_in_order_and_counted() -> None:
     assert made.close(5)
 
 
+class Gathering(MemoryTransport):
+    """Asks the sender to wait for further records for longer than a test may take."""
+
+    gather_s = 3_600.0
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+def test_the_wait_for_further_records_ends_when_they_are_wanted(is_end: bool) -> None:
+    """The first record is sent at once, later ones together; a flush and the end do not wait."""
+    transport = Gathering()
+    made = sender(transport)
+    assert made.enqueue(record(0))
+    wait_until(lambda: numbers(transport) == [0], 10, "the first record")
+    for number in (1, 2):
+        assert made.enqueue(record(number))
+    assert numbers(transport) == [0]
+    assert made.close(20) if is_end else made.flush(20)
+    assert numbers(transport) == [0, 1, 2]
+    assert made.close(20)
+
+
 def test_from_many_threads() -> None:
     """Records of several threads are all there, each thread's own in order, and the counts are
     exact.

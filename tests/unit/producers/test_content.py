@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from stepstream.producers.values.content import SLACK_CHARS, to_text
+from stepstream.producers.values.content import SLACK_CHARS, fits, room_left, to_text
 from stepstream.producers.values.plain import ValueReader
 
 LIMIT = 16_384
@@ -185,6 +185,14 @@ _anything = st.recursive(
     ),
     max_leaves=10,
 )
+
+
+@given(_anything, st.integers(0, 3_000))
+def test_the_short_check_takes_nothing_that_the_exact_one_refuses(value: object, room: int) -> None:
+    """And what it takes is plain JSON."""
+    if isinstance(value, dict | list | tuple) and room_left(value, room) >= 0:
+        assert fits(value, room)
+        assert json.loads(to_text(value, LIMIT)[0]) == json.loads(json.dumps(value))
 
 
 @given(_anything)

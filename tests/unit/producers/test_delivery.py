@@ -339,3 +339,8 @@ def test_the_time_after_which_an_acknowledgement_is_late() -> None:
             now_s += 1
             pace.add(now_s - took_s, now_s)
         assert pace.late_after_s == pytest.approx(late_s)
+
+
+def test_an_event_is_late_from_when_it_was_recorded() -> None:
+    """The wait for further records counts too, so that the disk has it as early."""
+    assert Pace(0.04).late_after_s == pytest.approx(LATE_S - 0.04)
