@@ -41,6 +41,8 @@ class RateLimitedLog:
         self._clock = clock
         self._lock = threading.RLock()
         self._last: dict[str, tuple[float, int]] = {}
+        # Set by the first message.
+        self._redact: Callable[[str], str] | None = None
 
     def log(
         self,
@@ -75,26 +77,28 @@ class RateLimitedLog:
         cause = None if error is None else (type(error), error, error.__traceback__)
         # A message may quote the agent's data: no secret of it is logged, and no control character
         # of it reaches a terminal.
-        text = " ".join(_without_secrets(printable(message)).split())
+        text = " ".join(self._without_secrets(printable(message)).split())
         record = self._logger.makeRecord(
             self._logger.name, level, __file__, 0, text, (), cause, "log"
         )
         if cause is not None:
             lines = printable("".join(traceback.format_exception(*cause))).rstrip("\n")
-            record.exc_text = _without_secrets(lines)
+            record.exc_text = self._without_secrets(lines)
         return record
+
+    def _without_secrets(self, text: str) -> str:
+        if self._redact is None:
+            # Not at the top: its expressions take some milliseconds to compile, and most programs
+            # log nothing. The first message may come from any thread. Later ones do not take the
+            # lock, which another thread may have for as long as it imports something.
+            with fork_lock.importing():
+                from stepstream.schemas.redaction import without_secrets
+            self._redact = without_secrets
+        return self._redact(text)
 
     def reset_after_fork(self) -> None:
         """Replace the lock: another thread may have owned it when the process forked."""
         self._lock = threading.RLock()
-
-
-def _without_secrets(text: str) -> str:
-    # Not at the top: its expressions take some milliseconds to compile, and most programs log
-    # nothing. The first message may come from any thread.
-    with fork_lock.importing():
-        from stepstream.schemas.redaction import without_secrets
-    return without_secrets(text)
 
 
 sdk_log: Final = RateLimitedLog()

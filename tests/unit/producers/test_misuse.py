@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,6 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import stepstream
+from stepstream.producers.forks import fork_lock
 from stepstream.producers.sdk_log import RateLimitedLog
 from stepstream.producers.steps import Run, Step
 from tests.support.sdk import Traced, logged, traced
@@ -212,6 +214,18 @@ def test_the_number_of_messages_left_out_is_logged() -> None:
         now[0] = 61.0
         sdk_log.log("kind", "wrong")
     assert [record.getMessage() for record in records] == ["wrong", "wrong (4 more like it since)"]
+
+
+def test_a_message_does_not_wait_for_an_import_in_another_thread() -> None:
+    """Only the first message may: it loads the rules that hide secrets."""
+    with logged() as records:
+        sdk_log = RateLimitedLog()
+        sdk_log.log("first", "first")
+        with fork_lock.importing():
+            thread = threading.Thread(target=sdk_log.log, args=("second", "second"), daemon=True)
+            thread.start()
+            thread.join(30)
+            assert [record.getMessage() for record in records] == ["first", "second"]
 
 
 def test_configuring_wrongly(capfd: pytest.CaptureFixture[str]) -> None:
