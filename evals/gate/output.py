@@ -40,7 +40,8 @@ def side_text(side: Side) -> str:
     if side.crashed:
         parts.append(f"{_number(side.crashed, 'trial')} crashed")
     if side.cost_usd:
-        parts.append(f"cost ${side.cost_usd:.2f}")
+        missing = _number(side.without_cost, "trial") + " without a known cost"
+        parts.append(f"cost ${side.cost_usd:.2f}" + (f" + {missing}" if side.without_cost else ""))
     return ", ".join(parts).replace(", (", " (")
 
 

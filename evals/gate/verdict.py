@@ -1,4 +1,6 @@
-"""The gate's verdict: pass, fail or inconclusive. docs/evaluation.md has its error rates."""
+"""The gate's verdict: pass, fail or inconclusive. docs/evaluation.md describes the method,
+``python -m benchmarks.evals`` measures its error rates.
+"""
 
 from __future__ import annotations
 
@@ -23,35 +25,43 @@ from stepstream.evals.gate.small_suites import p_worse
 from stepstream.evals.gate.trials import Results
 
 MIN_CASES: Final = 10
-"""From here on Student's t holds; below, only an exact test of success is made."""
-MOST_MOVED: Final = 10
-_ALL_PASSED: Final = (1, 2, 4, 8)
+"""With at least so many cases Student's t-test is used, with fewer an exact test of success."""
+MAX_LISTED_CASES: Final = 10
+"""The most cases in ``Verdict.moved``."""
+_K_OF_PASS_K: Final = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric after the last round. Differences are negative where the candidate is worse.
+    """A metric after one round. Differences are negative where the candidate is worse.
 
-    ``change``, ``low`` and ``high`` are points of the pass rate or errors a trial, and for cost,
-    tokens and latency the logarithm of baseline / candidate.
+    ``change``, ``low`` and ``high`` are a difference of pass rates (0.1 is 10 points) or of errors
+    per trial, and for cost, tokens and latency the logarithm of baseline / candidate.
     """
 
     metric: MetricName
     cases: int
+    """Cases with values on both sides."""
     change: float
     low: float | None
     high: float | None
     p: float
+    """The p-value of "the candidate is not worse", after the tolerance was added."""
     failed: bool
+    """Whether it is shown that the candidate is worse, with all metrics sharing the level."""
     passed: bool
+    """Whether it is shown that the candidate is not worse by the margin or more."""
     detectable: float | None
-    """The loss that this round finds with a probability of 80 %."""
+    """The smallest loss, in the unit of ``change``, that this round finds with a probability of
+    80 %.
+    """
     unknown: int = 0
+    """Trials of both sides without a known outcome."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A case with another pass rate than before."""
+    """A case whose pass rate differs between the sides; unknown outcomes count as failures."""
 
     case: str
     baseline: float
@@ -70,6 +80,9 @@ class Side:
     """By k: the probability that k trials of a case all succeed (pass^k), where trials suffice."""
     crashed: int
     cost_usd: float
+    """The sum of the known costs."""
+    without_cost: int
+    """Trials without a known cost."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +91,18 @@ class Verdict:
 
     outcome: Outcome
     reasons: tuple[str, ...]
+    """A sentence for each metric that decided it."""
     trials: int
+    """Trials of each case and side that were used."""
     level: float
+    """Significance level of this round."""
     pairing: Pairing
     metrics: tuple[MetricResult, ...]
     baseline: Side
     candidate: Side
     moved: tuple[Moved, ...]
     notes: tuple[str, ...]
+    """What was not compared, and what the trials can show."""
     decided: Outcome
     """The outcome before the policy's ``inconclusive`` replaced it."""
 
@@ -113,22 +130,24 @@ class Comparison:
 
 
 def gate(baseline: Results, candidate: Results, policy: GatePolicy) -> Verdict:
-    """The verdict on results that are complete. Raises ``ResultsError``.
+    """The verdict on two finished files of results. Raises ``ResultsError``.
 
-    Results that were made in planned rounds are decided at the first round that is certain; others
-    are tested once, with all their trials.
+    Results that were made in planned rounds are decided after the first round whose verdict is pass
+    or fail; others are tested once, with all their trials.
     """
     pairing = pair(baseline, candidate, policy.quarantine)
     planned = candidate.header.planned
+    # Without the same plan on both sides the level of a decision after each round is not
+    # controlled: one test with all trials.
     if planned != baseline.header.planned or pairing.trials not in planned:
         planned = (pairing.trials,)
     comparison = Comparison(baseline, candidate, policy, pairing, planned)
-    *before, last = (place for place, done in enumerate(planned) if done <= pairing.trials)
-    for place in before:
-        verdict = after_round(comparison, place)
+    reached = [index for index, trials in enumerate(planned) if trials <= pairing.trials]
+    for index in reached[:-1]:
+        verdict = after_round(comparison, index)
         if verdict.decided != "inconclusive":
             return verdict
-    return after_round(comparison, last)
+    return after_round(comparison, reached[-1])
 
 
 def after_round(comparison: Comparison, place: int) -> Verdict:
@@ -157,8 +176,8 @@ def after_round(comparison: Comparison, place: int) -> Verdict:
 
 
 def _small(comparison: Comparison, trials: int, level: float) -> list[MetricResult]:
-    # The exact test is made once, in the last round: the levels of rounds are those of a normal
-    # process, which so few cases are not.
+    # Once, in the last round: ``levels`` assumes a normally distributed statistic, which so few
+    # cases do not give.
     if "success" not in comparison.policy.metrics:
         return []
     measured = comparison.measured("success", trials)
@@ -188,6 +207,8 @@ def _metrics(comparison: Comparison, place: int) -> Iterator[MetricResult]:
     level = levels(comparison.rounds, policy.alpha)[place]
     # Two-sided: half of alpha on each side.
     bound = levels(comparison.rounds, policy.alpha / 2)[place]
+    # ``best`` counts unknown outcomes for the candidate, ``worst`` against it: a failure must hold
+    # with the first, a pass with the second.
     compared = [
         one
         for one in (comparison.measured(name, trials) for name in policy.metrics)
@@ -215,6 +236,7 @@ def _metrics(comparison: Comparison, place: int) -> Iterator[MetricResult]:
 
 
 def _shifted(values: Sequence[float], metric: MetricPolicy) -> Spread:
+    """The differences with the tolerated rise added: a rise within the tolerance is no loss."""
     allowed = math.log1p(metric.tolerance)
     return Spread.of([value + allowed for value in values] if allowed else values)
 
@@ -238,8 +260,8 @@ def _holm(
 def _passes(measured: Differences, metric: MetricPolicy, level: float, trials: int) -> bool:
     values = measured.worst
     if measured.metric == "success":
-        # One made-up case that lost a trial: without it 9 % of 20 cases that nearly always succeed
-        # would pass with a loss of the margin.
+        # A case that lost one trial is added: without it a candidate with a loss equal to the
+        # margin would pass in 9 % of evaluations of 20 cases that nearly always succeed.
         values = (*values, -1 / trials)
     margin = math.log(metric.margin) if measured.metric in RATIOS else metric.margin
     return Spread.of(values).lower(level) > -margin
@@ -254,7 +276,9 @@ def _decided(
     if not found:
         return "inconclusive", (f"no metric has values in {MIN_CASES} cases on both sides",)
     if comparison.is_small:
-        return "inconclusive", (f"fewer than {MIN_CASES} cases prove no equality",)
+        return "inconclusive", (
+            f"fewer than {MIN_CASES} cases cannot show that the candidate is not worse",
+        )
     if all(one.passed for one in found):
         names = ", ".join(one.metric for one in found)
         return "pass", (f"no metric is worse by its margin: {names}",)
@@ -308,11 +332,12 @@ def _side(results: Results, cases: Sequence[str], trials: int) -> Side:
         rate_interval(rates, trials) if len(rates) >= MIN_CASES_OF_INTERVAL else None,
         {
             k: fmean(_all_of(sum(found), len(found), k) for found in known)
-            for k in _ALL_PASSED
+            for k in _K_OF_PASS_K
             if known and k <= min(map(len, known))
         },
         sum(trial.crashed for of_case in kept for trial in of_case),
         math.fsum(trial.cost_usd or 0.0 for of_case in kept for trial in of_case),
+        sum(trial.cost_usd is None for of_case in kept for trial in of_case),
     )
 
 
@@ -330,7 +355,7 @@ def _moved(comparison: Comparison, trials: int) -> tuple[Moved, ...]:
         if a != b
     ]
     found.sort(key=lambda one: (-abs(one.candidate - one.baseline), one.candidate, one.case))
-    return tuple(found[:MOST_MOVED])
+    return tuple(found[:MAX_LISTED_CASES])
 
 
 def _notes(comparison: Comparison, found: Sequence[MetricResult], trials: int) -> Iterator[str]:
@@ -351,8 +376,9 @@ def _notes(comparison: Comparison, found: Sequence[MetricResult], trials: int) -
     unknown = sum(one.unknown for one in found)
     if unknown:
         yield (
-            f"{unknown} outcomes are unknown: a failure is reported only if it holds with all of "
-            "them in the candidate's favour, a pass only if it holds against it"
+            f"{unknown} outcomes are unknown: fail is reported only if it holds when all of them "
+            "count as successes of the candidate, pass only if it holds when all count as its "
+            "failures"
         )
     if comparison.is_small:
         number = "one case" if cases == 1 else f"{cases} cases"
@@ -374,6 +400,7 @@ def _missing(comparison: Comparison, found: Sequence[MetricResult], trials: int)
     success = measured.get("success")
     if success is not None and success.detectable is not None:
         yield (
-            f"{trials} trials of {cases} cases find a loss of {100 * success.detectable:.0f} "
-            "points of the pass rate with a probability of 80 %"
+            f"with {trials} trials of each of {cases} cases a loss of "
+            f"{100 * success.detectable:.0f} points of the pass rate is found with a probability "
+            "of 80 %"
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from stepstream.evals.gate.output import side_text
 from stepstream.evals.gate.policy import GatePolicy, policy_of
 from stepstream.evals.gate.trials import (
     MOST_VALUE,
@@ -19,7 +20,7 @@ from stepstream.evals.gate.trials import (
     parse_results,
     results_of,
 )
-from stepstream.evals.gate.verdict import Verdict, gate
+from stepstream.evals.gate.verdict import Verdict, gate, side_of
 from tests.support.eval_results import MIXED, made
 
 POLICY = GatePolicy()
@@ -83,7 +84,7 @@ def test_few_trials_are_inconclusive_and_report_what_they_could_find() -> None:
     verdict = gate(made("a", MIXED[:20], 1), made("b", MIXED[:20], 1, seed=5), POLICY)
     assert verdict.outcome == "inconclusive"
     assert "may be worse by more than its margin (-10.0 points)" in verdict.reasons[0]
-    assert any("find a loss of" in note for note in verdict.notes)
+    assert any("of the pass rate is found with a probability" in note for note in verdict.notes)
 
 
 def test_a_policy_decides_what_inconclusive_counts_as() -> None:
@@ -130,7 +131,15 @@ def test_unknown_outcomes_neither_fail_nor_pass_a_candidate() -> None:
     assert verdict.outcome == "inconclusive"
     assert any("outcomes are unknown" in note for note in verdict.notes)
     assert gate(made("a", [1.0] * 20), unknown(made("b", [1.0] * 20), 1.0), POLICY).candidate == (
-        replace(verdict.candidate, pass_rate=None, interval=None, all_passed={})
+        replace(verdict.candidate, pass_rate=None, interval=None, all_passed={}, without_cost=160)
+    )
+
+
+def test_the_summary_counts_trials_without_a_cost() -> None:
+    """Their cost is not 0: the sum alone would be read as the whole cost."""
+    trials = [Trial("a", 0, True, cost_usd=0.5), Trial("a", 1, True)]
+    assert side_text(side_of(results_of("v1", trials))).endswith(
+        "cost $0.50 + 1 trial without a known cost"
     )
 
 
