@@ -1,4 +1,4 @@
-"""The documents in effect, read from the records of the config topic."""
+"""The documents in force, read from the records of the config topic."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class DocumentSet:
         """Apply one record. Returns the document that changed or was deleted, None without a
         change.
 
-        Raises ``UnreadableDocument``; the previous document then stays in effect.
+        Raises ``UnreadableDocument``; the previous document then stays in force.
         """
         name = (key or b"").decode("utf-8", "replace")
         if "@" in name:
-            return None  # a revision that is kept; the record without @ is in effect
+            return None  # a revision that is kept; the record without @ is in force
         if name.startswith("subscription/"):
             # Only notifiers use subscriptions. The package of a subscription's channel may be
             # installed only where a notifier runs, and is not loaded elsewhere.

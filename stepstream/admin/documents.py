@@ -150,7 +150,7 @@ def contradictions(
 ) -> list[Problem]:
     """The contradictions between policies, each at the line of one of the two rules.
 
-    ``present`` are documents in effect; contradictions among these are left out.
+    ``present`` are documents in force; contradictions among these are left out.
     """
     given = {one.document.name: one for one in written if isinstance(one.document, Policy)}
     others = [
@@ -165,9 +165,9 @@ def contradictions(
             why = found.why.format(other=_named(found.other, found.at, given))
             problems.append(Problem(_place(found.at, given), why))
         elif found.other.policy.name in given:
-            # The rule in effect has no line here: the problem is at the rule that is new.
+            # The rule in force has no line here: the problem is at the rule that is new.
             why = found.why.format(other="this rule")
-            at = f"rule {found.at.rule.alert_name} of policy {found.at.policy.name} in effect"
+            at = f"rule {found.at.rule.alert_name} of policy {found.at.policy.name} in force"
             problems.append(Problem(_place(found.other, given), f"contradicts {at}: {why}"))
     return problems
 
@@ -192,7 +192,7 @@ def _named(ref: RuleRef, seen_from: RuleRef, given: Mapping[str, Written]) -> st
     """The rule with its policy and place, as far as they differ from those of the other rule."""
     name = f"rule {ref.rule.alert_name}"
     if ref.policy.name not in given:
-        return f"{name} of policy {ref.policy.name} in effect"
+        return f"{name} of policy {ref.policy.name} in force"
     place = _place(ref, given)
     if ref.policy.name == seen_from.policy.name:
         return f"{name} in line {place.line}"
@@ -247,7 +247,7 @@ def _unnumbered(document: AnyDocument) -> AnyDocument:
 
 
 def in_force(settings: Settings) -> dict[str, StoredDocument]:
-    """The documents in effect, by key. Raises ``KafkaUnreachable``."""
+    """The documents in force, by key. Raises ``KafkaUnreachable``."""
     return {key: one for key, one in stored(settings).items() if REVISION_MARK not in key}
 
 
@@ -331,7 +331,7 @@ def apply(
 
     Each change of a policy is a new revision, which is kept under a key of its own. Raises
     ``DocumentsError`` for what another owner has applied, unless forced, and for policies that
-    contradict those in effect.
+    contradict those in force.
     """
     everything = stored(settings)
     present = {key: one for key, one in everything.items() if REVISION_MARK not in key}
@@ -355,7 +355,7 @@ def apply(
             if isinstance(document, Policy):
                 number = _next_revision(everything, change.key)
                 document = document.model_copy(update={"revision": number})
-                # The kept revision first: a document in effect is always one that is kept.
+                # The kept revision first: a document in force is always one that is kept.
                 kept = f"{change.key}{REVISION_MARK}{number}"
                 records.append((kept, encode(document), file))
             value = None if document is None else encode(document)

@@ -34,7 +34,7 @@ from these sources, in this order:
 
 The first source that has the setting wins. An empty environment variable counts as not set. An
 unknown setting, in the environment or in the file, is an error. `stepstream settings` lists the
-values in effect and their sources.
+values in force and their sources.
 
 Durations are written as `90s`, `1h30m`, `250ms` or `2d`; a number without a unit is in seconds. A
 secret may be in a file: set `STEPSTREAM_KAFKA_SASL_PASSWORD_FILE` to its path, or the setting to

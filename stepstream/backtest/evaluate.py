@@ -1,4 +1,4 @@
-"""A backtest: recorded runs evaluated with two sets of policies, at the same time."""
+"""A backtest: recorded runs evaluated with two sets of policies."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def backtest(
 ) -> Backtest:
     """Evaluate the runs of a scope with the policies in force and with other ones.
 
+    ``candidate`` is the complete set of policies to compare with (see ``replaced``).
     ``settings`` give the limits of a worker; ``on_progress`` is called with the number of events so
     far and about how many there will be. Raises ``clickhouse_connect``'s errors, and
     ``EvaluationFailed``.

@@ -1,6 +1,6 @@
 """The stages of a worker on one partition, in memory: step events in, findings and alerts out.
 
-The code of the stages is the live one. Everything that a stage sends is handed to the next stage
+The stages are the worker's own code. Everything that a stage sends is handed to the next stage
 at once and acknowledged. No I/O and no clock: events carry their times.
 """
 
@@ -33,11 +33,14 @@ from stepstream.stream.usage.windows.rules import WindowRules
 TICK_US: Final = 1_000_000
 """Log time between two ticks, while any run is open."""
 QUIET_US: Final = 120_000_000
-"""Up to this long after an event, time passes in steps of ``TICK_US``; after that in steps of
-``QUIET_TICK_US``, because the timers that are left are longer."""
+"""Up to this long after an event the clock is advanced in steps of ``TICK_US``, after that in steps
+of ``QUIET_TICK_US``: after two quiet minutes only timers of minutes or hours remain.
+"""
 QUIET_TICK_US: Final = 10_000_000
+AFTER_LAST_RUN_US: Final = 120_000_000
+"""How long the clock goes on after the last run has closed, for findings about windows."""
 BATCH_US: Final = 1_000_000
-"""Events within so much log time are one batch; a finding ends it."""
+"""Log time after which a batch of events ends; a finding ends it at once."""
 _decode_finding: Final = msgspec.json.Decoder(FindingStruct).decode
 _decode_alert: Final = msgspec.json.Decoder(AlertStruct).decode
 _decode_trajectory: Final = msgspec.json.Decoder(TrajectoryStruct).decode
@@ -120,8 +123,8 @@ class OfflinePipeline:
         self._next_offset = dict.fromkeys(("steps", "usage", "findings"), 0)
         self._now_us = 0
         self._last_event_us = 0
-        self._settled_us = 0
-        self._settled_findings = 0
+        self._delivered_us = 0
+        self._delivered_findings = 0
         self._ticked_us = 0
 
     @property
@@ -130,8 +133,10 @@ class OfflinePipeline:
         return len(self._steps.runs)
 
     def event(self, trace_id: str, value: bytes, at_us: int) -> None:
-        """Process the value of a step record that is appended at ``at_us``. Time passes until
-        then; an event that is older than the one before is appended at that one's time.
+        """Process the value of a step record that is appended at ``at_us``.
+
+        First advances the clock to ``at_us``. An event with an earlier time than the last one gets
+        the time of the last one.
         """
         # The clock of a partition never goes back (docs/architecture.md, rule 4).
         at_us = max(at_us, self._now_us)
@@ -140,28 +145,27 @@ class OfflinePipeline:
         self._steps.process(self._record("steps", trace_id.encode(), value))
         # At once after a finding, so that it is noted with what its run has used by then.
         found = self._steps.counters.findings
-        if at_us - self._settled_us >= BATCH_US or found != self._settled_findings:
-            self._settle()
+        if at_us - self._delivered_us >= BATCH_US or found != self._delivered_findings:
+            self._deliver_all()
 
     def wait(self, until_us: int) -> None:
-        """Let time pass without events."""
+        """Advance the clock to ``until_us`` without events."""
         while until_us - self._ticked_us >= TICK_US:
             self._now_us = self._ticked_us = self._next_tick(until_us)
             self._tick()
         self._now_us = max(self._now_us, until_us)
 
     def finish(self, at_most_us: int) -> None:
-        """Let time pass until every run has closed, at most ``at_most_us``.
-
-        Then two minutes more, for findings about windows.
+        """Advance the clock until every run has closed, by at most ``at_most_us``, and then by
+        ``AFTER_LAST_RUN_US``.
         """
         until_us = self._now_us + at_most_us
         while self._steps.runs and self._now_us < until_us:
             self.wait(min(until_us, self._now_us + QUIET_US))
-        self.wait(self._now_us + QUIET_US)
+        self.wait(self._now_us + AFTER_LAST_RUN_US)
 
     def _next_tick(self, until_us: int) -> int:
-        # Without open runs nothing is timed so finely: a weekend is one step instead of 345,600.
+        # Without open runs nothing is timed so finely: a weekend is one step instead of 172,800.
         if not self._ticked_us or not self._steps.runs:
             return until_us
         is_quiet = self._ticked_us - self._last_event_us > QUIET_US
@@ -169,16 +173,16 @@ class OfflinePipeline:
 
     def _tick(self) -> None:
         self._steps.tick(self._now_us)
-        self._settle()
+        self._deliver_all()
         for output in self._progress.due(self._steps):
             self._handle(output)
         self._alerts.tick(self._now_us)
-        self._settle()
+        self._deliver_all()
 
-    def _settle(self) -> None:
+    def _deliver_all(self) -> None:
         """End the batch of every stage, until no stage has anything to send."""
-        self._settled_us = self._now_us
-        self._settled_findings = self._steps.counters.findings
+        self._delivered_us = self._now_us
+        self._delivered_findings = self._steps.counters.findings
         for stage in self._stages:
             stage.flush()
         sent = True
@@ -213,6 +217,7 @@ class OfflinePipeline:
         elif output.topic == "alerts":
             alert = _decode_alert(value)
             self.outcome.alerts[alert.alert_id] = alert
+        # Other topics (state, control, dead letter) have no reader here.
 
     def _note_finding(self, value: bytes) -> None:
         finding = _decode_finding(value)
@@ -223,7 +228,7 @@ class OfflinePipeline:
         self.outcome.raised.append(Raised(finding, cost_nanos, steps))
 
     def _note_trajectory(self, value: bytes) -> None:
-        # Decoding each of them takes long, and few readers want them.
+        # Only runs with Criteria are asked for (``Outcome.trajectories``), and decoding takes long.
         if b'"success":' not in value:
             return
         found = _decode_trajectory(value)

@@ -22,7 +22,7 @@ from stepstream.cli.options import (
     ProjectOption,
     takes,
 )
-from stepstream.cli.policy import PolicyOption, in_effect, policies_in
+from stepstream.cli.policy import PolicyOption, policies_in, policies_in_force
 from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def backtest(
     """Evaluate recorded runs with other policies: which alerts, which runs stopped, what saved.
 
     The worker's own detectors read the steps of the store in the order of their times, once with
-    the policies in effect and once with those of --policy added or in their place. Nothing is sent
+    the policies in force and once with those of --policy added or in their place. Nothing is sent
     and nothing is changed.
     """
     from stepstream.backtest.evaluate import backtest as evaluate
@@ -77,7 +77,7 @@ def backtest(
     if not policy:
         raise errors.Failure("name the policies to try: --policy FILE", errors.USAGE)
     given = policies_in(policy)
-    in_force, prices = in_effect(settings)
+    in_force, prices = policies_in_force(settings)
     now = datetime.now(UTC)
     scope = scope_of(runs, now)
     _note_retention(settings, scope.since, now)
@@ -143,7 +143,7 @@ def _print_report(found: Backtest) -> None:
         for name, severity in names
     ]
     print_rows(
-        ("alert", "severity", "in_effect", "with_policy"), rows, Format.TABLE, empty="no alerts"
+        ("alert", "severity", "in_force", "with_policy"), rows, Format.TABLE, empty="no alerts"
     )
     _print_alerts("new", result.new)
     _print_alerts("no longer raised", result.gone)
@@ -183,7 +183,7 @@ def _print_agreement(found: Backtest) -> None:
         return
     whole = agreement.same + len(agreement.missing) + len(agreement.extra)
     remark(
-        f"the policies in effect agree with the alerts that were really raised in {agreement.same} "
+        f"the policies in force agree with the alerts that were really raised in {agreement.same} "
         f"of {whole} ({agreement.share:.1%}): {len(agreement.missing)} were raised only then, "
         f"{len(agreement.extra)} only now"
     )

@@ -112,7 +112,7 @@ def get(
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show the documents that are in effect: a list, or one document as YAML.
+    """Show the documents that are in force: a list, or one document as YAML.
 
     Every revision of a policy is kept: `stepstream get policy NAME --revisions` lists them, and
     `stepstream get policy NAME@3` shows one.
@@ -132,7 +132,7 @@ def get(
         return
     wanted = _prefix(kind) if kind else ""
     rows = [_row(record) for key, record in stored.items() if key.startswith(wanted)]
-    empty = f"no {kind or 'documents'} in effect; `stepstream apply -f FILE` applies some"
+    empty = f"no {kind or 'documents'} in force; `stepstream apply -f FILE` applies some"
     print_rows(("kind", "name", "applied_at", "owner", "revision"), rows, format, empty=empty)
 
 

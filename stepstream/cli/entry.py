@@ -1,4 +1,4 @@
-"""A line of the overview of commands."""
+"""A command as ``stepstream --help`` lists it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A command: its module ``stepstream.cli.<module>``, its line and its group in the overview."""
+    """A command as ``stepstream --help`` lists it."""
 
     module: str
+    """Its module: ``stepstream.cli.<module>``."""
     help: str
+    """Its one-line description."""
     panel: str
+    """The heading below which it is listed."""

@@ -135,11 +135,11 @@ def explain(
     """Show which rules apply to a run, from which policy, and why.
 
     The run is described by --project, --environment, --agent, --agent-version and --task. Without
-    --policy, the policies in effect are explained.
+    --policy, the policies in force are explained.
     """
     from stepstream.backtest.explain import explained
 
-    policies = policies_in(policy) if policy else in_effect(settings)[0]
+    policies = policies_in(policy) if policy else policies_in_force(settings)[0]
     owner = (
         settings.project,
         settings.environment,
@@ -389,8 +389,8 @@ def _split(written: Sequence[Any]) -> tuple[list[Policy], PriceBook]:
     return policies, PriceBook(tuple(one for one in documents if isinstance(one, Prices)))
 
 
-def in_effect(settings: Settings) -> tuple[list[Policy], PriceBook]:
-    """The policies and prices in effect."""
+def policies_in_force(settings: Settings) -> tuple[list[Policy], PriceBook]:
+    """The policies and prices in force."""
     from stepstream.admin import documents
     from stepstream.common.settings import require_kafka
     from stepstream.schemas.config import DocumentSet, UnreadableDocument

@@ -134,7 +134,7 @@ def add(
 
 @takes("kafka")
 def show(settings: Settings, format: FormatOption = Format.TABLE) -> None:
-    """List the subscriptions that are in effect."""
+    """List the subscriptions that are in force."""
     rows = []
     for one in _in_force(settings).values():
         match = ", ".join(

@@ -152,7 +152,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "get": Entry(
         "documents",
-        "Show the documents that are in effect: a list, or one document as YAML.",
+        "Show the documents that are in force: a list, or one document as YAML.",
         "Policies, subscriptions, prices",
     ),
     "incident": Entry(

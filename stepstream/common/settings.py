@@ -107,7 +107,7 @@ def load_with_others(**flags: Any) -> tuple[Settings, list[str]]:
 def load(
     *, file: Path | None = None, environ: Mapping[str, str] | None = None, **flags: Any
 ) -> Settings:
-    """The settings in effect. ``flags`` come first; those that are None count as not given.
+    """The settings in force. ``flags`` come first; those that are None count as not given.
 
     ``kafka_brokers``, ``clickhouse_url`` and ``notify_url`` with their logins are those of a
     running ``stepstream up`` if no other source has them, and empty if none runs. ``state_dir`` and

@@ -229,5 +229,5 @@ def _documents(settings: Settings) -> Iterator[Check]:
             )
     yield ok(
         "documents",
-        f"{len(stored)} in effect" if stored else "none: the default rules apply",
+        f"{len(stored)} in force" if stored else "none: the default rules apply",
     )

@@ -1,4 +1,4 @@
-"""A condition of one's own: an expression over the run so far."""
+"""A condition that a user writes: an expression over the run so far."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class Expr(RuleBase):
-    """A condition of one's own holds: an expression over the run so far, in a subset of CEL."""
+    """A condition of a user holds: an expression over the run so far, in a subset of CEL."""
 
     fires_when = "the expression `when` is true after a record of the run"
 

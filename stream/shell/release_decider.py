@@ -61,7 +61,7 @@ class ReleaseDecider:
         unreadable: Callable[[Sequence[Unreadable]], object] = lambda _records: None,
         passed: Callable[[BadBatch], None] = lambda _batch: None,
     ) -> None:
-        """``policies`` returns those in effect. ``unreadable`` is called with records
+        """``policies`` returns those in force. ``unreadable`` is called with records
         that cannot be read, by the worker that owns the decisions.
         """
         self._settings = settings

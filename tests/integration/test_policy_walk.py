@@ -94,7 +94,7 @@ def test_from_a_regression_to_a_revision_that_stops_it(
         assert stepstream(list(words)) == code, capsys.readouterr()
         return capsys.readouterr().out
 
-    # The policy in effect is loose; runs of the new version exceed it late.
+    # The policy in force is loose; runs of the new version exceed it late.
     policy = written(tmp_path, "costs.yaml", POLICY.format(limit=0.25))
     command("apply", "-f", policy)
     command("simulate", written(tmp_path, "one.yaml", SCENARIO.format(seed=1)))

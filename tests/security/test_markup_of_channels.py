@@ -135,7 +135,7 @@ def is_inert(name: str, text: str) -> bool:
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"webhook"}))
 def test_what_agents_write_means_nothing_in_any_channel(name: str, text: str) -> None:
-    """In titles, texts, fields and templates of one's own, with the text as an agent, a task, a
+    """In titles, texts, fields and templates of a user, with the text as an agent, a task, a
     tool, a message ..."""
     with receiver(answer=b"ok") as there:
         for template in (

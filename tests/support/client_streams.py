@@ -249,7 +249,7 @@ STREAMS: Final[dict[str, Case]] = {
         "0.0005",
         tier="flex",
     ),
-    # With a key of one's own the cost is 0 and the provider's charge is a detail.
+    # With the user's own key the cost is 0 and the provider's charge is a detail.
     "OpenRouter, own key": Case(
         [
             chunk({"content": "hi"}, "x/y"),

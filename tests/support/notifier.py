@@ -30,7 +30,7 @@ def admin_access() -> tuple[Path, dict[str, str]]:
 
 
 def prepared(bootstrap: str, prefix: str, **more: Any) -> Settings:
-    """Settings of an installation of one's own, its topics made."""
+    """Settings of a separate installation, its topics made."""
     given: dict[str, Any] = {
         "fleet_partitions": 2,
         # Receivers of the tests are on 127.0.0.1, which is refused by default.

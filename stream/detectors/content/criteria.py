@@ -31,7 +31,7 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class CriteriaFailed(RuleBase):
-    """A run does not meet its criteria. Made from each Criteria document in effect."""
+    """A run does not meet its criteria. Made from each Criteria document in force."""
 
     actionable = False
     reads_contents = True

@@ -57,7 +57,8 @@ VARIABLES: Final[dict[str, Variable]] = {
     "run.llm_calls": Variable(INT, lambda m: m.run.totals.llm_calls, "model calls that ended"),
     "run.tool_calls": Variable(INT, lambda m: m.run.totals.tool_calls, "tool calls that ended"),
     "run.cost_usd": Variable(
-        DOUBLE, lambda m: m.run.cost_nanos / NANOS_PER_USD, "what the ended steps cost"
+        DOUBLE, lambda m: m.run.cost_nanos / NANOS_PER_USD,
+        "US dollars of the ended steps that have a known price"
     ),
     "run.tokens": Variable(
         INT,
@@ -103,7 +104,8 @@ VARIABLES: Final[dict[str, Variable]] = {
     "step.error_type": Variable(STRING, lambda m: m.step.error_type, "the type of its error"),
     "step.attempt": Variable(INT, lambda m: m.step.attempt, "1, or more for a repeated call"),
     "step.cost_usd": Variable(
-        DOUBLE, lambda m: (m.step.cost_nanos or 0) / NANOS_PER_USD, "what it cost; 0 until it ends"
+        DOUBLE, lambda m: (m.step.cost_nanos or 0) / NANOS_PER_USD,
+        "US dollars; 0 until it ends, or without a known price"
     ),
     "step.tokens": Variable(
         INT, lambda m: m.step.tokens[0] + m.step.tokens[1], "its input and output tokens"
@@ -112,7 +114,8 @@ VARIABLES: Final[dict[str, Variable]] = {
         INT, lambda m: max(0, _end_us(m) - m.step.start_us), "its duration so far in microseconds"
     ),
     "step.duration_s": Variable(
-        DOUBLE, lambda m: max(0, _end_us(m) - m.step.start_us) / 1e6, "its duration in seconds"
+        DOUBLE, lambda m: max(0, _end_us(m) - m.step.start_us) / 1e6,
+        "its duration so far in seconds"
     ),
 }  # fmt: skip
 """Every variable by name."""

@@ -243,7 +243,7 @@ def test_contradictions_are_refused_at_the_line_of_the_rule(tmp_path: Path) -> N
         assert str(problem) == f"{tmp_path / 'b.yaml'}:5: {why.format(other)}"
 
 
-def test_contradictions_with_policies_in_effect(tmp_path: Path) -> None:
+def test_contradictions_with_policies_in_force(tmp_path: Path) -> None:
     """At the line of the new rule, whichever of the two has no effect. A policy that is replaced
     contradicts nothing.
     """
@@ -261,11 +261,11 @@ def test_contradictions_with_policies_in_effect(tmp_path: Path) -> None:
         return {one.key: StoredDocument(one.key, encode(one.document), "", 0, 0)}
 
     (low,) = contradictions(written, present("old", 0.2))
-    in_effect = "rule run-cost of policy old in effect"
+    in_force = "rule run-cost of policy old in force"
     assert str(low) == (
-        f"{file}:5: limit_usd: 0.5 has no effect: {in_effect} stops the run at limit_usd: 0.2"
+        f"{file}:5: limit_usd: 0.5 has no effect: {in_force} stops the run at limit_usd: 0.2"
     )
     (high,) = contradictions(written, present("old", 0.9))
     assert high.place.line == 5
-    assert high.reason.startswith(f"contradicts {in_effect}: limit_usd: 0.9 has no effect: this")
+    assert high.reason.startswith(f"contradicts {in_force}: limit_usd: 0.9 has no effect: this")
     assert not contradictions(written, present("p", 0.2))

@@ -43,7 +43,7 @@ def test_what_cannot_be_read_leaves_the_document_before_in_force(broken: bytes) 
     assert [document.name for document in documents.of(Prices)] == ["ours"]
 
 
-def test_a_kept_revision_is_not_in_effect() -> None:
+def test_a_kept_revision_is_not_in_force() -> None:
     """Only the record without a number is; the kept ones are for people."""
     documents = DocumentSet()
     assert documents.apply(b"policy/p@1", POLICY) is None

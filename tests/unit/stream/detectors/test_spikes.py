@@ -104,7 +104,7 @@ def play(bench: Bench, *sent: Sent) -> Bench:
 
 
 def levels(bench: Bench) -> list[tuple[str, str]]:
-    """Severity and message of each finding, a set in effect."""
+    """Severity and message of each finding, a set in force."""
     return sorted((f.get("severity", "warning"), f["finding_id"]) for f in bench.findings())
 
 
