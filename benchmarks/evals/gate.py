@@ -1,7 +1,8 @@
 """How often the gate fails an unchanged agent, what it finds, and how many trials it needs.
 
-The gate itself decides, after each round as ``stepstream eval run`` calls it. Both sides have the
-same cases; the candidate is unchanged, or loses a part of its pass rate, or costs more.
+The gate itself decides: after each planned round, or once where results have no rounds, as those of
+``stepstream eval run``. Both sides have the same cases; the candidate is unchanged, or loses a part
+of its pass rate, or costs more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stepstream.evals.gate.verdict import Comparison, Verdict, after_round
 
 SUCCESS_ALONE: Final = policy_of({"metrics": {"success": {"weight": 1, "margin": 0.1}}})
 FIVE: Final = GatePolicy()
+ONCE: Final = FIVE.model_copy(update={"rounds": (8,)})
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     line("loses 5 points", SUCCESS_ALONE, fewer, 50, loss=lambda drawn: lose(drawn, 0.05))
     line("loses 20 points", SUCCESS_ALONE, fewer, 20, loss=lambda drawn: lose(drawn, 0.2))
     line("costs 25 % more", FIVE, fewer, 50, change=_costlier)
+    once = line("unchanged, no rounds", ONCE, many, 50)
+    line("loses 10 points, no rounds", ONCE, fewer, 50, loss=lambda drawn: lose(drawn, 0.1))
     report.table(
         "verdicts by simulation (shares), and trials of a case and side",
         ("candidate", "metrics", "cases", "simulations", "fails", "passes", "trials"),
@@ -115,6 +119,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     report.figures |= {
         "false_fails_five": unchanged.failed,
         "false_fails_success": alone.failed,
+        "false_fails_without_rounds": once.failed,
         "unchanged_passes": unchanged.passed,
         "power_10_points_success": ten.failed,
         "power_10_points_five": five.failed,
@@ -122,6 +127,7 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     report.goals += [
         Goal("false fails, five metrics", unchanged.failed, 0.05 + 2 * unchanged.error, ""),
         Goal("false fails, success alone", alone.failed, 0.05 + 2 * alone.error, ""),
+        Goal("false fails, no rounds", once.failed, 0.05 + 2 * once.error, ""),
         Goal("unchanged passes, 50 x 8", unchanged.passed, 0.8, "", at_most=False),
         Goal("10 points found, success alone", ten.failed, 0.9, "", at_most=False),
         Goal("its trials", ten.trials, 4.5, ""),
