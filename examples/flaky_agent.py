@@ -38,15 +38,16 @@ def worse(question: str) -> str:
 
 
 def _answer(question: str, wrong: float, version: str) -> str:
-    # Each trial has a seed of its own, so that a result can be repeated.
-    chance = random.Random(os.environ.get("TRIAL_SEED", question))
+    # Each trial has a seed of its own, so that a result can be repeated. What is drawn is recorded
+    # with the run's calls, so that a replay does the same without the seed.
+    draw = stepstream.recorded(random.Random(os.environ.get("TRIAL_SEED", question)).random)
     with stepstream.run(
         "refund", agent="support", agent_version=version, task="refund", input=question
     ) as run:
         found = re.search(r"\d+", question)
         order = int(found[0]) if found else 0
         amount = float(str(find_order(order)["amount"]))
-        if chance.random() < wrong:
+        if draw() < wrong:
             amount += 1
         text = refund(order, amount)
         run.set_output(text)

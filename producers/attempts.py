@@ -6,6 +6,7 @@ from one that nothing followed.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
+from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.step_protocol import OpenAttempt, TracedStep
 
 LONGEST_WAIT_S: Final = 30.0
@@ -85,7 +87,7 @@ def _run(plan: Plan) -> Any:
         step = plan.open_try(number, previous)
         try:
             with step:
-                return _recorded(step, plan.function(*plan.args, **plan.kwargs))
+                return _recorded(step, _called(plan, step, plan.function))
         except Exception as error:
             if not plan.retries_after(error, number):
                 if not plan.falls_back_after(error):
@@ -95,7 +97,7 @@ def _run(plan: Plan) -> Any:
         time.sleep(plan.wait_after(number))
     # Outside of the try's step, so that the fallback is its sibling and not its child.
     with plan.open_fallback(step) as step:
-        return _recorded(step, cast(Callable[..., Any], plan.fallback)(*plan.args, **plan.kwargs))
+        return _recorded(step, _called(plan, step, cast(Callable[..., Any], plan.fallback)))
 
 
 async def _run_async(plan: Plan) -> Any:
@@ -106,7 +108,7 @@ async def _run_async(plan: Plan) -> Any:
         step = plan.open_try(number, previous)
         try:
             async with step:
-                return _recorded(step, await plan.function(*plan.args, **plan.kwargs))
+                return _recorded(step, await _acalled(plan, step, plan.function))
         except Exception as error:
             if not plan.retries_after(error, number):
                 if not plan.falls_back_after(error):
@@ -115,8 +117,26 @@ async def _run_async(plan: Plan) -> Any:
         previous = step
         await asyncio.sleep(plan.wait_after(number))
     async with plan.open_fallback(step) as step:
-        result = cast(Callable[..., Any], plan.fallback)(*plan.args, **plan.kwargs)
-        return _recorded(step, await result if inspect.isawaitable(result) else result)
+        return _recorded(step, await _acalled(plan, step, cast(Callable[..., Any], plan.fallback)))
+
+
+def _called(plan: Plan, step: TracedStep, function: Callable[..., Any]) -> Any:
+    boundary = outside.of(step)
+    if boundary is None:
+        return function(*plan.args, **plan.kwargs)
+    made = functools.partial(function, *plan.args, **plan.kwargs)
+    return boundary.call(step, step._fields.get("input"), made)
+
+
+async def _acalled(plan: Plan, step: TracedStep, function: Callable[..., Any]) -> Any:
+    async def made() -> Any:
+        result = function(*plan.args, **plan.kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    boundary = outside.of(step)
+    if boundary is None:
+        return await made()
+    return await boundary.acall(step, step._fields.get("input"), made)
 
 
 def _recorded(step: TracedStep, result: Any) -> Any:

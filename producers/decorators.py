@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final
 
 from stepstream.producers.misuse import misuse, shown
+from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.step_protocol import OpenCall, TracedStep
 from stepstream.producers.streams import ChunkRecorder
 from stepstream.producers.values.failures import message_of
@@ -64,7 +65,10 @@ def _plain(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., A
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         with open_step(args, kwargs) as step:
-            result = function(*args, **kwargs)
+            if outside.boundary is None:
+                result = function(*args, **kwargs)
+            else:
+                result = _crossed(step, functools.partial(function, *args, **kwargs))
             step._record_result(result)
             return result
 
@@ -75,7 +79,12 @@ def _async(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., A
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         async with open_step(args, kwargs) as step:
-            result = await function(*args, **kwargs)
+            boundary = outside.of(step)
+            made = functools.partial(function, *args, **kwargs)
+            if boundary is None:
+                result = await made()
+            else:
+                result = await boundary.acall(step, step._fields.get("input"), made)
             step._record_result(result)
             return result
 
@@ -85,7 +94,13 @@ def _async(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., A
 def _generator(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        return (yield from _driven(function(*args, **kwargs), open_step(args, kwargs)))
+        step = open_step(args, kwargs)
+        boundary = outside.of(step)
+        made = functools.partial(function, *args, **kwargs)
+        pieces = (
+            made() if boundary is None else boundary.stream(step, step._fields.get("input"), made)
+        )
+        return (yield from _driven(pieces, step))
 
     return call
 
@@ -121,7 +136,14 @@ def _driven(generator: Generator[Any, Any, Any], step: TracedStep) -> Generator[
 def _async_generator(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        generator, step = function(*args, **kwargs), open_step(args, kwargs)
+        step = open_step(args, kwargs)
+        boundary = outside.of(step)
+        generator: AsyncGenerator[Any, Any]
+        if boundary is None:
+            generator = function(*args, **kwargs)
+        else:
+            made = functools.partial(function, *args, **kwargs)
+            generator = boundary.astream(step, step._fields.get("input"), made)
         await step._ready()
         resuming, chunks = step.start()._resuming(), ChunkRecorder(step)
         resume: Callable[[], Any] = generator.__anext__
@@ -148,6 +170,14 @@ def _async_generator(function: Callable[..., Any], open_step: OpenStep) -> Calla
             raise
 
     return call
+
+
+def _crossed(step: TracedStep, function: Callable[[], Any]) -> Any:
+    """The result of a function that is recorded or served, if it is of a kind that is."""
+    boundary = outside.of(step)
+    return (
+        function() if boundary is None else boundary.call(step, step._fields.get("input"), function)
+    )
 
 
 class _Arguments:

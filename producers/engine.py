@@ -18,6 +18,7 @@ from stepstream.producers.control.http_listener import HttpCommandListener
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exit_summary import Totals
 from stepstream.producers.forks import fork_lock
+from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.sdk_log import internal_error, sdk_log
 from stepstream.producers.transport.background_sender import BackgroundSender
 from stepstream.producers.transport.base import Record, Transport
@@ -119,9 +120,29 @@ class Engine:
             spool=spool_place(settings) if transport is None else None,
             on_fork=self._after_fork,
         )
+        self._start_recordings()
         self.publish: Callable[..., bool] = self.sender.enqueue
         """Queue a record, which the caller must not change afterwards, and the limit of its
         contents if it is not that of the settings."""
+
+    def _start_recordings(self) -> None:
+        """Record the calls of runs, if the setting ``recordings`` names a folder."""
+        folder = self.settings.recordings
+        if not folder and outside.boundary is None:
+            return
+        # Not at the top: most programs record nothing, and it would slow `import stepstream`.
+        from stepstream.producers.recordings.recorder import Recorder
+        from stepstream.producers.transport.redactor import hook_of
+
+        try:
+            hook = self._redact or hook_of(self.settings)
+        except ValueError:
+            hook = _withhold
+        # A replay that is going on stays: it records nothing.
+        if outside.boundary is None or isinstance(outside.boundary, Recorder):
+            outside.boundary = Recorder(Path(folder)) if folder else None
+        if outside.boundary is not None:
+            outside.boundary.redact = hook
 
     def listen(self) -> None:
         """Follow the commands at the endpoint, if the setting ``control`` is on.

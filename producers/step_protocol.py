@@ -6,7 +6,7 @@ imports those modules, and none of them imports steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,6 +18,16 @@ class TracedStep(Protocol):
     """A step, as its helper modules see it. Members with an underscore are internal to the SDK."""
 
     _kind: str
+    _name: str
+    _fields: Mapping[str, Any]
+
+    @property
+    def _parent(self) -> Any:
+        """The step that it is in."""
+        ...
+
+    @property
+    def trace_id(self) -> str: ...
 
     def start(self) -> Self: ...
     def end(self, error: BaseException | None = None) -> None: ...

@@ -23,6 +23,7 @@ from stepstream.producers.error_guard import never_raises
 from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
 from stepstream.producers.misuse import hint, misuse, shown
 from stepstream.producers.opening import RunFields, StepFields, StepOpener
+from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.responses.answer import Answer
 from stepstream.producers.responses.reader import read_response
 from stepstream.producers.scope import Scope
@@ -755,6 +756,8 @@ class Step(StepOpener["Step", "Run"]):
             engine.load_prices()
         engine.commands.open(self._control)
         engine.run_began(self)
+        if parent is None and outside.boundary is not None:
+            outside.boundary.run_began(self)
         engine.listen()
 
     # --- ending ---
@@ -774,6 +777,8 @@ class Step(StepOpener["Step", "Run"]):
         if self._control is not None:
             engine.commands.close(self._control)
             engine.run_ended(self)
+        if self._parent is None and outside.boundary is not None:
+            outside.boundary.run_ended(self, error)
         engine.publish(record, None if self._scope.capture is None else self._limit)
 
     @never_raises

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from typing import Final
+from typing import Any, Final
 
 from stepstream.schemas.secret_forms import (
     CREDENTIALS,
@@ -89,6 +89,22 @@ def is_secret_name(name: str) -> bool:
 
 def _harmless(low: str, at: int, stem: str) -> bool:
     return stem == "token" and low[max(0, at - 40) : at].rstrip("_-. ").endswith(HARMLESS_TOKENS)
+
+
+def redacted_value(value: Any) -> Any:
+    """A value of JSON without secrets: those in its texts, and texts whose name is a secret's."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {
+            # By name as well: an ordinary word in the attribute db_password has no form of a
+            # secret.
+            name: REDACTED if isinstance(one, str) and is_secret_name(name) else redacted_value(one)
+            for name, one in value.items()
+        }
+    if isinstance(value, list):
+        return [redacted_value(one) for one in value]
+    return value
 
 
 class Named:

@@ -182,6 +182,12 @@ class Settings(BaseModel):
         processes=("sdk", "gateway", "worker", "sink", "up"),
         metavar="KIND=BYTES,...",
     )
+    recordings: str = _sdk(
+        "",
+        "Folder in which the calls of each run are recorded whole, for `stepstream eval replay`. "
+        "Empty: they are not. Files have the mode 0600; known forms of secrets are replaced.",
+        metavar="PATH",
+    )
     queue_events: int = _sdk(
         50_000,
         "Maximum number of events in the SDK's queue. Further events wait for up to 100 ms, then "

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stepstream.producers.control.budget import Budget, BudgetWarning
+    from stepstream.producers.recordings.recorded import recorded
     from stepstream.producers.releases.agent_release import AgentRelease
     from stepstream.producers.transport.base import Transport
     from stepstream.producers.transport.memory import MemoryTransport
@@ -84,6 +85,7 @@ __all__ = [
     "on_alert",
     "propagate",
     "query",
+    "recorded",
     "release",
     "retrieval",
     "run",
@@ -217,6 +219,7 @@ _LATER = {
     "Settings": "stepstream.schemas.settings",
     "asubscribe": "stepstream.sinks.subscribe",
     "query": "stepstream.queries.query",
+    "recorded": "stepstream.producers.recordings.recorded",
     "CommandNotSent": "stepstream.admin.gateway_commands",
     "send_command": "stepstream.admin.gateway_commands",
     "on_alert": "stepstream.sinks.subscribe",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from stepstream.producers.engine import EngineSource
 from stepstream.producers.instruments.methods import Method
+from stepstream.producers.recordings.boundary import Pieces, outside
 from stepstream.producers.sdk_log import internal_error, suppressed
 from stepstream.producers.steps import ENDED, Step
 from stepstream.producers.streams import ChunkRecorder, RecordedStream
@@ -40,6 +41,9 @@ _HOSTS: Final = {
     "generativelanguage.googleapis.com": "google",
     "api.anthropic.com": "anthropic",
 }
+_NOT_IDENTITY: Final = frozenset(
+    {"self", "extra_headers", "timeout", "api_key", "request_options", "http_headers"}
+)
 _CLOUDS: Final = {"Bedrock": "aws", "Vertex": "google", "Azure": "azure", "Foundry": "azure"}
 
 
@@ -56,9 +60,21 @@ class Switch:
 
 
 class StreamEnd(ChunkRecorder):
-    """Records a stream and ends its step with it; at the latest when the program drops it."""
+    """Records a stream and ends its step with it; at the latest when the program drops it.
+
+    ``pieces`` gets the pieces too, where the run's calls are recorded for a replay.
+    """
 
     _step: Step
+
+    def __init__(self, step: Step, pieces: Pieces | None = None) -> None:
+        super().__init__(step)
+        self._pieces = pieces
+
+    def add(self, chunk: Any) -> None:
+        super().add(chunk)
+        if self._pieces is not None:
+            self._pieces.piece(chunk)
 
     @contextmanager
     def entering(self) -> Iterator[None]:
@@ -70,10 +86,16 @@ class StreamEnd(ChunkRecorder):
             inside.reset(token)
 
     def fail(self, error: BaseException) -> None:
+        if self._pieces is not None:
+            self._pieces.failed(error)
+            self._pieces = None
         self.finish()
         self._step.end(error)
 
     def finish(self) -> None:
+        if self._pieces is not None:
+            self._pieces.returned(None)
+            self._pieces = None
         super().finish()
         self._step.end()
 
@@ -93,6 +115,7 @@ class Call:
     def __init__(self, step: Step, is_ours: bool) -> None:
         self.step = step
         self._is_ours = is_ours
+        self.pieces: Pieces | None = None
 
     def __enter__(self) -> None:
         self._token = inside.set(self.step._tracer)
@@ -135,7 +158,7 @@ class Call:
     def streaming(self, stream: Any) -> Any:
         """The client returned a stream; the result takes its place."""
         if self._is_ours:
-            return RecordedStream(stream, StreamEnd(self.step))
+            return RecordedStream(stream, StreamEnd(self.step, self.pieces))
         return self.step.record_stream(stream) if self.step._chunks is None else stream
 
 
@@ -143,13 +166,17 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
     """The method with its calls recorded as model steps."""
     names = _positional_names(original, method)
 
+    def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {**dict(zip(names, args, strict=False)), **kwargs}
+
+    def made(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+        return functools.partial(original, *args, **kwargs)
+
     def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         if not switch.records():
             return None
         try:
-            return _opened(
-                switch.tracer, method, args, {**dict(zip(names, args, strict=False)), **kwargs}
-            )
+            return _opened(switch.tracer, method, args, named(args, kwargs))
         except Exception as error:
             internal_error(f"instrument.{method.label}", error)
             return None
@@ -164,9 +191,7 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
                 return await result if inspect.isawaitable(result) else result
             await call.astart()
             with call:
-                result = original(*args, **kwargs)
-                if inspect.isawaitable(result):
-                    result = await result
+                result = await _amade(call, method, named(args, kwargs), made(args, kwargs))
             return _result(call, method, result, kwargs)
 
         return acall
@@ -178,7 +203,7 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
             return original(*args, **kwargs)
         call.start()
         with call:
-            result = original(*args, **kwargs)
+            result = _made(call, method, named(args, kwargs), made(args, kwargs))
         return _result(call, method, result, kwargs)
 
     return plain
@@ -213,6 +238,47 @@ def model_step_around(tracer: Tracer) -> Step | None:
 def is_recorded(tracer: Tracer) -> bool:
     """True while a call of a model is being made that this tracer records as a step."""
     return inside.get() is tracer or model_step_around(tracer) is not None
+
+
+def _made(call: Call, method: Method, given: dict[str, Any], function: Callable[[], Any]) -> Any:
+    """The client's result; recorded or served where runs are."""
+    boundary = outside.boundary
+    if boundary is None:
+        return function()
+    if _streams(method, given):
+        result, call.pieces = boundary.client_stream(call.step, _identity(given), function)
+        return result
+    return boundary.call(call.step, _identity(given), function)
+
+
+async def _amade(
+    call: Call, method: Method, given: dict[str, Any], function: Callable[[], Any]
+) -> Any:
+    """As ``_made``, of a method whose result may have to be awaited."""
+
+    async def made() -> Any:
+        result = function()
+        return await result if inspect.isawaitable(result) else result
+
+    boundary = outside.boundary
+    if boundary is None:
+        return await made()
+    if _streams(method, given):
+        # An asynchronous generator is made without waiting; a coroutine answers with a stream.
+        result, call.pieces = boundary.client_stream(call.step, _identity(given), function)
+        return await result if inspect.isawaitable(result) else result
+    return await boundary.acall(call.step, _identity(given), made)
+
+
+def _streams(method: Method, given: dict[str, Any]) -> bool:
+    return method.streams == "always" or (
+        method.streams == "argument" and given.get("stream") is True
+    )
+
+
+def _identity(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that identify a call: neither the client nor how the request is sent."""
+    return {name: value for name, value in given.items() if name not in _NOT_IDENTITY}
 
 
 def _positional_names(original: Callable[..., Any], method: Method) -> tuple[str, ...]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,8 +21,7 @@ from stepstream.schemas.misfits import MAX_TIME_US
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.policy_tests import ExpectedAlert
 from stepstream.schemas.prices import PriceBook
-from stepstream.schemas.redaction import is_secret_name, without_secrets
-from stepstream.schemas.secret_forms import REDACTED
+from stepstream.schemas.redaction import redacted_value
 from stepstream.schemas.step import happened_us
 from stepstream.schemas.times import DAY_US
 from stepstream.stream.core.contained_failures import RULE_FAILED
@@ -45,6 +44,9 @@ class SavedRun(BaseModel):
     )
     events: tuple[dict[str, Any], ...] = Field(
         min_length=1, description="step events, in the order of their times"
+    )
+    recording: tuple[dict[str, Any], ...] | None = Field(
+        None, description="the calls of the run as they were recorded, for `stepstream eval replay`"
     )
 
 
@@ -76,10 +78,16 @@ class SavedRunError(ValueError):
     """A saved run that cannot be evaluated; the message states why."""
 
 
-def saved_run_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name: str) -> SavedRun:
+def saved_run_of(
+    rows: Iterable[Row],
+    alerts: Iterable[Mapping[str, Any]],
+    name: str,
+    recording: Sequence[dict[str, Any]] | None = None,
+) -> SavedRun:
     """The saved run of a run: ``rows`` are its steps, ``alerts`` what was raised about it.
 
-    Secrets in contents, errors and attributes are replaced.
+    ``recording`` has the lines of its recording, which is kept as it is. Secrets in
+    contents, errors and attributes are replaced.
     """
     ordered = sorted(rows, key=lambda row: row["start_time"])
     events = [msgspec.json.decode(event.value) for event in in_order(ordered)]
@@ -91,7 +99,8 @@ def saved_run_of(rows: Iterable[Row], alerts: Iterable[Mapping[str, Any]], name:
         name=name,
         trace_id=events[0]["trace_id"],
         expect=tuple(ExpectedAlert(alert=alert, subject=subject) for alert, subject in expected),
-        events=tuple(_redacted(event) for event in events),
+        events=tuple(redacted_value(event) for event in events),
+        recording=None if recording is None else tuple(recording),
     )
 
 
@@ -195,19 +204,3 @@ def _named(expected: ExpectedAlert) -> str:
     about = f" about {expected.subject}" if expected.subject else ""
     severity = f" ({expected.severity})" if expected.severity else ""
     return f"{expected.alert}{about}{severity}"
-
-
-def _redacted(value: Any) -> Any:
-    """The value with secrets in all of its texts replaced, and texts whose name is a secret's."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, dict):
-        return {
-            # By name as well: an ordinary word in the attribute db_password has no form of a
-            # secret.
-            name: REDACTED if isinstance(one, str) and is_secret_name(name) else _redacted(one)
-            for name, one in value.items()
-        }
-    if isinstance(value, list):
-        return [_redacted(one) for one in value]
-    return value

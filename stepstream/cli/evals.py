@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stepstream.cli import errors
+from stepstream.cli import errors, eval_replay
 from stepstream.cli.backtest import Runs, progress, scope_of
 from stepstream.cli.common import print_json, print_rows
+from stepstream.cli.eval_replay import AgentReferenceOption, criteria_in
 from stepstream.cli.options import Format, takes
 from stepstream.cli.options import FormatOption as ListFormatOption
 from stepstream.common.terminal import echo, remark
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from stepstream.evals.gate.policy import GatePolicy
     from stepstream.evals.gate.trials import Results
     from stepstream.evals.gate.verdict import Verdict
-    from stepstream.schemas.criteria import Criteria
     from stepstream.schemas.settings import Settings
 
 PANEL: Final = "Evaluate"
@@ -56,14 +56,6 @@ CriteriaOption = Annotated[
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="File with one case a line.")]
 ResultsArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Files of results, the oldest first.")
-]
-AgentReferenceOption = Annotated[
-    str,
-    typer.Option(
-        "--agent",
-        metavar="MODULE:FUNCTION",
-        help="Function that takes the input of a case and returns the answer.",
-    ),
 ]
 
 
@@ -122,6 +114,12 @@ class SuiteOutput:
         Path | None,
         typer.Option(metavar="FILE", help="File for the step events, for `stepstream replay`."),
     ] = None
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Record the calls of each trial here, for `eval replay`."
+        ),
+    ] = None
 
 
 BaselineOption = Annotated[
@@ -171,6 +169,7 @@ def register(app: typer.Typer) -> None:
     evals.command("run")(run)
     evals.command("compare")(compare)
     evals.command("score")(score)
+    evals.command("replay")(eval_replay.replay)
     evals.command("gate")(gate)
     app.add_typer(evals, name="eval", rich_help_panel=PANEL)
 
@@ -194,13 +193,14 @@ def run(
     from stepstream.suites.agent import AgentError, load_agent
     from stepstream.suites.runner import Plan, run_suite
 
-    documents = _criteria(trying.criteria) if trying.criteria else []
+    documents = criteria_in(trying.criteria) if trying.criteria else []
     try:
         made = parse_suite(str(suite), _read(suite), documents)
         function = load_agent(agent)
     except (CasesError, AgentError) as error:
         raise errors.Failure(str(error), errors.USAGE) from None
-    plan = Plan(trying.trials, trying.parallel, trying.timeout, trying.seed)
+    recordings = "" if written.record is None else str(written.record.absolute())
+    plan = Plan(trying.trials, trying.parallel, trying.timeout, trying.seed, recordings)
     done = run_suite(made, function, agent, documents, plan)
     if written.output is not None:
         written.output.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ def score(
     from stepstream.cli import queries
     from stepstream.evals.names import unseen_tools
 
-    documents = _criteria(criteria)
+    documents = criteria_in(criteria)
     now = datetime.now(UTC)
     with queries.store(settings) as client, progress() as on_progress:
         scored = score_stored(client, scope_of(runs, now), documents, on_progress=on_progress)
@@ -266,17 +266,6 @@ def score(
             f"{found['true']} of {found['true'] + found['false']} runs succeeded, "
             f"{found['unknown']} are unknown"
         )
-
-
-def _criteria(files: list[Path]) -> list[Criteria]:
-    from stepstream.cli.documents import read_all
-    from stepstream.schemas.criteria import Criteria
-
-    written = read_all(files, "nothing was scored, because of")
-    found = [one.document for one in written if isinstance(one.document, Criteria)]
-    if not found:
-        raise errors.Failure(f"no Criteria in {', '.join(map(str, files))}", errors.USAGE)
-    return found
 
 
 @takes()

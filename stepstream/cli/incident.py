@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stepstream.cli import errors
 from stepstream.cli.documents import PANEL
 from stepstream.cli.options import takes
-from stepstream.common.terminal import echo
+from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.backtest.saved_run import SavedRun
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(incident, name="incident", rich_help_panel=PANEL)
 
 
-@takes("clickhouse")
+@takes("clickhouse", settings=["recordings"])
 def save(
     settings: Settings,
     run: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, or a unique beginning.")],
@@ -44,7 +45,8 @@ def save(
 
     Known forms of secrets are replaced in every text, and so are attributes whose name is that of
     a secret; everything else is in the file as it was recorded. Edit `expect` in the file where
-    other alerts should be raised.
+    other alerts should be raised. Where the calls of the run were recorded, the recording goes into
+    the file as well, for `stepstream eval replay`.
     """
     from stepstream.backtest.saved_run import SavedRunError, saved_run_of
     from stepstream.cli import queries
@@ -58,14 +60,32 @@ def save(
             {"id": trace_id},
         )
     agent = next((step["agent"] for step in steps if step["agent"]), "run")
+    recording = _recording(settings.recordings, trace_id)
     try:
-        saved = saved_run_of(steps, raised, name or _file_name(f"{agent}-{trace_id[:8]}"))
+        saved = saved_run_of(
+            steps, raised, name or _file_name(f"{agent}-{trace_id[:8]}"), recording
+        )
     except SavedRunError as error:
         raise errors.Failure(str(error)) from None
     file = output or Path(f"{saved.name}.json")
     _write(file, saved, force)
     alerts = ", ".join(one.alert for one in saved.expect) or "no alert"
-    echo(f"{file}: {len(steps)} steps; expected: {alerts}")
+    with_calls = "" if recording is None else ", with its recording"
+    echo(f"{file}: {len(steps)} steps{with_calls}; expected: {alerts}")
+
+
+def _recording(folder: str, trace_id: str) -> Sequence[dict[str, Any]] | None:
+    """The lines of the run's recording; None if there is no usable one."""
+    from stepstream.schemas.recording import RecordingError
+    from stepstream.suites.replay import find_recording, read_recording
+
+    if not folder:
+        return None
+    try:
+        return read_recording(find_recording(folder, trace_id)).lines
+    except RecordingError as error:
+        remark(f"saved without a recording: {error}")
+        return None
 
 
 def _file_name(text: str) -> str:

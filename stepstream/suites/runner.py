@@ -22,7 +22,7 @@ from stepstream.evals.cases import Case, Suite
 from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.trajectory import TrajectoryStruct
-from stepstream.suites.trial import perform
+from stepstream.suites.trial import Recording, perform
 
 _SUCCESS: Final = {"true": True, "false": False}
 POLL_S: Final = 0.5
@@ -36,6 +36,8 @@ class Plan:
     parallel: int = 2
     timeout_s: float = 60.0
     seed: int = 0
+    recordings: str = ""
+    """The folder in which the calls of each run are recorded; empty: they are not."""
 
 
 @dataclass
@@ -47,7 +49,9 @@ class Done:
 
 
 @dataclass
-class _Running:
+class Running:
+    """A trial that is going on."""
+
     case: Case
     number: int
     process: Any
@@ -67,7 +71,7 @@ def run_suite(
     events: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
         for case, number, recorded in _recorded(suite, agent, plan, Path(folder)):
-            trials.append(_scored(case, number, recorded, criteria))
+            trials.append(scored(case, number, recorded, criteria))
             events += recorded.get("events", ())
     order = {case.id: place for place, case in enumerate(suite.cases)}
     trials.sort(key=lambda trial: (order[trial.case], trial.trial))
@@ -87,7 +91,7 @@ def _recorded(
     waiting.reverse()
     # Forked, so that the agent and the SDK are imported once: a new interpreter takes 0.5 s.
     context = multiprocessing.get_context("fork")
-    running: list[_Running] = []
+    running: list[Running] = []
     try:
         while waiting or running:
             while waiting and len(running) < plan.parallel:
@@ -100,7 +104,7 @@ def _recorded(
                 if one.process.is_alive() and not is_late:
                     continue
                 running.remove(one)
-                yield one.case, one.number, _ended(one, plan.timeout_s, is_late)
+                yield one.case, one.number, ended(one, plan.timeout_s, is_late)
     finally:
         for one in running:
             _end(one)
@@ -113,12 +117,13 @@ def _start(
     number: int,
     plan: Plan,
     result: Path,
-) -> _Running:
+) -> Running:
     # The same seed for a case and trial, whatever else runs: results can be repeated.
     seed = hash_of(case.id, number, plan.seed)
-    process = context.Process(target=perform, args=(agent, case.input, seed, result))
+    args = (agent, case.input, seed, result, Recording(plan.recordings))
+    process = context.Process(target=perform, args=args)
     process.start()
-    return _Running(case, number, process, time.monotonic() + plan.timeout_s, result)
+    return Running(case, number, process, time.monotonic() + plan.timeout_s, result)
 
 
 def hash_of(case: str, trial: int, seed: int) -> int:
@@ -126,7 +131,8 @@ def hash_of(case: str, trial: int, seed: int) -> int:
     return zlib.crc32(f"{seed}/{case}/{trial}".encode())
 
 
-def _ended(one: _Running, timeout_s: float, is_late: bool) -> dict[str, Any]:
+def ended(one: Running, timeout_s: float, is_late: bool) -> dict[str, Any]:
+    """End a trial's processes. Returns what it wrote, or why it wrote nothing."""
     code = None if is_late else one.process.exitcode
     _end(one)
     if one.result.exists():
@@ -137,7 +143,7 @@ def _ended(one: _Running, timeout_s: float, is_late: bool) -> dict[str, Any]:
     return {"error": f"its process ended with code {code}"}
 
 
-def _end(one: _Running) -> None:
+def _end(one: Running) -> None:
     """End the child and what it has started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(one.process.pid, signal.SIGKILL)
@@ -146,9 +152,10 @@ def _end(one: _Running) -> None:
     one.process.join()
 
 
-def _scored(
+def scored(
     case: Case, number: int, recorded: dict[str, Any], criteria: Sequence[Criteria]
 ) -> Trial:
+    """The trial, from what its process wrote, by the documents and the case's own checks."""
     of_case = case.criteria()
     documents = [*criteria, of_case] if of_case is not None else [*criteria]
     events = [

@@ -9,6 +9,15 @@ def test_my_agent() -> None:
         answer("Where is order 7?")
     assert recorded.only_run().tools == ["lookup_order"]
 
+Recorded runs, replayed: what a version does with what another one met.
+
+from stepstream.testing import replaying
+
+def test_the_refund_of_monday() -> None:
+    with replaying("saved/refund.json") as replay:
+        answer(replay.input)
+    replay.assert_equal()
+
 Detectors: their behaviour suite (it needs the extra ``worker``).
 
 from stepstream.testing import DetectorCase, check_detector
@@ -34,12 +43,15 @@ if TYPE_CHECKING:
         check_state,
         check_time,
     )
+    from stepstream.testing.replay import Replay, ReplayDiverged, replaying
     from stepstream.testing.runs import Recorded, RecordedRun, recording
 
 __all__ = [
     "DetectorCase",
     "Recorded",
     "RecordedRun",
+    "Replay",
+    "ReplayDiverged",
     "check_detector",
     "check_duplicates",
     "check_findings",
@@ -49,6 +61,7 @@ __all__ = [
     "check_time",
     "ended",
     "recording",
+    "replaying",
     "root",
     "started",
 ]
@@ -57,6 +70,7 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("DetectorCase", "ended", "root", "started"), "cases"),
     **dict.fromkeys(("Recorded", "RecordedRun", "recording"), "runs"),
+    **dict.fromkeys(("Replay", "ReplayDiverged", "replaying"), "replay"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Calls to the outside, recorded while a run goes on, and served again when it is replayed."""

@@ -1,0 +1,343 @@
+"""Writes each run's calls to a file of its own, whole: contents are not cut, unlike those of steps.
+
+Known forms of secrets are replaced. An error of the recorder itself is logged and ends the
+recording, never the program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from stepstream.producers.recordings.boundary import CallStep, Pieces, enclosing
+from stepstream.producers.recordings.values import encode, encode_error, opaque_in, redacted
+from stepstream.producers.sdk_log import internal_error, sdk_log
+from stepstream.schemas.recording import (
+    MAX_CALLS,
+    MAX_RECORDING_BYTES,
+    Line,
+    end,
+    header,
+    written,
+)
+
+MAX_FILES: Final = 10_000
+MAX_GAPS: Final = 20
+SUFFIX: Final = ".jsonl"
+
+
+class _File:
+    """The recording of one run."""
+
+    def __init__(self, path: Path) -> None:
+        # Only the owner may read it: it has contents as the program saw them.
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
+        self._descriptor = os.open(path, flags, 0o600)
+        self._digest = hashlib.sha256()
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._calls = 0
+        self._pid = os.getpid()
+        self.gaps: dict[str, None] = {}
+        self.open_calls: dict[str, int] = {}
+        """The numbers of the calls that are going on, by the ids of their steps."""
+
+    def gap(self, reason: str) -> None:
+        """Note why the run cannot be replayed as a whole."""
+        if len(self.gaps) < MAX_GAPS:
+            self.gaps[reason] = None
+
+    def next_number(self) -> int:
+        """The number of the next call; 0: it is not recorded."""
+        with self._lock:
+            if os.getpid() != self._pid:
+                return 0  # a forked copy: its lines would be mixed with those of the program
+            if self._calls >= MAX_CALLS:
+                self.gap(f"more than {MAX_CALLS} calls")
+                return 0
+            self._calls += 1
+            return self._calls
+
+    def write(self, line: Line) -> None:
+        """Append a line, unless the recording is too long by now."""
+        data = f"{written(line)}\n".encode()
+        with self._lock:
+            if self._descriptor < 0 or os.getpid() != self._pid:
+                return
+            self._bytes += len(data)
+            if self._bytes > MAX_RECORDING_BYTES:
+                self.gap(f"more than {MAX_RECORDING_BYTES} bytes")
+                return
+            self._append(data)
+
+    def finish(self, output: str | None, error: str) -> None:
+        """Write the end."""
+        with self._lock:
+            if self._descriptor < 0 or os.getpid() != self._pid:
+                return
+            line = end(self._calls, output, error, list(self.gaps), self._digest.hexdigest())
+            self._append(f"{written(line)}\n".encode())
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _append(self, data: bytes) -> None:
+        self._digest.update(data)
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+
+class Recorder:
+    """Records every run of this process into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.redact: Callable[[str], str] | None = None
+        """The program's own redaction, after that of known forms."""
+        self._open: dict[str, _File] = {}
+
+    # --- runs ---
+
+    def run_began(self, run: Any) -> None:
+        """Open the recording of a root."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if sum(1 for _ in os.scandir(self._folder)) >= MAX_FILES:
+                sdk_log.log(
+                    "recordings",
+                    f"stepstream: {self._folder} has {MAX_FILES} files; runs are not recorded "
+                    "until old recordings are deleted",
+                )
+                return
+            labels = run._scope.labels
+            given = encode(run._fields.get("input"))
+            file = _File(self._folder / f"{run.trace_id}{SUFFIX}")
+            if lost := opaque_in(given):
+                file.gap(f"the run's input has a value of class {lost}, which has no recorded form")
+            first = header(
+                run.trace_id,
+                labels["agent"],
+                labels["agent_version"],
+                labels.get("task", ""),
+                self._redacted(given),
+                run._record.start_time,
+            )
+            file.write(first)
+            self._open[run.trace_id] = file
+        except Exception as error:
+            internal_error("recordings", error)
+
+    def run_ended(self, run: Any, error: BaseException | None) -> None:
+        """Close the recording of a root."""
+        file = self._open.pop(run.trace_id, None)
+        if file is None:
+            return
+        try:
+            file.finish(*end_of(run, error, self.redact))
+            if file.gaps:
+                sdk_log.log(
+                    "recording gaps",
+                    f"stepstream: the recording of run {run.trace_id} cannot be replayed as a "
+                    f"whole: {'; '.join(file.gaps)}",
+                )
+        except Exception as problem:
+            internal_error("recordings", problem)
+
+    # --- calls ---
+
+    def call(self, step: CallStep, arguments: object, function: Callable[[], Any]) -> Any:
+        one = _Call(self, step, arguments)
+        try:
+            result = function()
+        except BaseException as error:
+            one.failed(error)
+            raise
+        one.returned(result)
+        return result
+
+    async def acall(self, step: CallStep, arguments: object, function: Callable[[], Any]) -> Any:
+        one = _Call(self, step, arguments)
+        try:
+            result = await function()
+        except BaseException as error:
+            one.failed(error)
+            raise
+        one.returned(result)
+        return result
+
+    def stream(
+        self, step: CallStep, arguments: object, function: Callable[[], Any]
+    ) -> Generator[Any, Any, Any]:
+        one = _Call(self, step, arguments)
+        pieces: Any = iter(function())
+        advance: Callable[[], Any] = partial(next, pieces)
+        while True:
+            try:
+                piece = advance()
+            except StopIteration as stop:
+                one.returned(stop.value)
+                return stop.value
+            except BaseException as error:
+                one.failed(error)
+                raise
+            one.piece(piece)
+            try:
+                sent = yield piece
+                advance = partial(next, pieces) if sent is None else partial(pieces.send, sent)
+            except GeneratorExit:
+                one.gap("a stream was closed before its end")
+                _closed(pieces)
+                raise
+            except BaseException as thrown:
+                if not hasattr(pieces, "throw"):
+                    raise
+                advance = partial(pieces.throw, thrown)
+
+    async def astream(
+        self, step: CallStep, arguments: object, function: Callable[[], Any]
+    ) -> AsyncGenerator[Any, Any]:
+        one = _Call(self, step, arguments)
+        pieces: Any = aiter(function())
+        advance: Callable[[], Any] = pieces.__anext__
+        while True:
+            try:
+                piece = await advance()
+            except StopAsyncIteration:
+                one.returned(None)
+                return
+            except BaseException as error:
+                one.failed(error)
+                raise
+            one.piece(piece)
+            try:
+                sent = yield piece
+                advance = pieces.__anext__ if sent is None else partial(pieces.asend, sent)
+            except GeneratorExit:
+                one.gap("a stream was closed before its end")
+                if hasattr(pieces, "aclose"):
+                    await pieces.aclose()
+                raise
+            except BaseException as thrown:
+                if not hasattr(pieces, "athrow"):
+                    raise
+                advance = partial(pieces.athrow, thrown)
+
+    def client_stream(
+        self, step: CallStep, arguments: object, function: Callable[[], Any]
+    ) -> tuple[Any, Pieces | None]:
+        one = _Call(self, step, arguments)
+        one.is_stream()
+        try:
+            return function(), one
+        except BaseException as error:
+            one.failed(error)
+            raise
+
+    # --- inside ---
+
+    def _file_of(self, trace_id: str) -> _File | None:
+        return self._open.get(trace_id)
+
+    def _redacted(self, encoded: Any) -> Any:
+        return redacted(encoded, self.redact)
+
+
+def end_of(
+    run: Any, error: BaseException | None, redact: Callable[[str], str] | None
+) -> tuple[str | None, str]:
+    """The answer of a root, None if it is not whole, and the exception that ended it."""
+    output = run._record.output
+    # Contents of steps are cut; a part of an answer proves nothing about the rest of it.
+    whole = bool(output) and len(output.encode()) >= (run._record.output_bytes or 0)
+    text = f"{type(error).__name__}: {error}" if error is not None else ""
+    return (redacted(output, redact) if whole else None), redacted(text, redact)
+
+
+class _Call:
+    """One call that is going on."""
+
+    def __init__(self, recorder: Recorder, step: CallStep, arguments: object) -> None:
+        self._recorder = recorder
+        self._step = step
+        self._file = recorder._file_of(step.trace_id)
+        self._inside = 0
+        self._chunks: list[Any] | None = None
+        self.number = 0
+        if self._file is None:
+            return
+        try:
+            self._arguments = recorder._redacted(encode(arguments))
+            self._inside = enclosing(step, self._file.open_calls)
+            self.number = self._file.next_number()
+            if step.step_id:
+                self._file.open_calls.setdefault(step.step_id, self.number)
+        except Exception as error:
+            internal_error("recordings", error)
+
+    def is_stream(self) -> None:
+        """The result is a stream, even if no piece of it comes."""
+        self._chunks = []
+
+    def piece(self, piece: object) -> None:
+        """A piece of a stream has come."""
+        if self.number:
+            self._chunks = [] if self._chunks is None else self._chunks
+            self._chunks.append(encode(piece))
+
+    def returned(self, result: object) -> None:
+        """The call has ended with this result."""
+        if self.number:
+            try:
+                outcome = {"result": encode(result)}
+                if self._chunks is not None:
+                    outcome["chunks"] = self._chunks
+                self._write(outcome)
+            except Exception as error:
+                internal_error("recordings", error)
+
+    def failed(self, error: BaseException) -> None:
+        """The call has ended with this exception."""
+        if self.number:
+            try:
+                outcome = {"error": encode_error(error)}
+                if self._chunks is not None:
+                    outcome["chunks"] = self._chunks
+                self._write(outcome)
+            except Exception as problem:
+                internal_error("recordings", problem)
+
+    def gap(self, reason: str) -> None:
+        if self.number and self._file is not None:
+            self._file.gap(f"call {self.number}, {self._step._name}: {reason}")
+
+    def _write(self, outcome: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        if self._file.open_calls.get(self._step.step_id) == self.number:
+            del self._file.open_calls[self._step.step_id]
+        kept = self._recorder._redacted(outcome)
+        if kept != outcome:
+            kept["redacted"] = True
+        # Of a failed call, the text of the exception stands for what its arguments cannot.
+        if "error" not in outcome and (lost := opaque_in(outcome)):
+            self.gap(f"its result has a value of class {lost}, which has no recorded form")
+        self._file.write(
+            {
+                "call": self.number,
+                "in": self._inside,
+                "kind": self._step._kind,
+                "name": self._step._name,
+                "step_id": self._step.step_id,
+                "arguments": self._arguments,
+                "outcome": kept,
+            }
+        )
+
+
+def _closed(pieces: Any) -> None:
+    if hasattr(pieces, "close"):
+        pieces.close()
