@@ -1,6 +1,6 @@
-"""A pytest plugin with the fixture ``recorded``; for a conftest.py:
+"""The pytest fixture ``recorded``, which the installed plugin has as well.
 
-pytest_plugins = ["stepstream.testing.plugin"]
+Without that one, in a conftest.py: pytest_plugins = ["stepstream.testing.plugin"]
 """
 
 from __future__ import annotations

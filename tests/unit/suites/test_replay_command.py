@@ -122,7 +122,7 @@ def test_recordings_that_cannot_be_used_are_refused(
 
 
 def test_a_swapped_tool_is_called(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = next(iter(folder.iterdir()))
+    file = folder / f"{trace_ids(folder, amount=129.5)[0]}.jsonl"
     swap = "find_order=tests.unit.suites.test_replay_command:free_order"
     options = ["--agent", f"{AGENT}support", "--swap", swap]
     assert run(["eval", "replay", str(file), *options]) == 1
