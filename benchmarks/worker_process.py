@@ -110,7 +110,7 @@ class EmptyProcessor:
         """Nothing."""
 
     @property
-    def offset_at_work(self) -> int:
+    def offset_in_progress(self) -> int:
         return self.offsets.position - 1
 
 

@@ -141,7 +141,7 @@ class BatchWriter:
         failures = 0
         outcome = BatchOutcome(BatchResult.CANCELLED)
         while not partition.cancelled.is_set():
-            if time.monotonic() - partition.fenced_at > self._fence_s:
+            if time.monotonic() - partition.range_committed_at > self._fence_s:
                 outcome.result = BatchResult.STALE
                 return outcome
             try:
@@ -186,7 +186,7 @@ class BatchWriter:
     def _dead_letter(
         self, partition: SinkPartition, batch: PendingBatch, refused: list[Refused]
     ) -> None:
-        again, batch.letters_tried = batch.letters_tried, True
+        again, batch.may_have_letters = batch.may_have_letters, True
         self._dead_letters.send(refused, partition.name, partition.partition, again=again)
 
     def _settle_refusal(

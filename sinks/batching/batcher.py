@@ -27,15 +27,15 @@ Above it ClickHouse would split an insert into several blocks, each with a token
 """
 
 OTHER_TOPICS_FACTOR: Final = 3.0
-"""Batches of topics other than steps wait up to this many times longer."""
+"""The longest wait of batches of topics other than steps is this many times that of steps."""
 
 READ_AHEAD: Final = 1.5
-"""Reading of a partition stops at this many batches in memory, by rows, or at one by bytes: enough
-for the next batch to be complete when the store has finished one.
+"""Reading of a partition stops when 1.5 batches of rows, or one batch of bytes, are in memory:
+enough for the next batch to be complete when the store has finished one.
 """
 
 OVERHEAD_BYTES: Final = 64
-"""What a record counts in addition to its value."""
+"""Bytes that are added per record for its key and its objects in memory (an estimate)."""
 
 
 class BatchState(Enum):
@@ -56,14 +56,16 @@ class BatchState(Enum):
 class BatchPolicy:
     """When a batch is cut: by rows, bytes or time.
 
-    If inserts are slow batches wait longer, so that there are fewer inserts.
+    If inserts are slow, batches wait longer, so that there are fewer inserts.
     """
 
     rows: int = 20_000
     bytes: int = 33_554_432
     interval_s: float = 0.25
     max_intervals: float = 4.0
-    """A batch waits for at most this many intervals."""
+    """A batch waits for at most this many intervals, unless the partition has a lag
+    (``catch_up_s``).
+    """
     insert_factor: float = 12.0
     """A batch waits for this many times the duration of the last insert, but at least one interval
     and at most ``max_intervals``.
@@ -87,7 +89,7 @@ class BatchPolicy:
             return self
         return replace(self, small_rows=0, max_intervals=OTHER_TOPICS_FACTOR * self.max_intervals)
 
-    def wait_s(self, last_insert_s: float, *, waiting: int, lag: int = 0) -> float:
+    def longest_wait_s(self, last_insert_s: float, *, waiting: int, lag: int = 0) -> float:
         """How long a batch of ``waiting`` rows waits for more; ``lag`` records of the partition are
         not stored.
         """
@@ -112,7 +114,7 @@ class PendingBatch:
     size_bytes: int = 0
     replay: bool = False
     """Whether the range was committed by a process before this one."""
-    letters_tried: bool = False
+    may_have_letters: bool = False
     """Whether its refused records may be in the dead-letter topic already."""
     blocks: RowBlocks[Any] | None = None
     """Its rows, once built. A retry must send exactly the same rows."""
@@ -147,7 +149,7 @@ class PartitionBatcher:
     unknown.
     """
     batch: PendingBatch | None = None
-    acknowledged: bool = True
+    position_is_committed: bool = True
     """Whether ``position`` is committed."""
     last_insert_s: float = 0.0
     row_limit: int = MAX_ROWS
@@ -156,7 +158,8 @@ class PartitionBatcher:
     lag: int = 0
     """Records between ``position`` and the end of the log, when it was measured last."""
     _buffer: deque[Record] = field(default_factory=deque)
-    _oldest: float = 0.0
+    _oldest_read_at_s: float = 0.0
+    """When the oldest buffered record was read, by ``time.monotonic`` as all ``now`` here."""
     _read_to: int = 0
 
     def open(self, position: int, replay_end: int | None, now: float) -> None:
@@ -165,7 +168,7 @@ class PartitionBatcher:
         self.replay_end = replay_end
         self.state = BatchState.FILLING
         self._read_to = position
-        self._oldest = now
+        self._oldest_read_at_s = now
 
     def add(self, records: Iterable[Record], now: float) -> None:
         """Take records in the order they were read; those read before and those before ``position``
@@ -183,7 +186,7 @@ class PartitionBatcher:
         if not new:
             return
         if not self._buffer:
-            self._oldest = now
+            self._oldest_read_at_s = now
         self._buffer.extend(new)
         self.buffered_bytes += size
         self._read_to = read_to
@@ -231,7 +234,7 @@ class PartitionBatcher:
         """Whether something that was read can still be stored or committed."""
         if self.state is BatchState.OPENING:
             return False
-        if self.state is not BatchState.FILLING or not self.acknowledged:
+        if self.state is not BatchState.FILLING or not self.position_is_committed:
             return True
         return self.buffered > 0 and self.replay_end is None
 
@@ -245,21 +248,23 @@ class PartitionBatcher:
             return False
         if flush or self.is_full or self.row_limit < self.policy.rows:
             return True
-        return now - self._oldest >= self._wait_s()
+        return now - self._oldest_read_at_s >= self._longest_wait_s()
 
-    def wait_s(self, now: float) -> float:
+    def time_left_s(self, now: float) -> float:
         """Seconds until the records in memory are due; infinite without any, or while a batch is
         pending.
         """
         if self.state is not BatchState.FILLING or not self._buffer:
             return float("inf")
-        return self._oldest + self._wait_s() - now
+        return self._oldest_read_at_s + self._longest_wait_s() - now
 
-    def _wait_s(self) -> float:
-        return self.policy.wait_s(self.last_insert_s, waiting=len(self._buffer), lag=self.lag)
+    def _longest_wait_s(self) -> float:
+        return self.policy.longest_wait_s(
+            self.last_insert_s, waiting=len(self._buffer), lag=self.lag
+        )
 
     def cut(self, now: float) -> PendingBatch:
-        """Plan the next batch; call it when one ``is_due``."""
+        """Cut the next batch, make it the pending one and return it. Only when one ``is_due``."""
         end = self.replay_end
         if end is None:
             records, size = self._take()
@@ -271,36 +276,41 @@ class PartitionBatcher:
             last = end
         self.buffered_bytes -= size
         replay = end is not None
-        self.batch = PendingBatch(self.position, last, records, size, replay, letters_tried=replay)
+        self.batch = PendingBatch(
+            self.position, last, records, size, replay, may_have_letters=replay
+        )
         self.state = BatchState.PLANNED
-        self._oldest = now
+        self._oldest_read_at_s = now
         return self.batch
 
     def started(self) -> None:
-        """The range of the planned batch is committed."""
+        """Call when the range of the planned batch is committed: PLANNED -> INSERTING."""
         self.state = BatchState.INSERTING
-        self.acknowledged = True
+        self.position_is_committed = True
 
     def plan_again(self) -> None:
-        """The range of the pending batch has to be committed again before the insert goes on."""
+        """Call when the range must be committed again before the insert: INSERTING -> PLANNED."""
         self.state = BatchState.PLANNED
         if self.batch is not None:
             self.batch.replay = False
 
     def stored(self, insert_s: float) -> None:
-        """The pending batch is stored, or its only record is dead-lettered."""
+        """Call when the pending batch is stored, or its only record is dead-lettered: the position
+        moves behind it. INSERTING -> FILLING.
+        """
         if self.batch is not None:
             self.position = self.batch.last + 1
         self.batch = None
         self.replay_end = None
-        self.acknowledged = False
+        self.position_is_committed = False
         self.last_insert_s = insert_s
+        # After a split: return to full batches step by step.
         self.row_limit = min(MAX_ROWS, self.row_limit * 2)
         self.state = BatchState.FILLING
 
     def split(self) -> None:
-        """The store refused the pending batch as a whole: its records come again in batches half as
-        large.
+        """Call when the store refused the pending batch as a whole: its records go back to the
+        buffer, and the next batches are half as large. INSERTING -> FILLING.
         """
         batch = self.batch
         if batch is None:

@@ -36,7 +36,7 @@ class SinkPartition(AssignedPartition):
         )
         self.handler = handler
         self.source = source
-        self.fenced_at = 0.0
+        self.range_committed_at = 0.0
         """When the range of the pending batch was committed last."""
         self.full_since: float | None = None
 

@@ -34,11 +34,17 @@ from stepstream.sinks.batching.writer import StoreWriter
 logger = logging.getLogger("stepstream.sink")
 
 THREADS: Final = 3
-READ_AT_ONCE: Final = 2_000
+"""Threads that insert, each with a connection of its own."""
+READ_RECORDS_AT_ONCE: Final = 2_000
+"""The most records of one read: the main loop commits and starts inserts between two reads."""
 IDLE_WAIT_S: Final = 0.1
+"""The longest wait for records while nothing is being inserted."""
 BUSY_WAIT_S: Final = 0.01
+"""The longest wait for records during an insert: its result should be committed at once."""
 DRAIN_S: Final = 20.0
+"""How long the sink stores what it has read before it ends. Kubernetes kills it after 30 s."""
 HOUSEKEEPING_S: Final = 1.0
+"""The interval of ``_housekeeping``."""
 IDLE_AFTER_RECORDS: Final = 20_000
 """The writer's ``idle`` is called after this many records, once nothing is pending."""
 
@@ -80,7 +86,11 @@ class Sink:
         self._idle_at = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set. Raises errors that waiting cannot resolve."""
+        """Work until ``stop`` is set.
+
+        Raises the store's error for a wrong password or a schema newer than this program
+        (``StoreError`` of ClickHouse), and ``UnknownMetadata``.
+        """
         consumer = self._consumer = GroupConsumer(
             self._settings,
             SINK,
@@ -109,8 +119,10 @@ class Sink:
                     self._housekeeping()
                     self._read()
                     self._step()
-                else:  # stay a member of the group; the records will come again
-                    consumer.read(READ_AT_ONCE, IDLE_WAIT_S, record_of)
+                else:
+                    # This process was suspended and it is unknown which partitions it still owns:
+                    # only read, to stay a member of the group. These records are read again.
+                    consumer.read(READ_RECORDS_AT_ONCE, IDLE_WAIT_S, record_of)
             self._drain()
         finally:
             consumer.close()
@@ -138,6 +150,7 @@ class Sink:
 
     def assigned(self, assignment: Assignment) -> SinkPartition:
         """Begin to find out where to resume; the partition stays paused until then."""
+        # The topic's id is not known yet: ``BatchWriter.open`` asks Kafka for it.
         source = Source("", assignment.partition, limits=self._limits, retention=self._retention)
         handler = self._writer.handler(assignment.name)
         partition = SinkPartition(assignment, self._policy, handler, source)
@@ -148,6 +161,7 @@ class Sink:
         """Finish pending batches and commit them; what does not finish in time is repeated by the
         next owner.
         """
+        # Until then Kafka cannot have given the partitions to another sink.
         deadline = self._consumer.known_at + self._consumer.fence_s
         while (
             any(p.batcher.state is BatchState.INSERTING for p in partitions)
@@ -158,7 +172,7 @@ class Sink:
         positions = [
             (partition, partition.batcher.position, None)
             for partition in partitions
-            if not partition.batcher.acknowledged
+            if not partition.batcher.position_is_committed
             and partition.batcher.state is not BatchState.INSERTING
         ]
         self._consumer.commit(positions, last=True)
@@ -174,7 +188,7 @@ class Sink:
         if self._backpressure.must_wait(now):
             self._collect(wait_s=BUSY_WAIT_S)
             return
-        self._take(self._consumer.read(READ_AT_ONCE, self._wait_s(now), record_of))
+        self._take(self._consumer.read(READ_RECORDS_AT_ONCE, self._longest_poll_s(now), record_of))
 
     def _take(self, received: Received[SinkPartition, Record]) -> None:
         now = time.monotonic()
@@ -187,11 +201,11 @@ class Sink:
             skipped.partition.batcher.reached_end(skipped.batch.last + 1)
             self.stats.dead_lettered[skipped.partition.name] += 1
 
-    def _wait_s(self, now: float) -> float:
+    def _longest_poll_s(self, now: float) -> float:
         batchers = [partition.batcher for partition in self._consumer.partitions.values()]
         if any(batcher.state is BatchState.INSERTING for batcher in batchers):
             return BUSY_WAIT_S
-        return max(0.001, min([IDLE_WAIT_S, *(batcher.wait_s(now) for batcher in batchers)]))
+        return max(0.001, min([IDLE_WAIT_S, *(batcher.time_left_s(now) for batcher in batchers)]))
 
     # -- batches -------------------------------------------------------------------------------
 
@@ -204,7 +218,7 @@ class Sink:
                 partition.batcher.cut(now)
                 self._hook(f"planned {partition.name}")
         for partition in self._commit():
-            self._hook(f"intent {partition.name}")
+            self._hook(f"committed {partition.name}")
             self._start(partition, now)
 
     def _commit(self) -> list[SinkPartition]:
@@ -221,14 +235,16 @@ class Sink:
                     ready.append(partition)
                 else:
                     wanted.append((partition, batch.first, batch.last))
-            elif not batcher.acknowledged:
+            elif not batcher.position_is_committed:
                 wanted.append((partition, batcher.position, None))
+        # A batch whose range is committed may not be inserted either: the partition may have
+        # another owner by now.
         if not self._consumer.may_commit():
             return []
         committed = self._consumer.commit(wanted)
         for partition, _, _ in wanted:
             if partition in committed:
-                partition.batcher.acknowledged = True
+                partition.batcher.position_is_committed = True
                 if partition.batcher.state is BatchState.PLANNED:
                     ready.append(partition)
         return ready
@@ -241,13 +257,13 @@ class Sink:
             self.stats.replayed += 1
             logger.info("%r: repeating batch %d-%d", partition, batch.first, batch.last)
         partition.batcher.started()
-        partition.fenced_at = now
+        partition.range_committed_at = now
         now_ms = time.time_ns() // 1_000_000
         source = replace(partition.source, prices=self._prices.book, now_ms=now_ms)
         self._threads.submit(partition, lambda: self._batches.store(partition, batch, source))
 
     def _collect(self, *, wait_s: float = 0.0) -> None:
-        """Take the results of finished jobs; wait for the first one."""
+        """Take the results of finished jobs; wait up to ``wait_s`` seconds for the first one."""
         while (done := self._threads.finished(wait_s)) is not None:
             wait_s = 0.0
             partition, result = done
@@ -278,6 +294,7 @@ class Sink:
         elif outcome.result is BatchResult.REFUSED:
             logger.warning("%r: the store refuses a batch: %s", partition, outcome.detail[:500])
             batcher.split()
+        # CANCELLED: the partition belongs to another sink now; nothing is left to do.
 
     def _count(self, name: str, outcome: BatchOutcome) -> None:
         stats = self.stats

@@ -71,7 +71,10 @@ class StoreWriter(Protocol):
         """
 
     def count_rows(self, name: str, source: Source, first: int, last: int) -> int:
-        """How many rows of the offsets first..last of a partition of the topic are stored."""
+        """How many rows of the offsets first..last are stored.
+
+        Only rows that may not be stored twice are counted: of steps those that are in rollups.
+        """
 
     def insert(self, block: Any, token: str) -> float:
         """Insert a block under a token and return the seconds it took. Raises ``RowsRefused``."""

@@ -19,8 +19,9 @@ from stepstream.sinks.clickhouse.rows import Block
 
 
 class ClickHouseWriter:
-    """Implements ``StoreWriter``. For several threads, each with a connection of its own."""
+    """Implements ``StoreWriter``. May be used by several threads; each gets its own connection."""
 
+    # Every stored topic has one table whose highest offset shows the progress.
     topics: Collection[str] = tuple(PROGRESS_TABLES)
     temporary_errors: tuple[type[Exception], ...] = (ClickHouseError, StoreError)
     unreachable: tuple[type[Exception], ...] = (StoreUnreachable,)
@@ -46,7 +47,7 @@ class ClickHouseWriter:
         return highest_offset(self._inserter.client(), table, source, at_least=at_least)
 
     def count_rows(self, name: str, source: Source, first: int, last: int) -> int:
-        """How many rows of the offsets first..last are stored."""
+        """How many rows of the offsets first..last are in the topic's progress table."""
         return rows_between(self._inserter.client(), PROGRESS_TABLES[name], source, first, last)
 
     def insert(self, block: Block, token: str) -> float:
@@ -58,7 +59,7 @@ class ClickHouseWriter:
         self._inserter.drop_client()
 
     def explain(self, error: Exception) -> str:
-        """The error in words for the log."""
+        """Return one line of text about the error, for the log."""
         return worded(error)
 
     def idle(self) -> None:

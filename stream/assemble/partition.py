@@ -74,10 +74,12 @@ class AssemblePartition:
         self.runs: dict[str, ActiveRun] = {}
         self.closed = ClosedRuns(limits.late_horizon_us, limits.max_closed_runs)
         self.failed = FailedRuns(self.offsets)
-        # The run that is being published or woken. If the process hangs meanwhile, the watchdog
-        # treats that run's last record as the cause.
-        self._at_work: ActiveRun | None = None
+        # The run that is being published, or whose timers are being called. If that does not
+        # return, the watchdog ends the process and notes the run's last record as the cause.
+        self._in_progress: ActiveRun | None = None
+        # Runs with a new record since the last flush.
         self._touched: dict[str, ActiveRun] = {}
+        # Outputs that ``drain`` has not returned yet.
         self._outbox: list[Output] = []
         self._memory = MemoryAccounting(self.runs)
         self._timers = Timers(self.runs, clock, limits)
@@ -140,6 +142,7 @@ class AssemblePartition:
         append_us = record.timestamp * 1000
         self.clock.advance(append_us, watching=bool(self.runs))
         self.counters.records += 1
+        # Not committed if a later line raises: the worker stops first (``stream.core.poison``).
         self.offsets.position = offset + 1
         verdict = accept(
             record.value,
@@ -214,20 +217,25 @@ class AssemblePartition:
         return active
 
     def _merge(
-        self, active: ActiveRun, step: Step, given_nanos: int | None, offset: int, append_us: int
+        self, active: ActiveRun, step: Step, reported_nanos: int | None, offset: int, append_us: int
     ) -> StepInfo | None:
         """Merge the record into its run. None if that changes nothing (a duplicate, or a step
         beyond ``max_steps_per_run``).
+
+        ``reported_nanos`` is the cost that the producer reported, in nano-dollars; None: the cost
+        is computed from prices.
         """
         run = active.run
         self._writer.record_merged(active, offset, append_us)
         self._touched[run.trace_id] = active
         root_before = run.root
-        cost = NOTHING_USED if step.phase == "start" else self.prices.cost(step, given_nanos)
+        cost = NOTHING_USED if step.phase == "start" else self.prices.cost(step, reported_nanos)
         info = run.merge(step, cost, append_us, self.limits.max_steps_per_run)
         if info is None:
-            self.counters.duplicates += step.step_id in run.steps
-            self.counters.over_limit += step.step_id not in run.steps
+            if step.step_id in run.steps:
+                self.counters.duplicates += 1
+            else:
+                self.counters.over_limit += 1
             return None
         active.publication.is_outdated = True
         self._memory.grown(active)
@@ -235,10 +243,10 @@ class AssemblePartition:
             run.late_steps += 1
             self.counters.late += 1
         if run.root is not root_before and _is_other_step(run.root, root_before):
-            self._adopt_root_rules(active)
+            self._use_rules_of_root(active)
         return info
 
-    def _adopt_root_rules(self, active: ActiveRun) -> None:
+    def _use_rules_of_root(self, active: ActiveRun) -> None:
         """Replace the run's rules and baseline by those that match the root step.
 
         Until the root arrives, the project, agent and task of the first step decide, or those of a
@@ -250,31 +258,32 @@ class AssemblePartition:
         active.scheduled_us = None
         run.rules = self.rules.rules_for(*run.identity[:5])
         run.normal = self.baselines.pin(run.identity, run.first_append_us, run.rules.wanted_runs)
-        if run.phases > 1:
+        if run.merged_events > 1:
             run.wake_timers(self.clock.now_us)
 
     def _detect(self, active: ActiveRun, info: StepInfo, step: Step) -> None:
-        if active.run.phases == 1:
+        if active.run.merged_events == 1:
             self._detection.run_began(active)
         self._detection.record_merged(active, info, step)
 
     # -- records that are not merged ---------------------------------------------------------------
 
     def skip(self, record: Record, detail: str) -> None:
-        """Dead-letter a record on which ``process`` raised at every attempt."""
+        """Dead-letter a record on which ``process`` raised at every attempt (poison)."""
         self.offsets.position = record.offset + 1
         self._reject(record, Rejected("poison", detail))
 
     def refuse(self, records: Iterable[Record], wanted: Iterable[UnreadRange]) -> None:
         """Dead-letter the records of failed runs.
 
-        ``records`` were read again for this purpose; ``wanted`` are the offset ranges that were
-        asked for. Afterwards these offsets no longer keep the safe offset back.
+        ``records`` were read again for this purpose; ``wanted`` are the offset ranges that
+        ``failed.take_unread`` returned. Afterwards these no longer keep the safe offset back.
         """
         for record, why in self.failed.refused(records, wanted):
             self._reject(record, Rejected("poison", why))
 
     def _reject(self, record: Record, verdict: Rejected) -> None:
+        """Dead-letter one record with the reason and detail of the verdict."""
         self.counters.rejected[verdict.reason] += 1
         self._send_copy(
             record, dead_letter(record, "steps", self.partition, verdict.reason, verdict.detail)
@@ -316,7 +325,7 @@ class AssemblePartition:
         now_us = self.clock.now_us
         self.publisher.advance(self.offsets.position, now_us, len(self.runs))
         for active in self._touched.values():
-            self._at_work = active
+            self._in_progress = active
             try:
                 self._publish_if_due(active, now_us)
                 run, scheduled_us = active.run, active.scheduled_us
@@ -324,7 +333,7 @@ class AssemblePartition:
                     self._timers.schedule(active)
             except Exception as error:
                 self._fail_run(active, error)
-        self._at_work = None
+        self._in_progress = None
         self._touched.clear()
         self._fire_timers(now_us)
         self._timers.remove_outdated()
@@ -336,13 +345,13 @@ class AssemblePartition:
 
     def _fire_timers(self, now_us: int) -> None:
         for active in self._timers.due(now_us):
-            self._at_work = active
+            self._in_progress = active
             try:
                 self._wake(active, now_us)
                 self._timers.schedule(active)
             except Exception as error:
                 self._fail_run(active, error)
-        self._at_work = None
+        self._in_progress = None
 
     def _wake(self, active: ActiveRun, now_us: int) -> None:
         """Call the run's detectors whose time has come, close the run, publish: each if due."""
@@ -363,7 +372,7 @@ class AssemblePartition:
     # -- outputs -----------------------------------------------------------------------------------
 
     def drain(self) -> list[Output]:
-        """What is to be sent now, in order."""
+        """Return the outputs to be sent now, in order, and forget them."""
         out, self._outbox[:] = self._outbox.copy(), ()
         return out
 
@@ -417,8 +426,9 @@ class AssemblePartition:
 
     def _publish_if_due(self, active: ActiveRun, now_us: int) -> None:
         if not active.is_unpublished:
-            # Only duplicates came. A closed run's state is written again, so that their offsets do
-            # not keep the safe offset back.
+            # Nothing to publish: only duplicates came. A closed run needs another state record, or
+            # their offsets would keep the safe offset back; for an open run this writes one only if
+            # it was requested.
             self._writer.write_if_ready(active)
         self.publisher.publish_if_due(active, now_us)
 
@@ -432,7 +442,7 @@ class AssemblePartition:
 
     def _fail_run(self, active: ActiveRun, error: Exception) -> None:
         """Close a run for which something other than merging a record raised, and have its records
-        dead-lettered.
+        dead-lettered. (An exception while merging stops the worker: ``stream.core.poison``.)
 
         Records that no state record contains are read again for this. Until then their offsets keep
         the safe offset back.
@@ -469,11 +479,11 @@ class AssemblePartition:
         return self._memory.size_bytes + self.closed.size_bytes
 
     @property
-    def offset_at_work(self) -> int:
+    def offset_in_progress(self) -> int:
         """Offset of the record that a hang would be attributed to: the last one of the run that is
         being published or woken, otherwise the last one passed to ``process``.
         """
-        active = self._at_work
+        active = self._in_progress
         return self.offsets.position - 1 if active is None else active.checkpoint.merged_through
 
 

@@ -91,7 +91,7 @@ def encode_state(
         RunState(
             trace_id=run.trace_id,
             through=through,
-            phases=run.phases,
+            phases=run.merged_events,
             closed=run.closed,
             closed_at_us=run.closed_at_us,
             first_append_us=run.first_append_us,
@@ -163,7 +163,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.last_append_us = state.last_append_us
     run.live = state.live
     run.started_late = state.started_late
-    run.phases = state.phases
+    run.merged_events = state.phases
     run.closed = state.closed
     run.closed_at_us = state.closed_at_us
     run.duplicates = state.duplicates

@@ -1,12 +1,13 @@
-"""Records on which the worker itself fails: tried three times, then dead-lettered, and never too
+"""Records whose merging raises an exception: tried three times, then dead-lettered, and never too
 many of them.
 
-An exception while one record is processed stops the worker before anything is committed. The try is
-noted on a Kafka topic, so that it survives the restart. After the third try the record is skipped:
-it goes to the dead letter with the traceback. A bug that fails on every record must not move the
-whole topic into the dead letter, so too many skips in a short time halt the partition instead. A
-worker that starts on a halted partition tries its record once more: once the bug is fixed, the
-partition continues by itself.
+An exception while one record is merged stops the worker before anything is committed. (Exceptions
+of detectors, timers and publishing do not: see ``contained_failures``.) The try is written to a
+Kafka topic as a *note*, so that it survives the restart. After the third try the record is
+*skipped*: it goes to the dead letter with the traceback. A bug that fails on every record must not
+move the whole topic into the dead letter, so too many skips in a short time halt the partition
+instead. A worker that starts on a halted partition tries its record once more: once the bug is
+fixed, the partition continues by itself.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ MAX_TRIES: Final = 3
 MAX_SKIPS: Final = 5
 SKIP_WINDOW_US: Final = 600_000_000
 RESUME: Final = -1
-"""The offset in the note that `stepstream deadletter resume` writes: skips before it do not count
-any more.
+"""The offset in the note that `stepstream deadletter resume` writes: records skipped before this
+note was written are not counted any more.
 """
 
 
@@ -52,8 +53,10 @@ LogTime = Annotated[int, msgspec.Meta(ge=0, lt=MAX_TIME_US)]
 
 
 class Note(msgspec.Struct):
-    """Tries at one record. ``at_us`` is its log time; ``skipped_at_us`` is the same once it is
-    skipped, 0 before.
+    """Tries at one record.
+
+    ``at_us`` is the append time of the record in microseconds; ``skipped_at_us`` the same value
+    once the record is skipped, 0 before.
     """
 
     offset: Annotated[int, msgspec.Meta(ge=-1, le=MAX_COUNT)]
@@ -82,9 +85,11 @@ class PoisonLedger:
         return key.startswith(KEY_PREFIX + f"{self._topic}|{self._partition}|".encode())
 
     def restore(self, value: bytes, latest_us: int = MAX_TIME_US) -> int:
-        """Apply a note that was read; the last one of an offset counts. Returns its log time.
+        """Apply a note that was read; the last one of an offset counts.
 
-        Raises ``ValueError`` for what is no note, or one of a time after ``latest_us``.
+        Returns the append time of the note's record; for a resume note that of the newest other
+        note, 0 without any. Raises ``ValueError`` for what is no note, or one of a time after
+        ``latest_us``.
         """
         note = _decode(value)
         if max(note.at_us, note.skipped_at_us) > latest_us:
@@ -103,7 +108,7 @@ class PoisonLedger:
         return bool(self._not_counted)
 
     def resume_note(self) -> Output:
-        """The note that lets a halted partition skip as many records again."""
+        """The note that lets a halted partition skip up to ``MAX_SKIPS`` more records."""
         return self._note(Note(RESUME, 0, "", 0))
 
     def failed(self, offset: int, at_us: int, traceback: str) -> Output:
@@ -120,26 +125,30 @@ class PoisonLedger:
         return note if note is not None and note.tries >= MAX_TRIES else None
 
     def recovered(self, offset: int) -> Output:
-        """The record was processed after all: note that it is not to be skipped when it is read
-        again.
+        """Return the note that resets the tries of a record that was processed after all.
+
+        The record is then not skipped when it is read again. The offset must have a note.
         """
         note = self._notes[offset] = Note(offset, 0, "", self._notes[offset].at_us)
         return self._note(note)
 
-    def skipped(self, offset: int, now_us: int) -> Output:
-        """The record is dead-lettered at this log time: note that."""
+    def skipped(self, offset: int, append_us: int) -> Output:
+        """Return the note that a record with this append time is dead-lettered. The offset must
+        have a note.
+        """
         note = self._notes[offset]
-        note.skipped_at_us = note.skipped_at_us or now_us
+        note.skipped_at_us = note.skipped_at_us or append_us
         return self._note(note)
 
     def __bool__(self) -> bool:
         return bool(self._notes)
 
-    def too_many(self, now_us: int) -> bool:
-        """Whether so many records were skipped lately that the worker is at fault and the partition
-        must halt.
+    def too_many(self, append_us: int) -> bool:
+        """Whether ``MAX_SKIPS`` records were skipped in the ten minutes of log time before.
+
+        Then a defect of the worker is likely, and the partition must halt.
         """
-        after_us = now_us - SKIP_WINDOW_US
+        after_us = append_us - SKIP_WINDOW_US
         recent = (
             n
             for n in self._notes.values()
@@ -147,12 +156,12 @@ class PoisonLedger:
         )
         return sum(1 for _ in recent) >= MAX_SKIPS
 
-    def halted(self, offset: int, now_us: int) -> Output:
-        """The finding about a halt; the same one however often the worker restarts."""
+    def halted(self, offset: int, append_us: int) -> Output:
+        """The finding about a halt; its id is the same after every restart."""
         return self._finding(
             "firing",
             offset,
-            now_us,
+            append_us,
             f"partition {self._partition} of {self._topic} is halted at offset {offset}: more than"
             f" {MAX_SKIPS} records in {SKIP_WINDOW_US // MINUTE_US} minutes made the worker fail",
             "see `stepstream deadletter list`; fix or roll back the worker and restart it: the"
@@ -160,14 +169,14 @@ class PoisonLedger:
             f" `stepstream deadletter resume {self._topic}/{self._partition}`",
         )
 
-    def resumed(self, offset: int, now_us: int) -> Output:
+    def resumed(self, offset: int, append_us: int) -> Output:
         """The finding that resolves the alert: the record at which the partition had halted was
         processed or is skipped.
         """
         return self._finding(
             "resolved",
             offset,
-            now_us,
+            append_us,
             f"partition {self._partition} of {self._topic} continues at offset {offset}",
             "",
         )
@@ -192,6 +201,7 @@ class PoisonLedger:
         return Output("findings", b"stepstream", msgspec.json.encode(finding))
 
     def _note(self, note: Note) -> Output:
+        # "pardon" is the name in records of the first release.
         name = "pardon" if note.offset == RESUME else str(note.offset)
         key = KEY_PREFIX + f"{self._topic}|{self._partition}|{name}".encode()
         return Output(self._ledger_topic, key, msgspec.json.encode(note), partition=self._partition)

@@ -23,7 +23,9 @@ from stepstream.stream.run.steps import StepInfo
 
 
 class Loop(RuleBase):
-    """The same tool or model is called again and again with the same input."""
+    """The same call with the same input gives the same answer several times, and nothing new comes
+    between.
+    """
 
     on_by_default = True
     about_one_run = True
@@ -44,10 +46,11 @@ _WAITING: Final = re.compile(
     re.IGNORECASE,
 )
 """Names of calls that are made until something else has happened."""
-_PATIENCE: Final = 5
+_WAITING_FACTOR: Final = 5
 """For names that suggest waiting, the limit is this many times higher."""
 _NEW: Final = "new_us"
-"""When a call was made last that had not been made before."""
+"""Key of the state: start time (microseconds) of the newest call that was made for the first time.
+"""
 _REPETITION: Final = frozenset({"repetition"})
 _REPORTED_BY: Final = frozenset({"loop", "repetition"})
 _LOOPING_KINDS = frozenset({"tool_call", "retrieval", "llm_call"})
@@ -55,10 +58,10 @@ _LOOPING_KINDS = frozenset({"tool_call", "retrieval", "llm_call"})
 
 @detector_for(Loop)
 class LoopDetector(DetectorBase[Loop]):
-    """The same call with the same input gives the same answer, and nothing new comes between.
+    """Evaluates ``Loop``.
 
-    A repeated call whose answer changes (polling a job) is no loop, nor is one that is made again
-    after each of other calls that were new, such as a check after each change. Retries are not
+    A repeated call whose answer changes (polling a job) is no loop. A call that is repeated after
+    other, new calls is no loop either: for instance a check after each change. Retries are not
     counted as calls.
     """
 
@@ -67,11 +70,14 @@ class LoopDetector(DetectorBase[Loop]):
         self._repeats = self.rule.repeats
 
     def wants_step(self, kind: str, *, ended: bool) -> bool:
-        """Ended calls."""
+        """Whether the step has ended and is a call (tool, retrieval, model)."""
         return ended and kind in _LOOPING_KINDS
 
     def on_step(self, run: Run, step: StepInfo, now_us: int) -> Observations:
-        """Count an ended call; its input, answer and outcome make it the same or another."""
+        """Count an ended call. Returns an observation when the limit is reached.
+
+        Calls with equal kind, name, input, output and status are the same.
+        """
         if (
             not step.ended
             or not step.input_hash
@@ -82,6 +88,7 @@ class LoopDetector(DetectorBase[Loop]):
             return NOTHING
         calls: dict[str, Any] = self.state(run, {})
         key = f"{step.kind}|{step.label}|{step.input_hash:x}|{step.output_hash:x}|{step.status}"
+        # [ids of the first steps, start of the newest of these calls (us), number of calls]
         seen: list[Any] | None = calls.get(key)
         if seen is None:
             # Above so many different calls new ones are not remembered: the state record of the
@@ -98,14 +105,14 @@ class LoopDetector(DetectorBase[Loop]):
         if len(seen) == 2:  # a state record of an earlier version has no count
             seen.append(len(steps))
         if last_us < calls.get(_NEW, 0) <= step.start_us:
-            # What came between was new: this call is made for the first time since.
+            # Another call was new since the last one of these: count from here again.
             steps.clear()
             seen[2] = 0
         seen[1] = max(last_us, step.start_us)
         seen[2] += 1
         if len(steps) < MAX_EVIDENCE:
             steps.append(step.step_id)
-        limit = self._repeats * (_PATIENCE if _WAITING.search(step.label) else 1)
+        limit = self._repeats * (_WAITING_FACTOR if _WAITING.search(step.label) else 1)
         if seen[2] < limit:
             return NOTHING
         if (
@@ -113,8 +120,8 @@ class LoopDetector(DetectorBase[Loop]):
             if step.kind == "llm_call"
             else is_reported_by(run, _REPETITION, step.label)
         ):
-            # The tool call that is repeated is reported already, and not the model call that asks
-            # for it as well.
+            # The repeated tool call is reported already; the model call that requests it is not
+            # reported in addition.
             return NOTHING
         outcome = "failed the same way" if step.status == "error" else "gave the same answer"
         return (

@@ -182,12 +182,12 @@ class Run:
         "last_append_us",
         "late_steps",
         "live",
+        "merged_events",
         "next_timer_us",
         "normal",
         "off",
         "open",
         "over_limit",
-        "phases",
         "raised",
         "rank",
         "repeated",
@@ -234,7 +234,7 @@ class Run:
         self.rank: Rank = NO_RANK
         self.session_rank: Rank = NO_RANK
         self.user_rank: Rank = NO_RANK
-        self.phases = 0
+        self.merged_events = 0
         self.cost_nanos = 0
         self.errors = 0
         self.by_minute: dict[UsageKey, Totals] = {}
@@ -258,7 +258,7 @@ class Run:
         """2 x the distinct (step, phase) merged, + 1 once closed, so that no replay and no partial
         run has a higher one than the complete run.
         """
-        return 2 * self.phases + self.closed
+        return 2 * self.merged_events + self.closed
 
     @property
     def root_ended(self) -> bool:
@@ -326,7 +326,7 @@ class Run:
         if info is None:
             self.duplicates += 1
             return None
-        self.phases += 1
+        self.merged_events += 1
         if len(self.steps) > FREE_STEPS:
             self._bound_texts(info, before)
         if step.phase == "end":

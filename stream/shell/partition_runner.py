@@ -58,7 +58,7 @@ class PartitionProcessor(Protocol):
         """Kafka has acknowledged the output."""
 
     @property
-    def offset_at_work(self) -> int:
+    def offset_in_progress(self) -> int:
         """Offset of the record that is processed now, or the last one; called by the watchdog while
         ``process`` hangs.
         """
@@ -156,7 +156,7 @@ class PartitionRunner:
             return None
         if self._marker is not None:
             self._marker.clear()  # the note takes its place
-        offset = self.processor.offset_at_work
+        offset = self.processor.offset_in_progress
         return self.ledger.failed(offset, self._time_us, why) if offset >= 0 else None
 
     def process(self, records: Sequence[Any]) -> None:

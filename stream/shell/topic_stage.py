@@ -58,7 +58,7 @@ class TopicStage:
         self._load = load
         self._ready: dict[int, asyncio.Task[None]] = {}
         self._is_stopping = False
-        self.at_work: PartitionRunner | None = None
+        self.in_progress: PartitionRunner | None = None
         """The partition whose records or time are being processed."""
 
     def revoke(self) -> None:
@@ -104,13 +104,13 @@ class TopicStage:
         if processor is None or not runner.alive or runner.halted:
             return
         self._observer.batch(len(records))
-        self.at_work = runner
+        self.in_progress = runner
         runner.process(records)
         if not runner.halted:
             if self._brokers_failed(tp):
                 processor.delay_timers()
             processor.flush()
-        self.at_work = None
+        self.in_progress = None
         runner.processed()
         if runner.halted:
             return
@@ -160,13 +160,13 @@ class TopicStage:
             # While too much is unacknowledged time stands still: what became due would only be
             # added to that.
             if time_us and not self._sender.is_full:
-                self.at_work = runner
+                self.in_progress = runner
                 processor.tick(time_us)
                 runner.passed(time_us)
                 if self._brokers_failed(runner.tp):
                     processor.delay_timers()
                 processor.flush()
-                self.at_work = None
+                self.in_progress = None
             runner.pump()
 
     async def _restore(self, runner: PartitionRunner) -> None:

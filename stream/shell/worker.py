@@ -344,7 +344,9 @@ class Worker:
         """Note a try at the record that hangs on Kafka, for the next worker. Called in the
         watchdog's thread.
         """
-        runner = next((stage.at_work for stage in self.stages if stage.at_work is not None), None)
+        runner = next(
+            (stage.in_progress for stage in self.stages if stage.in_progress is not None), None
+        )
         if runner is None:
             return
         main_thread = threading.main_thread().ident or 0

@@ -220,12 +220,12 @@ class WindowPartition:
         """Nothing waits for the end of a batch."""
 
     @property
-    def offset_at_work(self) -> int:
+    def offset_in_progress(self) -> int:
         """Offset of the record that is processed now, or the last one."""
         return self.offsets.position - 1
 
     def drain(self) -> list[Output]:
-        """What is to be sent now, in order."""
+        """Return the outputs to be sent now, in order, and forget them."""
         out, self._outbox = self._outbox, []
         return out
 

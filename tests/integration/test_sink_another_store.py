@@ -65,7 +65,7 @@ def test_another_store_gets_every_record_once(
     send(settings, [("k", value) for value in values], NAME)
     writer = SqliteWriter(tmp_path / "store.db")
     # Every point between reading a batch and committing its end.
-    points = ("planned", "intent", "insert", "inserted", "stored")
+    points = ("planned", "committed", "insert", "inserted", "stored")
     for point in points:
         crashing = Sink(settings, writer, hook=crash_at(f"{point} {NAME}", passes=1))
         with pytest.raises(Crash):

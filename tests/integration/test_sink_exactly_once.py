@@ -31,14 +31,20 @@ def settings(
     )
 
 
-# Before the intent is committed, after it, before the insert, after it, and before the offset is
+# Before the range is committed, after it, before the insert, after it, and before the offset is
 # committed.
-POINTS = ("planned steps", "intent steps", "insert steps_raw", "inserted steps_raw", "stored steps")
+POINTS = (
+    "planned steps",
+    "committed steps",
+    "insert steps_raw",
+    "inserted steps_raw",
+    "stored steps",
+)
 
 
 def test_a_kill_at_any_point_of_the_protocol_loses_and_doubles_nothing(settings: Settings) -> None:
-    """A sink killed before or after the intent, the insert or the commit: the next one resumes
-    exactly there.
+    """A sink killed before or after the commit of the range, the insert or the commit of the end:
+    the next one resumes exactly there.
     """
     places = {}
     for point in POINTS:

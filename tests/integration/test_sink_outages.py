@@ -116,7 +116,7 @@ def test_a_sink_waits_for_a_store_that_is_not_there_yet(
 # Points of the protocol, and whether its successor still runs when the frozen sink resumes.
 FREEZES = {
     "planned steps": False,
-    "intent steps": True,
+    "committed steps": True,
     "insert steps_raw": False,
     "inserted steps_raw": True,
 }

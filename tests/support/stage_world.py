@@ -41,7 +41,7 @@ class Processor:
         self.ticks.append(time_us)
 
     @property
-    def offset_at_work(self) -> int:
+    def offset_in_progress(self) -> int:
         return self.offsets.position - 1
 
     def delay_timers(self) -> None:

@@ -127,8 +127,12 @@ def test_runs_and_alerts_give_way_to_steps_while_inserts_are_slow() -> None:
     policy = BatchPolicy(interval_s=0.25, small_rows=100)
     # Five records wait in both; 9 s is an insert of a store that is overloaded.
     steps, runs = policy.for_topic("steps"), policy.for_topic("trajectories")
-    assert [steps.wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx([0.25, 0.5])
-    assert [runs.wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx([0.25, 3.0])
+    assert [steps.longest_wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx(
+        [0.25, 0.5]
+    )
+    assert [runs.longest_wait_s(took, waiting=5) for took in (0.01, 9.0)] == pytest.approx(
+        [0.25, 3.0]
+    )
 
 
 def test_batches_wait_longer_when_inserts_are_slow() -> None:
@@ -136,8 +140,20 @@ def test_batches_wait_longer_when_inserts_are_slow() -> None:
     and larger inserts.
     """
     policy, took = BatchPolicy(interval_s=0.25, small_rows=500), (0.0, 0.01, 0.0625, 0.125, 10.0)
-    assert [policy.wait_s(seconds, waiting=500) for seconds in took] == [0.25, 0.25, 0.75, 1.0, 1.0]
-    assert [policy.wait_s(seconds, waiting=499) for seconds in took] == [0.25, 0.25, 0.5, 0.5, 0.5]
+    assert [policy.longest_wait_s(seconds, waiting=500) for seconds in took] == [
+        0.25,
+        0.25,
+        0.75,
+        1.0,
+        1.0,
+    ]
+    assert [policy.longest_wait_s(seconds, waiting=499) for seconds in took] == [
+        0.25,
+        0.25,
+        0.5,
+        0.5,
+        0.5,
+    ]
 
 
 def test_a_refused_batch_comes_again_in_halves_down_to_single_records() -> None:
@@ -203,7 +219,7 @@ def test_a_partition_that_is_far_behind_waits_for_full_batches() -> None:
     made.lag = 11
     # Eleven records wait and a batch has ten: more come at once, so it is worth waiting up to 5 s.
     assert not made.is_due(4.9)
-    assert made.wait_s(4.0) == pytest.approx(1.0)
+    assert made.time_left_s(4.0) == pytest.approx(1.0)
     made.add([record(number) for number in range(1, 10)], 0.1)
     assert made.is_due(0.2)
     late = batcher(policy=BatchPolicy(rows=10, bytes=1_000_000, interval_s=0.25))

@@ -114,7 +114,7 @@ def life(world: World, chance: random.Random) -> Life:
         if chance.random() < 0.7:  # otherwise the range of the next batch commits the position too
             if not world.commit(me, batcher.position, ""):
                 return
-            batcher.acknowledged = True
+            batcher.position_is_committed = True
 
 
 def read_some(batcher: PartitionBatcher, world: World, read: int, chance: random.Random) -> int:

@@ -82,7 +82,7 @@ def test_an_open_run_goes_on(version: int) -> None:
         100,
         1,
     )
-    assert (run.phases, set(run.open), run.closed) == (3, {"1" * 16, "3" * 16}, False)
+    assert (run.merged_events, set(run.open), run.closed) == (3, {"1" * 16, "3" * 16}, False)
     assert (run.identity.agent, run.identity.task, run.identity.user_id) == ("old", "refund", "u1")
     assert {applied.rule.rule for applied in run.rules.applied} >= {"run_steps", "run_duration"}
 
@@ -91,7 +91,7 @@ def test_an_open_run_goes_on(version: int) -> None:
 def test_a_closed_run_stays_closed(version: int) -> None:
     """With what was found and ended in it, and the order among its records that a restart needs."""
     run = restored(version, "closed")
-    assert (run.closed, run.phases, run.cost_nanos) == (True, 2, 250_000_003)
+    assert (run.closed, run.merged_events, run.cost_nanos) == (True, 2, 250_000_003)
     assert [(fired.alert, fired.resolved) for fired in run.fired.values()] == [
         ("run-duration", True)
     ]
