@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stepstream.schemas.criteria import Check, Criteria
+from stepstream.schemas.scenario import MAX_TURNS, Stubs, Turns
 from stepstream.schemas.wording import sentences
 
 
@@ -28,6 +29,26 @@ class Case(BaseModel):
     expected: str | None = Field(None, description="a text that the answer contains")
     checks: tuple[Check, ...] = Field((), max_length=50, description="as in a Criteria document")
     tags: tuple[str, ...] = ()
+    turns: Turns = Field((), description="further messages of the user")
+    user: str = Field(
+        "",
+        pattern=r"^$|^[\w.]+:\w+$",
+        description="module:function that gets the conversation and returns the user's next "
+        "message, or None at its end; instead of turns",
+    )
+    max_turns: int = Field(10, ge=1, le=MAX_TURNS, description="messages of the user at most")
+    stubs: Stubs = Field((), description="what stands for tools")
+
+    @model_validator(mode="after")
+    def _has_one_user(self) -> Case:
+        if self.turns and self.user:
+            raise ValueError("turns and user exclude each other")
+        return self
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether the user sends more than the input."""
+        return bool(self.turns or self.user)
 
     def criteria(self) -> Criteria | None:
         """The document that its own checks make; None where it has none."""
@@ -62,9 +83,18 @@ def parse_suite(name: str, text: str, criteria: Sequence[Criteria] = ()) -> Suit
         cases.append(case)
     if not cases:
         raise CasesError(f"{name}: no cases; a case is a line like {_EXAMPLE}")
-    content = [one.model_dump(mode="json") for one in (*cases, *criteria)]
+    content = [*map(_content, cases), *(one.model_dump(mode="json") for one in criteria)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Suite(name, cases, digest[:12])
+
+
+def _content(case: Case) -> dict[str, Any]:
+    """What the digest is made of: fields that came later count only where they are used."""
+    content = case.model_dump(mode="json")
+    if not (case.is_conversation or case.stubs):
+        for name in ("turns", "user", "max_turns", "stubs"):
+            del content[name]
+    return content
 
 
 _EXAMPLE = '{"id": "refund", "input": "Refund order 7", "expected": "refunded"}'

@@ -29,7 +29,7 @@ def load_agent(reference: str) -> Callable[[Any], Any]:
         raise AgentError(f"{reference}: {type(error).__name__}: {error}") from None
     found = getattr(module, name, None)
     if not callable(found):
-        functions = [one for one in dir(module) if callable(getattr(module, one))]
+        functions = [one for one in dir(module) if one[0] != "_" and callable(getattr(module, one))]
         raise AgentError(
             f"{reference}: {module_name} has no function {name}; {did_you_mean(name, functions)}"
         )

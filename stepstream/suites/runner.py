@@ -22,6 +22,7 @@ from stepstream.evals.cases import Case, Suite
 from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.trajectory import TrajectoryStruct
+from stepstream.suites.agent import load_agent
 from stepstream.suites.trial import Recording, perform
 
 _SUCCESS: Final = {"true": True, "false": False}
@@ -66,17 +67,35 @@ def run_suite(
     criteria: Sequence[Criteria],
     plan: Plan,
 ) -> Done:
-    """Run every trial. ``name`` is that of the agent, for the results."""
+    """Run every trial. ``name`` is that of the agent, for the results.
+
+    Raises ``AgentError`` for a user of a case that cannot be loaded.
+    """
+    for case in suite.cases:
+        if case.user:
+            load_agent(case.user)
     trials: list[Trial] = []
     events: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
         for case, number, recorded in _recorded(suite, agent, plan, Path(folder)):
             trials.append(scored(case, number, recorded, criteria))
-            events += recorded.get("events", ())
+            events += _named(recorded.get("events", ()), suite, case, number)
     order = {case.id: place for place, case in enumerate(suite.cases)}
     trials.sort(key=lambda trial: (order[trial.case], trial.trial))
     header = Header(RESULTS_VERSION, Path(suite.name).stem, suite.version, name)
     return Done(results_of(name, trials, header), events)
+
+
+def _named(
+    events: Sequence[dict[str, Any]], suite: Suite, case: Case, number: int
+) -> Iterator[dict[str, Any]]:
+    """The events; roots carry which trial they are, for queries."""
+    names = {"experiment": Path(suite.name).stem, "case": case.id, "trial": str(number)}
+    for event in events:
+        if event.get("parent_step_id"):
+            yield event
+        else:
+            yield {**event, "attributes": {**(event.get("attributes") or {}), **names}}
 
 
 def _recorded(
@@ -120,7 +139,9 @@ def _start(
 ) -> Running:
     # The same seed for a case and trial, whatever else runs: results can be repeated.
     seed = hash_of(case.id, number, plan.seed)
-    args = (agent, case.input, seed, result, Recording(plan.recordings))
+    user = load_agent(case.user) if case.user else None
+    how = Recording(plan.recordings, case, user)
+    args = (agent, case.input, seed, result, how)
     process = context.Process(target=perform, args=args)
     process.start()
     return Running(case, number, process, time.monotonic() + plan.timeout_s, result)

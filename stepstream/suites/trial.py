@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from stepstream.evals.cases import Case
 from stepstream.schemas.recording import Recording as RecordedCalls
 from stepstream.schemas.step import StepEvent
+from stepstream.suites.conversation import Message, asked, converse
 from stepstream.testing.replay import Rules, replaying
 from stepstream.testing.runs import Recorded, recording
+from stepstream.testing.stubs import StubbedTools, outside
 
 MAX_ERROR: Final = 300
 
@@ -26,6 +29,9 @@ class Recording:
     """A trial whose calls are made, and recorded if there is a folder for them."""
 
     folder: str = ""
+    case: Case | None = None
+    """With stubs, or with a user who sends more than the input."""
+    user: Callable[[list[Message]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,24 @@ def perform(
     os.setsid()
     _discard_output()
     os.environ["TRIAL_SEED"] = str(seed)
-    written = json.dumps(_recorded(agent, given, how))
+    written = json.dumps(_recorded(agent, given, how, seed))
     # Renamed once it is complete: a child that is killed while it writes leaves no half of a file.
     part = result.with_suffix(".part")
     part.write_text(written, encoding="utf-8")
     part.rename(result)
 
 
-def _recorded(agent: Callable[[Any], Any], given: Any, how: Recording | Serving) -> dict[str, Any]:
+def _recorded(
+    agent: Callable[[Any], Any], given: Any, how: Recording | Serving, seed: int
+) -> dict[str, Any]:
     if isinstance(how, Recording):
         # Not the folder of the environment: only what was asked for is recorded.
-        with recording(recordings=how.folder) as recorded:
+        talks = how.case is not None and how.case.is_conversation
+        # A replay calls the agent once, so that a recorded conversation could not be replayed.
+        folder = "" if talks else how.folder
+        with recording(recordings=folder) as recorded, _stubbed(how.case, seed):
+            if how.case is not None and talks:
+                return _conversed(agent, how.case, how.user, recorded)
             return _called_once(agent, given, recorded)
     with replaying(
         how.recording, live=how.rules.live, swap=how.rules.swap, until=how.rules.until
@@ -71,13 +84,58 @@ def _recorded(agent: Callable[[Any], Any], given: Any, how: Recording | Serving)
         return found
 
 
+@contextmanager
+def _stubbed(case: Case | None, seed: int) -> Iterator[None]:
+    """Answer calls of the tools that the case has stubs for."""
+    if case is None or not case.stubs:
+        yield
+        return
+    # The recorder is made with the engine: calls that stubs answer are recorded too.
+    importlib.import_module("stepstream")._tracer.engine()
+    before = outside.boundary
+    outside.boundary = StubbedTools(case.stubs, seed, before)
+    try:
+        yield
+    finally:
+        outside.boundary = before
+
+
+def _conversed(
+    agent: Callable[..., Any],
+    case: Case,
+    user: Callable[[list[Message]], Any] | None,
+    recorded: Recorded,
+) -> dict[str, Any]:
+    """A conversation is one run: the runs of the agent are parts of it."""
+    sdk = importlib.import_module("stepstream")
+
+    def whole(given: Any) -> str:
+        with sdk.run("conversation", input=given) as run:
+            answer = converse(agent, case, user)
+            run.set_output(answer)
+        return answer
+
+    found = _called_once(whole, case.input, recorded)
+    found["events"] = _of_the_agent(found["events"])
+    return found
+
+
+def _of_the_agent(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events; the conversation gets the agent, version and task of the first run inside it."""
+    inner = next((e for e in events if e.get("parent_step_id") and e["kind"] == "agent"), None)
+    if inner is None:
+        return events
+    own = {name: inner.get(name, "") for name in ("agent", "agent_version", "task")}
+    return [event if event.get("parent_step_id") else {**event, **own} for event in events]
+
+
 def _called_once(agent: Callable[[Any], Any], given: Any, recorded: Recorded) -> dict[str, Any]:
     # Here and not at the top: packages below `stepstream` do not import it (docs/architecture.md).
     sdk = importlib.import_module("stepstream")
     error, output = "", None
     began = time.monotonic()
     try:
-        output = _called(agent, given)
+        output = asked(agent, given)
     except BaseException as raised:  # also SystemExit: an agent that exits has crashed
         error = f"{type(raised).__name__}: {raised}"[:MAX_ERROR]
     latency_s = time.monotonic() - began
@@ -90,15 +148,6 @@ def _called_once(agent: Callable[[Any], Any], given: Any, recorded: Recorded) ->
         "latency_s": latency_s,
         "events": [event.model_dump(mode="json") for event in _with_answer(events, output)],
     }
-
-
-def _called(agent: Callable[[Any], Any], given: Any) -> Any:
-    found = agent(given)
-    if inspect.iscoroutine(found):
-        import asyncio
-
-        return asyncio.run(found)
-    return found
 
 
 def _with_answer(events: list[StepEvent], output: Any) -> list[StepEvent]:

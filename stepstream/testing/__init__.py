@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from stepstream.testing.replay import Replay, ReplayDiverged, replaying
     from stepstream.testing.runs import Recorded, RecordedRun, recording
+    from stepstream.testing.stubs import Stub, ToolFault, stubbed
 
 __all__ = [
     "DetectorCase",
@@ -52,6 +53,8 @@ __all__ = [
     "RecordedRun",
     "Replay",
     "ReplayDiverged",
+    "Stub",
+    "ToolFault",
     "check_detector",
     "check_duplicates",
     "check_findings",
@@ -64,12 +67,14 @@ __all__ = [
     "replaying",
     "root",
     "started",
+    "stubbed",
 ]
 
 # Loaded when they are used: a test of an agent needs nothing of the worker.
 _MODULES = {
     **dict.fromkeys(("DetectorCase", "ended", "root", "started"), "cases"),
     **dict.fromkeys(("Recorded", "RecordedRun", "recording"), "runs"),
+    **dict.fromkeys(("Stub", "ToolFault", "stubbed"), "stubs"),
     **dict.fromkeys(("Replay", "ReplayDiverged", "replaying"), "replay"),
 }
 

@@ -31,6 +31,7 @@ from tests.support.release_labels import labelled
 EXAMPLES = ROOT / "examples"
 PROGRAMS = (
     "budget_and_stop",
+    "careful_agent",
     "first_run",
     "flaky_agent",
     "query_costs",
@@ -128,6 +129,13 @@ def test_flaky_agent(tmp_path: Path) -> None:
         decided = stepstream(*gate)
         assert decided.stdout.startswith(verdict), decided.stdout + decided.stderr
         assert decided.returncode == code
+
+
+def test_careful_agent() -> None:
+    """Its conversations and its failing tools."""
+    suite = [str(EXAMPLES / "refund_scenarios.jsonl"), "--agent", "examples.careful_agent:support"]
+    done = stepstream("eval", "run", *suite, "--fail-under", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def stepstream(*arguments: str) -> subprocess.CompletedProcess[str]:
