@@ -60,7 +60,7 @@ SECRETS_OF: Final = {
     # The reading user runs the queries of policies.
     "sink": frozenset({"kafka_sasl_password", "clickhouse_password", "clickhouse_reader_password"}),
     "notify": frozenset({"kafka_sasl_password"}),
-    "gateway": frozenset({"kafka_sasl_password"}),
+    "gateway": frozenset({"kafka_sasl_password", "user_id_key"}),
     # It reads as the reading user; the other login is for stores that have only one.
     "console": frozenset(
         {"kafka_sasl_password", "clickhouse_reader_password", "clickhouse_password"}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.local.embedded.kafka import EmbeddedKafka
-from tests.chaos import hostile_topics
+from tests.chaos import hostile_topics, spool
 from tests.chaos.harness import Report, Scenario, run
 from tests.chaos.scenarios import brokers, notify, short, sinks, windows, workers
 from tests.support import fuzz
@@ -38,6 +38,8 @@ LONG = (
     "contents",
 )
 CONTENTS_STEPS = 400_000
+SPOOL_AGENTS = 20
+SPOOL_KILLS = 1_000
 # What the long form must have done, or it proves nothing.
 REACHED = {"worker kills": 100, "broker kills": 20}
 
@@ -128,7 +130,28 @@ def _contents(_folder: Path, seed: int) -> int:
     return len(problems)
 
 
-FUZZ = {"hostile": _hostile, "contents": _contents}
+def _spool(folder: Path, seed: int) -> int:
+    """Agents that share one spool are killed while the broker goes away; the number of problems."""
+    place = folder / f"spool-{seed}-{time.time_ns() // 1_000_000_000}"
+    began = time.monotonic()
+    with EmbeddedKafka(place / "kafka", heap_mb=384) as kafka:
+        outcome = spool.play(
+            kafka,
+            "spoolchaos",
+            place / "agents",
+            agents=SPOOL_AGENTS,
+            kills=SPOOL_KILLS,
+            seed=seed,
+        )
+    problems = outcome.problems()
+    print(f"spool (seed {seed}): {len(problems)} problems in {time.monotonic() - began:.0f} s")
+    counts = f"{outcome.kills} kills, {outcome.outages} outages, {outcome.safe:,} safe events"
+    print(f"{counts}, {outcome.stored:,} in Kafka")
+    _print(problems)
+    return len(problems)
+
+
+FUZZ = {"hostile": _hostile, "contents": _contents, "spool": _spool}
 
 
 def _print(problems: list[str]) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
@@ -46,6 +47,17 @@ class Outcome:
     spooled: int = 0
     stored: int = 0
     missing: list[str] = field(default_factory=list)
+    out_of_order: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        """What must not be: an empty list if all is well."""
+        found = [f"missing: {one}" for one in self.missing]
+        found += [f"out of order: {one}" for one in self.out_of_order]
+        if self.dropped:
+            found.append(f"{self.dropped} events dropped")
+        if self.outages < 1 or self.safe <= 100:
+            found.append(f"proves nothing: {self.outages} outages, {self.safe} safe events")
+        return found
 
 
 @dataclass
@@ -165,10 +177,11 @@ def _in_spool(place: Path) -> int:
 
 
 def _count(settings: Settings, crew: Agents, outcome: Outcome) -> None:
-    stored: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    # By agent, in the order of the first record of each event: an event may be sent twice.
+    stored: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for message in read_to_end(settings, topic(settings.topic_prefix, "steps")):
         step = msgspec.json.decode(message.value() or b"", type=Step)
-        stored[step.name.partition("-")[0]].add((step.name, step.phase))
+        stored[step.name.partition("-")[0]][step.name, step.phase] = None
     outcome.stored = sum(map(len, stored.values()))
     for name, progress in crew.progress.items():
         if not progress:
@@ -179,4 +192,11 @@ def _count(settings: Settings, crew: Agents, outcome: Outcome) -> None:
         expected = recorded(name, steps + 1)[:safe]
         outcome.missing += [
             f"{one} {phase}" for one, phase in expected if (one, phase) not in stored[name]
+        ]
+        place = {one: number for number, one in enumerate(recorded(name, steps + 2))}
+        numbers = [place[one] for one in stored[name] if one in place]
+        outcome.out_of_order += [
+            f"{name}: event {later} before {earlier}"
+            for later, earlier in pairwise(numbers)
+            if later > earlier
         ]

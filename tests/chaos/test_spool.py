@@ -1,4 +1,6 @@
-"""Agents of one spool are killed while the broker goes away and back: nothing safe is lost."""
+"""Agents of one spool are killed while the broker goes away and back: nothing safe is lost, and
+every run keeps its order.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,7 @@ def run(folder: Path, agents: int, kills: int) -> Outcome:
     with EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka:
         outcome = play(kafka, "spoolchaos", folder / "agents", agents=agents, kills=kills, seed=1)
     print(outcome)
-    assert outcome.missing == []
-    assert outcome.dropped == 0
-    assert outcome.safe > 100
-    assert outcome.outages >= 1
+    assert outcome.problems() == []
     return outcome
 
 

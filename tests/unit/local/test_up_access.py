@@ -19,7 +19,8 @@ from stepstream.common.web.credentials import load as load_table
 from stepstream.common.web.credentials import split_token, token_of
 from stepstream.local.embedded.access import prepare
 from stepstream.local.embedded.errors import LocalError
-from stepstream.schemas.settings import Settings, split_login
+from stepstream.local.supervisor import SECRETS_OF
+from stepstream.schemas.settings import SECRETS, Settings, setting_info, split_login
 from stepstream.sinks.clickhouse.client import login, url_for_clients
 from stepstream.sinks.clickhouse.errors import StoreError
 
@@ -158,6 +159,17 @@ def test_what_up_wrote_is_found_with_nothing_set(tmp_path: Path) -> None:
     # Child processes get their settings in this way.
     assert load(environ=to_environment(settings)) == settings
     assert "-secret" not in repr(endpoints.read(tmp_path))
+
+
+def test_a_process_of_up_gets_the_secrets_that_its_settings_name() -> None:
+    """The gateway hashes user ids only if it has the key."""
+    missing = [
+        (process, secret)
+        for secret in SECRETS
+        for process in SECRETS_OF.keys() & {*setting_info(secret).processes}
+        if secret not in SECRETS_OF[process]
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize(
