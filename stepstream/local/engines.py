@@ -115,6 +115,7 @@ class Engines:
             port=self._settings.clickhouse_port,
             prefer_port=CLICKHOUSE_PORT if self._usual_ports else 0,
             access=self.access,
+            low_priority=True,
             log=lambda line: self._report("clickhouse", line),
         )
         address = clickhouse.start()

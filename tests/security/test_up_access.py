@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from stepstream.common import endpoints
 from stepstream.common.settings import load
 from stepstream.local.embedded.quota import QuotaRefused, set_producer_rate
+from stepstream.local.priority import NICENESS
 from stepstream.local.supervisor import Pipeline
 from tests.support.store_login import basic
 
@@ -257,3 +258,16 @@ def test_secrets_are_where_only_their_owner_reads_them(up: Up) -> None:
                     holding.add(file.name)
     # Every file that has one of them: a new one has to be added here with a reason.
     assert holding == {"endpoints.json", "secrets.json", "node0.properties"}
+
+
+def test_the_store_has_less_of_a_busy_cpu_than_alerts(up: Up) -> None:
+    """The sink and ClickHouse may wait, Kafka and the worker may not."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    niceness = {
+        name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in up.pipeline.pids()[name]}
+        for name in ("kafka", "worker", "clickhouse", "sink")
+    }
+    lowered = max(usual, NICENESS)
+    assert niceness == {
+        "kafka": {usual}, "worker": {usual}, "clickhouse": {lowered}, "sink": {lowered},
+    }  # fmt: skip

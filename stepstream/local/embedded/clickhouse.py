@@ -35,7 +35,8 @@ class EmbeddedClickHouse(EmbeddedEngine):
     """A ClickHouse in a folder; see ``EmbeddedEngine``.
 
     ``access`` has the users; None makes users of its own in the folder. ``options`` go to the
-    server: ``python -m stepstream.local.clickhouse_server --help``.
+    server: ``python -m stepstream.local.clickhouse_server --help``. With ``low_priority`` it has
+    less of a busy CPU than other processes, once it has started.
     """
 
     NAME = "ClickHouse"
@@ -49,6 +50,7 @@ class EmbeddedClickHouse(EmbeddedEngine):
         prefer_port: int = 0,
         access: Access | None = None,
         options: tuple[str, ...] = (),
+        low_priority: bool = False,
         log: Callable[[str], None] | None = None,
         port_setting: str = "clickhouse_port",
     ) -> None:
@@ -58,6 +60,7 @@ class EmbeddedClickHouse(EmbeddedEngine):
         self._given_access = access
         self._access: Access | None = None
         self._options = options
+        self._low_priority = low_priority
         self._child: EngineChild | None = None
         self._used_port = 0
 
@@ -176,7 +179,8 @@ class EmbeddedClickHouse(EmbeddedEngine):
                 f"at {url}"
             )
         # Not earlier: with a low priority a start on a busy machine took more than a minute.
-        lower_priority(self._child.pid)
+        if self._low_priority:
+            lower_priority(self._child.pid)
 
     def _written_url(self, child: EngineChild) -> str | None:
         # Not a connection to the port: another program may answer there. Only the server writes
