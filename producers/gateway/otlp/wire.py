@@ -20,10 +20,9 @@ from stepstream.producers.gateway.mapping.spans import Attributes
 
 __all__ = [
     "LOGS",
-    "LOGS_SLOWLY",
-    "QUICK",
+    "MESSAGES",
+    "SEPARATE_MESSAGES",
     "TRACES",
-    "TRACES_SLOWLY",
     "DecodeError",
     "attributes_of",
     "fields",
@@ -53,7 +52,7 @@ _SCALARS: Final = {
 }
 _Shape = dict[str, tuple[tuple[str, int, str], ...]]
 
-_MESSAGES: Final[_Shape] = {
+_SHAPE: Final[_Shape] = {
     "KeyValue": (("key", 1, "bytes"), ("value", 2, "bytes")),
     "Status": (("message", 2, "bytes"), ("code", 3, "int32")),
     "Event": (("time", 1, "fixed64"), ("name", 2, "bytes"), ("attributes", 3, "map")),
@@ -89,14 +88,14 @@ _MESSAGES: Final[_Shape] = {
     "Traces": (("resources", 1, "*ResourceSpans"),),
     "Logs": (("resources", 1, "*ResourceLogs"),),
 }
-# For requests that the quick view cannot decode: each span on its own, attributes one by one.
-_SLOWLY: Final[_Shape] = {
+# For requests that ``MESSAGES`` cannot decode: each span on its own, attributes one by one.
+_SEPARATE_SHAPE: Final[_Shape] = {
     **{
         name: tuple(
             (field, number, "*KeyValue" if kind == "map" else kind)
             for field, number, kind in fields
         )
-        for name, fields in _MESSAGES.items()
+        for name, fields in _SHAPE.items()
     },
     "Resource": (("attributes", 1, "*bytes"),),
     "ScopeSpans": (("scope", 1, "bytes"), ("items", 2, "*bytes")),
@@ -142,13 +141,10 @@ def _classes(package: str, shape: _Shape) -> dict[str, Any]:
     }
 
 
-_quick = _classes("stepstream_otlp", _MESSAGES)
-_slow = _classes("stepstream_otlp_slowly", _SLOWLY)
-QUICK: Final[dict[str, Any]] = _quick
-TRACES: Final[Any] = _quick["Traces"]
-LOGS: Final[Any] = _quick["Logs"]
-TRACES_SLOWLY: Final[dict[str, Any]] = _slow
-LOGS_SLOWLY: Final[dict[str, Any]] = _slow
+MESSAGES: Final[dict[str, Any]] = _classes("stepstream_otlp", _SHAPE)
+TRACES: Final[Any] = MESSAGES["Traces"]
+LOGS: Final[Any] = MESSAGES["Logs"]
+SEPARATE_MESSAGES: Final[dict[str, Any]] = _classes("stepstream_otlp_separate", _SEPARATE_SHAPE)
 
 
 def text(data: bytes) -> str:
@@ -175,7 +171,7 @@ _STRING, _BOOL, _INT, _DOUBLE, _BYTES = 10, 16, 24, 33, 58
 _double = struct.Struct("<d").unpack_from
 
 
-class Budget:
+class NestedBytesLeft:
     """Bytes of nested values still to be decoded: of one item, or of a request's resources."""
 
     __slots__ = ("_left",)
@@ -184,14 +180,14 @@ class Budget:
         self._left = MAX_NESTED_BYTES
 
     def takes(self, size: int) -> bool:
-        """Whether so many bytes are within the budget; they are then spent."""
+        """Whether so many bytes are left; if so they are subtracted."""
         if size > self._left:
             return False
         self._left -= size
         return True
 
 
-def value_of(data: bytes, budget: Budget) -> Any:
+def value_of(data: bytes, budget: NestedBytesLeft) -> Any:
     """An encoded ``AnyValue`` as a Python value. Raises ``ValueError`` for what is none."""
     if not data:
         return None
@@ -312,7 +308,7 @@ _known: dict[bytes, Any] = {}
 """
 
 
-def attributes_of(encoded: Any, budget: Budget) -> Attributes:
+def attributes_of(encoded: Any, budget: NestedBytesLeft) -> Attributes:
     """A map of encoded values as attributes. Raises ``ValueError``."""
     made: Attributes = {}
     known = _known.get
@@ -339,6 +335,6 @@ def _remember(data: bytes, value: Any) -> None:
         _known[data] = value
 
 
-def pairs_of(encoded: Iterable[Any], budget: Budget) -> Attributes:
+def pairs_of(encoded: Iterable[Any], budget: NestedBytesLeft) -> Attributes:
     """Encoded pairs as attributes. Raises ``ValueError``."""
     return attributes_of({text(pair.key): pair.value for pair in encoded}, budget)
