@@ -140,7 +140,7 @@ RUNS_NOT_LEARNT: Final = Metric(
 BASELINES_FORGOTTEN: Final = Metric(
     "stepstream_worker_baselines_forgotten_total",
     "counter",
-    "baselines given up because there were too many, the idlest first",
+    "baselines forgotten because there were too many, the longest unused first",
 )
 OWNERS_NOT_LEARNT: Final = Metric(
     "stepstream_worker_owners_not_learnt_total",
@@ -348,7 +348,10 @@ NOTIFY_WAITING: Final = Metric(
     ("channel",),
 )
 NOTIFY_PARKED: Final = Metric(
-    "stepstream_notify_parked_alerts", "gauge", "alerts that were given up", ("channel",)
+    "stepstream_notify_parked_alerts",
+    "gauge",
+    "alerts whose delivery has ended without success",
+    ("channel",),
 )
 NOTIFY_UNDER_WAY: Final = Metric("stepstream_notify_under_way", "gauge", "tries under way")
 NOTIFY_SUBSCRIPTIONS: Final = Metric(

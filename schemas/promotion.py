@@ -27,7 +27,7 @@ MAX_SHOWN_BY: Final = 100
 """Characters that a label keeps of who changed it; with whole texts the record of all labels could
 become larger than Kafka takes. The decision has the whole text."""
 MAX_AGE_US: Final = HOUR_US
-"""A command that no worker decided about for so long is refused: its sender has given up."""
+"""A command that no worker decided about for so long is refused: its sender waits no longer."""
 
 Kind = TypeVar("Kind", bound=BaseModel)
 Label = Annotated[str, Field(pattern=LABEL_PATTERN)]

@@ -42,7 +42,7 @@ class Rates:
 
 
 def decide(before: Simulated, after: Simulated, policy: GatePolicy, cases: int) -> Verdict:
-    """The verdict at the first round that is certain, else that of the last."""
+    """The verdict of the first round that is pass or fail, else that of the last."""
     names = tuple(f"c{place}" for place in range(cases))
     pairing = Pairing(names, policy.rounds[-1])
     comparison = Comparison(before.results, after.results, policy, pairing, policy.rounds)

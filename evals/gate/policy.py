@@ -26,8 +26,9 @@ class MetricPolicy(BaseModel):
     margin: float = Field(
         gt=0,
         le=100,
-        description="passes where it is certainly less worse than this: points of the pass rate "
-        "(0.1), a ratio of cost, tokens and latency (1.25), errors a trial",
+        description="passes where it is shown that the candidate is not worse by this or more: a "
+        "difference of pass rates (0.1), a ratio of cost, tokens and latency (1.25), errors per "
+        "trial",
     )
     tolerance: float = Field(
         0.0,
@@ -72,7 +73,7 @@ class GatePolicy(BaseModel):
         (), description="ids of cases that are run and reported but not compared"
     )
     inconclusive: Outcome = Field(
-        "inconclusive", description="what the verdict is where nothing is certain"
+        "inconclusive", description="the verdict where the trials show neither pass nor fail"
     )
 
     @model_validator(mode="after")

@@ -67,7 +67,7 @@ def run(options: Options) -> int:
                 "\n(the data is deleted; with --keep it stays for every command shown here)"
             )
     verdict = {
-        True: "what was sent is what is stored, to the event and to the cent",
+        True: "the number of stored events and the sum of their costs equal what was sent",
         False: "what was sent is NOT what is stored",
         None: "the demo could not be run",
     }[good]

@@ -49,7 +49,7 @@ def build_runs(records: Sequence[Record], source: Source) -> Blocks:
 
 
 def _read(value: bytes) -> tuple[Trajectory, Decimal]:
-    """A record's run and what it cost. Raises ``ValueError`` for what no row can hold."""
+    """A record's run and its cost. Raises ``ValueError`` for what no row can hold."""
     run = _decode(value)
     if run.revision < 0:
         raise ValueError(f"revision is negative: {run.revision}")

@@ -326,7 +326,7 @@ class SubscriptionQueue:
         return self._tracked(notification)
 
     def parked(self, notification: Notification) -> list[TrackedAlert]:
-        """The notification is given up. Returns the alerts that are parked."""
+        """End a delivery without success. Returns the alerts that are parked."""
         group = self._finish(notification)
         if group is not None:
             group.attempts, group.next_attempt_us, group.reason = 0, 0, ""

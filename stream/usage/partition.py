@@ -211,7 +211,7 @@ class WindowPartition:
         self._outbox.append(output)
 
     def tick(self, time_us: int) -> None:
-        """Nothing here goes by the wall clock."""
+        """Nothing to do: windows depend on the time of the log, not on the wall clock."""
 
     def delay_timers(self) -> None:
         """Nothing to do: progress is reported in records, not derived from silence."""

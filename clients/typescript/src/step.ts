@@ -197,7 +197,7 @@ export class Step {
     });
   }
 
-  /** The step's own cost in US dollars, where it is known better than from the price list. */
+  /** The step's own cost in US dollars; replaces the cost computed from the price list. */
   setCost(usd: number | string): this {
     return this.#set("setCost", () => {
       const text = typeof usd === "number" ? usd.toFixed(9) : usd.trim();

@@ -195,7 +195,7 @@ MAX_ODD_BYTES: Final = 4 << 20
 times its size in memory. A step has at most 1 MiB.
 """
 MAX_COMMAS: Final = 2_000_000
-"""Commas of a request in which an item that is no object costs only itself. A list has at most one
+"""Commas of a request in which only the item that is no object is refused. A list has at most one
 item more than commas, and an undecoded one takes 70 bytes: these are 140 MB.
 """
 MAX_NESTED_VALUES: Final = 200_000

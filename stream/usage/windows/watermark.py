@@ -1,4 +1,4 @@
-"""The time that windows go by: how far the slowest partition of steps is."""
+"""The time by which windows are sealed: how far the slowest partition of steps is."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ values = st.recursive(
 @settings(max_examples=300, deadline=None)
 def test_any_value_is_read_as_it_was_written(value: Any) -> None:
     """The reader of values is ours; OpenTelemetry's own writer is the oracle."""
-    assert wire.value_of(any_value(value).SerializeToString(), wire.Budget()) == value
+    assert wire.value_of(any_value(value).SerializeToString(), wire.NestedBytesLeft()) == value
 
 
 @given(st.binary(max_size=60))
@@ -99,7 +99,7 @@ def test_any_value_is_read_as_it_was_written(value: Any) -> None:
 def test_bytes_that_are_no_value_raise_one_error(data: bytes) -> None:
     """Nothing but ``ValueError``."""
     with contextlib.suppress(ValueError):
-        wire.value_of(data, wire.Budget())
+        wire.value_of(data, wire.NestedBytesLeft())
 
 
 def test_values_within_each_other_without_end_cost_the_span() -> None:
@@ -289,10 +289,10 @@ def test_an_array_behind_another_value_is_bounded_too() -> None:
     """The last member of an encoded value counts, so an array may hide behind a short one."""
     many = any_value([""] * wire.MAX_NESTED_BYTES).SerializeToString()
     hidden = any_value(True).SerializeToString() + many
-    found = wire.value_of(hidden, wire.Budget())
+    found = wire.value_of(hidden, wire.NestedBytesLeft())
     assert found == f"[nested values of {len(hidden):,} bytes]"
     body = b"x" * (2 * wire.MAX_NESTED_BYTES)
-    assert wire.value_of(any_value(body).SerializeToString(), wire.Budget()) == body
+    assert wire.value_of(any_value(body).SerializeToString(), wire.NestedBytesLeft()) == body
 
 
 def test_the_body_of_a_log_record_and_the_resources_of_a_request_are_bounded() -> None:
@@ -433,7 +433,7 @@ def test_a_large_item_of_many_events_is_refused_alone() -> None:
 
 
 def test_a_large_request_is_read_like_its_parts() -> None:
-    """Beyond 4 MiB protobuf is decoded item by item; what cannot be read costs itself."""
+    """Beyond 4 MiB protobuf is decoded item by item; only what cannot be read is refused."""
     long = span(2, attributes={"long": "x" * (5 << 20)}, resource=WHOLE.resource)
     request = request_of([WHOLE, long])
     body = request.SerializeToString()

@@ -148,7 +148,7 @@ def test_whatever_a_tool_returns_runs_close(shape: str, text: str) -> None:
     assert settled(process).kafka.final()[BAD]["closed"]
 
 
-# -- runs that are given up
+# -- failed runs
 
 
 def test_an_absurd_usage_closes_or_is_given_up_and_others_go_on() -> None:
