@@ -31,12 +31,15 @@ REST_OF_STEPS: Final = (
     f"{STEPS_WITHIN} AND (start_time < {FIRST_HOUR} OR start_time >= {LAST_HOUR})"
 )
 
-SIMILAR_RUNS: Final = """\
-SELECT trace_id FROM runs
-WHERE run_day >= {run_day:Date} - 7 AND run_day <= {run_day:Date}
-    AND project = {run_project:String} AND environment = {run_environment:String}
-    AND agent = {run_agent:String} AND task = {run_task:String}
-    AND closed AND status = 'ok' AND trace_id != {run:String}
-    AND start_time < {run_start:DateTime64(6, 'UTC')}
+
+def similar_runs(columns: str) -> str:
+    """A query of what is normal for a run: columns of the last 50 runs of its agent and task before
+    it that went well."""
+    return f"""\
+SELECT {columns} FROM runs
+WHERE run_day >= {{run_day:Date}} - 7 AND run_day <= {{run_day:Date}}
+    AND project = {{run_project:String}} AND environment = {{run_environment:String}}
+    AND agent = {{run_agent:String}} AND task = {{run_task:String}}
+    AND closed AND status = 'ok' AND trace_id != {{run:String}}
+    AND start_time < {{run_start:DateTime64(6, 'UTC')}}
 ORDER BY start_time DESC, trace_id LIMIT 50"""
-"""What is normal for a run: the last 50 runs of its agent and task before it that went well."""

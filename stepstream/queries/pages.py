@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stepstream.queries.answer import Answer
-from stepstream.queries.common import OWNED, SIMILAR_RUNS
-from stepstream.queries.parameters import OWNER, PROJECT, RUN, WINDOW, Parameter, limit
-from stepstream.queries.question import Question
+from stepstream.queries.answer import Answer, Record
+from stepstream.queries.common import OWNED, similar_runs
+from stepstream.queries.parameters import (
+    OWNER,
+    PROJECT,
+    RUN,
+    WINDOW,
+    Parameter,
+    limit,
+    time_text,
+)
+from stepstream.queries.question import Finish, Question, Rows, Values
 from stepstream.queries.runs import RUN_COLUMNS
 from stepstream.schemas.formatting import format_number_of
 
@@ -42,21 +50,18 @@ _PARTS: Final = ", ".join(
 )
 _NORMAL: Final = f"""
 SELECT count() AS runs, {_PARTS}
-FROM runs
-WHERE run_day >= {{run_day:Date}} - 7 AND run_day <= {{run_day:Date}}
-    AND trace_id IN ({SIMILAR_RUNS})"""
+FROM ({similar_runs(", ".join(NORMAL))})"""
 
-# Cost so far at 25 moments up to 1.2 times the 95th percentile of the duration.
+# Cost so far at 25 moments up to 1.2 times the 95th percentile of the duration. The runs are a
+# scalar, which is computed once, and steps before the first of them are not read.
 _BAND: Final = f"""
 WITH
-    similar AS ({SIMILAR_RUNS}),
-    known AS
     (
-        SELECT trace_id, start_time, duration_us FROM runs
-        WHERE run_day >= {{run_day:Date}} - 7 AND run_day <= {{run_day:Date}}
-            AND trace_id IN (similar)
-    ),
-    (SELECT quantileExact(0.95)(duration_us) * 1.2 FROM known) AS longest
+        SELECT groupArray((trace_id, start_time, duration_us))
+        FROM ({similar_runs("trace_id, start_time, duration_us")})
+    ) AS known,
+    known.1 AS traces, known.2 AS starts,
+    arrayReduce('quantileExact(0.95)', known.3) * 1.2 AS longest
 SELECT elapsed_us, count() AS runs, quantilesExact(0.05, 0.5, 0.95)(usd) AS cost_usd
 FROM
 (
@@ -65,11 +70,12 @@ FROM
     FROM
     (
         SELECT s.trace_id AS trace, groupArray(toFloat64(ifNull(s.cost_usd, 0))) AS costs,
-            groupArray(dateDiff('microsecond', known.start_time, s.end_time)) AS ats
-        FROM steps AS s INNER JOIN known ON known.trace_id = s.trace_id
-        WHERE s.start_time >= {{run_start:DateTime64(6, 'UTC')}} - toIntervalDay(8)
+            groupArray(dateDiff('microsecond', starts[indexOf(traces, s.trace_id)], s.end_time))
+                AS ats
+        FROM steps AS s
+        WHERE s.start_time >= arrayMin(starts) - toIntervalHour(1)
             AND s.start_time < {{run_start:DateTime64(6, 'UTC')}} + toIntervalDay(1)
-            AND s.trace_id IN (similar)
+            AND s.trace_id IN (traces)
         GROUP BY trace
     )
 )
@@ -85,21 +91,37 @@ _LAST_STEP: Final = {
     "last_start": "its start",
 }
 _RUNNING: Final = f"""
-SELECT {", ".join(f"r.{name} AS {name}" for name in RUN_COLUMNS)},
-    r.root_step_id AS root_step_id, newest.1 AS last_step_id, newest.2 AS last_kind,
-    newest.3 AS last_name, newest.4 AS last_tool, newest.5 AS last_model, newest.6 AS last_start
-FROM
+SELECT {", ".join(RUN_COLUMNS)}, root_step_id
+FROM runs
+WHERE run_day >= today() - 2 AND NOT closed AND status = 'running' AND {OWNED}
+ORDER BY start_time DESC, trace_id
+LIMIT {{limit:UInt64}}"""
+# Not by the view open_steps, which looks for the ends of every step of two days: of the runs that
+# are listed an index of ids finds them.
+_NEWEST: Final = """
+SELECT trace_id, argMax((step_id, kind, name, tool, model, start_time), start_time) AS newest
+FROM steps_open FINAL
+WHERE trace_id IN {traces:Array(String)} AND (trace_id, step_id) NOT IN
 (
-    SELECT * FROM runs
-    WHERE run_day >= today() - 2 AND NOT closed AND status = 'running' AND {OWNED}
-    ORDER BY start_time DESC, trace_id LIMIT {{limit:UInt64}}
-) AS r
-LEFT JOIN
-(
-    SELECT trace_id, argMax((step_id, kind, name, tool, model, start_time), start_time) AS newest
-    FROM open_steps WHERE {OWNED} GROUP BY trace_id
-) AS o ON o.trace_id = r.trace_id
-ORDER BY r.start_time DESC, r.trace_id"""
+    SELECT trace_id, step_id FROM steps_raw
+    WHERE trace_id IN {traces:Array(String)}
+        AND start_time >= {first:DateTime64(6, 'UTC')} - toIntervalHour(1)
+)
+GROUP BY trace_id"""
+
+
+def _with_newest(runs: list[Record], _values: Values, rows: Rows) -> list[Record]:
+    """The runs with their newest open steps."""
+    if not runs:
+        return []
+    first = time_text(min(run["start_time"] for run in runs))
+    found = rows(_NEWEST, {"traces": [run["trace_id"] for run in runs], "first": first})
+    newest = {row["trace_id"]: row["newest"] for row in found}
+    none = (*("",) * (len(_LAST_STEP) - 1), None)
+    return [
+        run | dict(zip(_LAST_STEP, newest.get(run["trace_id"], none), strict=True)) for run in runs
+    ]
+
 
 _NORMAL_COSTS: Final = f"""
 SELECT project, environment, agent, task, count() AS runs,
@@ -189,8 +211,10 @@ def _counted(answer: Answer) -> str:
     return f"{format_number_of(len(answer), 'row')}."
 
 
-def _page(name: str, asks: str, sql: str, parameters: Any, columns: Any) -> Question:
-    return Question(name, asks, sql, parameters, columns, _counted, is_listed=False)
+def _page(
+    name: str, asks: str, sql: str, parameters: Any, columns: Any, finish: Finish | None = None
+) -> Question:
+    return Question(name, asks, sql, parameters, columns, _counted, finish, is_listed=False)
 
 
 def _named(*names: str) -> dict[str, str]:
@@ -240,6 +264,7 @@ QUESTIONS: Final = (
         _RUNNING,
         (*OWNER, limit(200)),
         {**RUN_COLUMNS, "root_step_id": "its root step", **_LAST_STEP},
+        _with_newest,
     ),
     _page(
         "normal-costs",

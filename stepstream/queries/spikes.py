@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stepstream.queries.answer import Answer
-from stepstream.queries.common import OWNED, SIMILAR_RUNS
+from stepstream.queries.common import OWNED, similar_runs
 from stepstream.queries.parameters import OWNER, RUN, WINDOW, Parameter, limit
 from stepstream.queries.question import Question
 from stepstream.schemas.formatting import format_dollars, format_number_of
@@ -19,51 +19,55 @@ _PART: Final = "multiIf(tool != '', tool, model != '', model, kind)"
 
 # Normal is a median, so that a spike does not raise it. Of an agent: over the hours in which it
 # ran. Of a part: over the same hours, with 0 for those without it; arrayResize adds these zeros.
+# Everything of an agent is in arrays, so that the sums of eight days are read once.
 _SPIKES: Final = f"""
-WITH
-    toStartOfHour({{since:DateTime64(6, 'UTC')}}) AS first_hour,
-    sums AS
-    (
-        SELECT project AS p, environment AS e, agent AS a, time AS hour, {_PART} AS what,
-            sum(steps) AS calls, toFloat64(sum(cost_usd)) AS usd
-        FROM metrics_1h
-        WHERE time >= first_hour - toIntervalDay(7)
-            AND time < {{until:DateTime64(6, 'UTC')}} AND {OWNED}
-        GROUP BY p, e, a, hour, what
-    ),
-    hours AS
-    (
-        SELECT p, e, a, hour, total, count() OVER agents AS active,
-            quantileExact(0.5)(total) OVER agents AS normal
-        FROM (SELECT p, e, a, hour, sum(usd) AS total FROM sums GROUP BY p, e, a, hour)
-        WINDOW agents AS (PARTITION BY p, e, a)
-    ),
-    parts AS
-    (
-        SELECT p, e, a, hour, what, usd, calls, groupArray(usd) OVER same AS all_usd,
-            groupArray(calls) OVER same AS all_calls
-        FROM sums
-        WINDOW same AS (PARTITION BY p, e, a, what)
-    )
-SELECT hour AS time, p AS project, e AS environment, a AS agent, total AS cost_usd,
-    normal AS normal_usd, total - normal AS excess_usd, total / normal AS times,
-    arrayReverseSort(x -> x.2, groupArray((
-        what,
-        usd - arraySort(arrayResize(all_usd, active, 0.))[intDiv(active + 1, 2)],
-        calls,
-        arraySort(arrayResize(all_calls, active, 0))[intDiv(active + 1, 2)]))) AS differences,
+WITH toStartOfHour({{since:DateTime64(6, 'UTC')}}) AS first_hour
+SELECT spike.1 AS time, p AS project, e AS environment, a AS agent, spike.2 AS cost_usd,
+    normal AS normal_usd, cost_usd - normal AS excess_usd, cost_usd / normal AS times,
+    arrayReverseSort(x -> x.2, arrayMap(part -> (
+        part.2,
+        part.3 - arraySort(arrayResize(arrayFilter((usd, what) -> what = part.2, parts.3, parts.2),
+            active, 0.))[intDiv(active + 1, 2)],
+        part.4,
+        arraySort(arrayResize(arrayFilter((calls, what) -> what = part.2, parts.4, parts.2),
+            active, 0))[intDiv(active + 1, 2)]),
+        arrayFilter(x -> x.1 = time, parts))) AS differences,
     differences[1].1 AS part, differences[1].2 AS part_excess_usd, differences[1].3 AS part_calls,
     differences[1].4 AS part_normal_calls
-FROM hours INNER JOIN parts USING (p, e, a, hour)
-WHERE hour >= first_hour AND active > 2 AND normal > 0 AND total >= {{times:Float64}} * normal
-GROUP BY hour, p, e, a, total, normal
+FROM
+(
+    SELECT p, e, a, groupArray((hour, total)) AS hours, length(hours) AS active,
+        arrayReduce('quantileExact(0.5)', hours.2) AS normal, groupArrayArray(of_hour) AS parts
+    FROM
+    (
+        SELECT p, e, a, hour, sum(usd) AS total,
+            groupArray((hour, toString(what), usd, calls)) AS of_hour
+        FROM
+        (
+            SELECT project AS p, environment AS e, agent AS a, time AS hour, {_PART} AS what,
+                sum(steps) AS calls, toFloat64(sum(cost_usd)) AS usd
+            FROM metrics_1h
+            WHERE time >= first_hour - toIntervalDay(7)
+                AND time < {{until:DateTime64(6, 'UTC')}} AND {OWNED}
+            GROUP BY p, e, a, hour, what
+        )
+        GROUP BY p, e, a, hour
+    )
+    GROUP BY p, e, a
+)
+ARRAY JOIN arrayFilter(x -> x.1 >= first_hour AND x.2 >= {{times:Float64}} * normal, hours) AS spike
+WHERE active > 2 AND normal > 0
 ORDER BY excess_usd DESC, time, agent
 LIMIT {{limit:UInt64}}"""
 
+# The runs are a scalar, which is computed once, and steps before the first of them are not read.
 _RUN_COST: Final = f"""
 WITH
-    similar AS ({SIMILAR_RUNS}),
-    ifNull((SELECT count() FROM similar), 0) AS normal_runs
+    (
+        SELECT (groupArray(trace_id), min(start_time))
+        FROM ({similar_runs("trace_id, start_time")})
+    ) AS similar,
+    length(similar.1) AS normal_runs
 SELECT who AS agent, sort AS kind, what AS name, of_tool AS tool, of_model AS model,
     sumIf(n, own) AS calls, sumIf(usd, own) AS cost_usd,
     if(normal_runs = 0, NULL, arraySort(arrayResize(groupArrayIf(usd, NOT own), normal_runs, 0.))[
@@ -80,9 +84,10 @@ FROM
         countIf(cost_source = 'unpriced') AS unpriced,
         groupArraySorted(5)((-toFloat64(ifNull(cost_usd, 0)), step_id)) AS costliest
     FROM steps
-    WHERE start_time >= {{run_start:DateTime64(6, 'UTC')}} - toIntervalDay(8)
+    WHERE start_time >= if(normal_runs = 0, {{run_start:DateTime64(6, 'UTC')}}, similar.2)
+            - toIntervalHour(1)
         AND start_time < {{run_end:DateTime64(6, 'UTC')}} + toIntervalDay(1)
-        AND (trace_id IN (similar) OR trace_id = {{run:String}})
+        AND trace_id IN (arrayPushBack(similar.1, {{run:String}}))
     GROUP BY who, sort, what, of_tool, of_model, trace_id
 )
 GROUP BY agent, kind, name, tool, model

@@ -24,34 +24,45 @@ _WORKING: Final = ", ".join(f"'{kind}'" for kind in sorted(TOOLS | MODELS))
 # The steps that ``evals.blame.candidates`` takes, so that the texts of no other step are read: a
 # run of 50,000 steps has hundreds of megabytes of them.
 _CANDIDATES: Final = f"""
-    SELECT step_id FROM trace(id = {{run:String}})
-    WHERE status != 'running' AND parent_step_id != '' AND (kind IN ({_WORKING}) OR step_id NOT IN
-        (SELECT parent_step_id FROM trace(id = {{run:String}}) WHERE status != 'running'))
-    ORDER BY start_time DESC, step_id DESC LIMIT {MAX_STEPS}"""
-_STEPS: Final = f"""
-WITH candidates AS ({_CANDIDATES}),
-    (SELECT least({MAX_TEXT}, intDiv({MAX_ALL_TEXT}, greatest(1, count()))) FROM candidates) AS most
 SELECT step_id, parent_step_id, kind, name, agent, tool, model,
     toUnixTimestamp64Micro(start_time) AS start_us, status, retry_of,
-    substringUTF8(output, 1, most) AS text,
     concat(error_type, if(error_type != '' AND error_message != '', ': ', ''),
         substringUTF8(error_message, 1, {EXCERPT})) AS error
 FROM trace(id = {{run:String}})
-WHERE status != 'running' AND step_id IN (candidates)"""
+WHERE status != 'running' AND parent_step_id != '' AND (kind IN ({_WORKING}) OR step_id NOT IN
+    (SELECT parent_step_id FROM trace(id = {{run:String}}) WHERE status != 'running'))
+ORDER BY start_time DESC, step_id DESC
+LIMIT {MAX_STEPS}"""
 # The input of the root is what the run was asked to do.
-_QUESTION: Final = f"""
-SELECT count() AS ended,
-    argMinIf(substringUTF8(input, 1, {MAX_TEXT}), start_time, parent_step_id = '' AND input != '')
-        AS question
-FROM trace(id = {{run:String}}) WHERE status != 'running'"""
+_TEXTS: Final = f"""
+SELECT step_id, toUnixTimestamp64Micro(start_time) AS start_us,
+    substringUTF8(output, 1, {{most:UInt64}}) AS text,
+    if(parent_step_id = '', substringUTF8(input, 1, {MAX_TEXT}), '') AS question
+FROM trace(id = {{run:String}})
+WHERE status != 'running' AND (parent_step_id = '' OR step_id IN """
+# Parameters are part of the address of a request, whose length servers limit.
+MAX_IDS: Final = 200
+
+
+def texts_sql(steps: int) -> str:
+    """The query of the texts of so many steps, and of what the run was asked."""
+    ids = "{steps:Array(String)}" if steps <= MAX_IDS else f"(SELECT step_id FROM ({_CANDIDATES}))"
+    return f"{_TEXTS}{ids})"
 
 
 def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
-    (about,) = rows(_QUESTION, values)
-    if not about["ended"]:
+    ids = [step["step_id"] for step in steps]
+    most = min(MAX_TEXT, MAX_ALL_TEXT // max(1, len(ids)))
+    texts = rows(texts_sql(len(ids)), {**values, "steps": ids, "most": most})
+    if not texts:
         raise Unanswerable(f"run {values['run'][:8]} has no ended step yet")
     known = {step["step_id"]: step for step in steps}
-    found = suspects(about["question"], [_blame_step(step) for step in steps], values["limit"])
+    for row in texts:
+        if row["step_id"] in known:
+            known[row["step_id"]]["text"] = row["text"]
+    asked = min((row for row in texts if row["question"]), key=_start, default={"question": ""})
+    given = [_blame_step(step) for step in steps if "text" in step]
+    found = suspects(asked["question"], given, values["limit"])
     return [
         {
             "rank": rank,
@@ -68,6 +79,10 @@ def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
         }
         for rank, one in enumerate(found, 1)
     ]
+
+
+def _start(row: Record) -> int:
+    return int(row["start_us"])
 
 
 def _blame_step(step: Record) -> BlameStep:
@@ -99,7 +114,7 @@ QUESTIONS: Final = (
     Question(
         "suspects",
         "What caused the wrong or failed answer of a run?",
-        _STEPS,
+        _CANDIDATES,
         (RUN, limit(3)),
         {
             "rank": "1 for the most likely",

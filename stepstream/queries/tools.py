@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stepstream.queries.answer import Answer, Record
-from stepstream.queries.common import SIMILAR_RUNS
+from stepstream.queries.common import similar_runs
 from stepstream.queries.parameters import RUN, Parameter, Unanswerable, limit
 from stepstream.queries.question import Question, Rows, Values
 from stepstream.schemas.suggestions import did_you_mean
@@ -44,7 +44,7 @@ SELECT step_id, parent_step_id, kind, name, tool, model,
     mapFilter((k, v) -> k LIKE '%tool%', attributes) AS attributes
 FROM trace(id = {run:String})"""
 
-_PATHS: Final = SIMILAR_RUNS.replace("SELECT trace_id FROM", "SELECT path FROM", 1)
+_PATHS: Final = similar_runs("path")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,15 +36,16 @@ FROM
     WHERE {RUNS_WITHIN} AND {OWNED} AND status = 'error'
     GROUP BY who
     UNION ALL
-    SELECT 'retries' AS what, agent AS who, count() AS n, sum(ifNull(cost_usd, 0)) AS usd
-    FROM steps
-    WHERE {STEPS_WITHIN} AND {OWNED} AND (attempt > 1 OR retry_of != '')
-    GROUP BY who
-    UNION ALL
-    SELECT 'loops' AS what, agent AS who, count() AS n, sum(ifNull(cost_usd, 0)) AS usd
-    FROM steps
-    WHERE {STEPS_WITHIN} AND {OWNED} AND (trace_id, step_id) IN (looping)
-    GROUP BY who
+    SELECT arrayJoin(wastes) AS what, agent AS who, count() AS n, sum(ifNull(cost_usd, 0)) AS usd
+    FROM
+    (
+        SELECT agent, cost_usd, arrayConcat(if(attempt > 1 OR retry_of != '', ['retries'], []),
+            if((trace_id, step_id) IN (looping), ['loops'], [])) AS wastes
+        FROM steps
+        WHERE {STEPS_WITHIN} AND {OWNED}
+            AND (attempt > 1 OR retry_of != '' OR (trace_id, step_id) IN (looping))
+    )
+    GROUP BY what, who
 )
 GROUP BY waste, agent
 ORDER BY cost_usd DESC, number DESC, waste, agent

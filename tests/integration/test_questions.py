@@ -22,6 +22,7 @@ from stepstream.queries import Answer
 from stepstream.queries.cost_check import cost_check
 from stepstream.queries.parameters import Unanswerable
 from stepstream.queries.question import for_clients, rows_of
+from stepstream.queries.suspects import texts_sql
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.console import running
@@ -261,11 +262,11 @@ def test_suspects_of_a_long_run_read_a_bounded_text(settings: Settings, client: 
     failed = long.add("tool_call", "fetch", parent_step_id=team, **wrong)
     store_runs(settings, [long])
 
-    values = {"run": long.trace_id}
-    sql = queries.QUESTIONS["suspects"].text(values)
-    texts = {row["step_id"]: row["text"] for row in rows_of(client)(sql, values)}
+    values = {"run": long.trace_id, "most": MAX_ALL_TEXT // 901}
+    found = rows_of(client)(texts_sql(901), values)
+    texts = {row["step_id"]: row["text"] for row in found}
 
-    assert len(texts) == 901
+    assert len(texts) == 901 + 1  # the root's as well, whose input is what the run was asked
     assert team not in texts
     assert sum(map(len, texts.values())) <= MAX_ALL_TEXT
     assert max(map(len, texts.values())) == MAX_ALL_TEXT // 901
