@@ -197,7 +197,10 @@ def _text(sent: dict[str, Any], name: str) -> str:
 
 
 def _budget(sent: dict[str, Any]) -> str:
-    text = str(sent.get("budget_usd", "")).removeprefix("$")
+    """The dollars to add, or "" for none: the run goes on within its limits."""
+    text = str(sent.get("budget_usd") or "").removeprefix("$")
+    if not text:
+        return ""
     try:
         is_positive = amount_nanos(text) > 0
     except (TypeError, ValueError):

@@ -34,7 +34,7 @@ _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/sv
 _FRAME: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title} · Stepstream</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="dark light"></head>
+<meta name="color-scheme" content="dark light"><link rel="icon" href="data:,"></head>
 <body><main><h1>{title}</h1>
 {content}
 </main></body></html>

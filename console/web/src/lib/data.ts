@@ -112,8 +112,7 @@ export interface RunHead {
   asOf: number;
 }
 
-export async function run(id: string): Promise<RunHead> {
-  const found = object(await get<Json>(`${API}/runs/${encodeURIComponent(id)}`));
+function headOf(found: Json): RunHead {
   const normal = object(found.normal);
   return {
     run: runOf(object(found.run)),
@@ -128,6 +127,16 @@ export async function run(id: string): Promise<RunHead> {
     alerts: list(found.alerts).map((one) => alertOf(object(one))),
     asOf: num(found.as_of),
   };
+}
+
+export async function run(id: string): Promise<RunHead> {
+  return headOf(object(await get<Json>(`${API}/runs/${encodeURIComponent(id)}`)));
+}
+
+/** The header of a run that the store does not have yet, as one of its steps describes it. */
+export function headOfNew(id: string, step: Step): RunHead {
+  const { agent, name, start } = step;
+  return headOf({ run: { trace_id: id, agent, name, status: "running", start_time: start } });
 }
 
 export async function steps(id: string): Promise<{ steps: Step[]; cut: boolean }> {

@@ -1,5 +1,6 @@
 import type { Answer } from "./data";
 import { dollars, factor, share } from "./format";
+import type { Step } from "./steps";
 import { oneLine } from "./visible";
 import { type Json, list, maybe, num, object, text } from "./wire";
 
@@ -59,14 +60,31 @@ export function suspectCards(answer: Answer, number: (step: string) => number): 
   });
 }
 
+/** Ids of all steps that a row of `run-cost` adds up, in order; of the most expensive without them. */
+function stepsOf(row: Json, steps: readonly Step[]): string[] {
+  const same = steps.filter(
+    (step) =>
+      step.agent === text(row.agent) &&
+      step.kind === text(row.kind) &&
+      step.name === text(row.name) &&
+      step.tool === text(row.tool) &&
+      step.model === text(row.model),
+  );
+  return same.length ? same.map((step) => step.id) : list(row.step_ids).map(text);
+}
+
 /** What made a run cost more than is normal, the largest difference first. */
-export function costCards(answer: Answer, number: (step: string) => number): Card[] {
+export function costCards(
+  answer: Answer,
+  number: (step: string) => number,
+  all: readonly Step[],
+): Card[] {
   const total = answer.rows.reduce((sum, row) => sum + num(row.cost_usd), 0);
   return answer.rows
     .filter((row) => num(row.cost_usd) > 0)
     .slice(0, 3)
     .map((row) => {
-      const steps = list(row.step_ids).map(text);
+      const steps = stepsOf(row, all);
       const numbers = steps
         .map(number)
         .filter(Boolean)
