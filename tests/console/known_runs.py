@@ -1,14 +1,17 @@
 """The runs that the pages show, made with the SDK: six good ones, one that loops and fails, and
-one that loops and goes on."""
+one that loops and goes on; and two releases of their agent."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from stepstream.releases.topic import publish
 from tests.console.world import World
+from tests.support.release_folder import built
 
 POLICY = "Parcels take three days. A refund is paid within thirty days of the delivery."
 
@@ -23,15 +26,24 @@ class KnownRuns:
     alert: str
 
 
+def _takes(ms: float) -> None:
+    """Let a step last so long: the pages show times and their bars."""
+    time.sleep(ms / 1_000)
+
+
 def _good(run: Any, number: int) -> None:
     with run.llm("plan", model="gpt-4o", provider="openai", input="Where is order 7?") as plan:
+        _takes(24)
         plan.set_output(f"look_up(order={number})")
         plan.set_usage(input_tokens=900 + 40 * number, output_tokens=40)
     with run.tool("look_up", input={"order": number}) as tool:
+        _takes(9)
         tool.set_output({"order": number, "state": "shipped"})
     with run.retrieval("policies", input="delivery") as found:
+        _takes(5)
         found.set_documents([{"id": "p-3", "score": 0.8, "content": POLICY}])
     with run.llm("answer", model="gpt-4o", provider="openai", input=POLICY) as answer:
+        _takes(30)
         answer.set_output("It is on its way.")
         answer.set_usage(input_tokens=1_400, output_tokens=90)
     run.set_output("It is on its way.")
@@ -39,18 +51,23 @@ def _good(run: Any, number: int) -> None:
 
 def _failed(run: Any) -> None:
     with run.llm("plan", model="gpt-4o", provider="openai", input="Refund order 8") as plan:
+        _takes(26)
         plan.set_output("look_up(order=8)")
         plan.set_usage(input_tokens=1_200, output_tokens=60)
     for attempt in range(1, 4):
         with run.tool("look_up", input={"order": 8}, attempt=attempt) as tool:
-            tool.set_error("no answer within 900 ms", error_type="TimeoutError")
+            _takes(40)
+            tool.set_error("no answer within 40 ms", error_type="TimeoutError")
     for _ in range(12):
         with run.llm("plan again", model="gpt-4o", provider="openai", input="Refund") as plan:
+            _takes(28)
             plan.set_output("search(refund order 8)")
             plan.set_usage(input_tokens=9_000, output_tokens=300)
         with run.tool("search", input={"q": "refund order 8"}) as tool:
+            _takes(7)
             tool.set_output("nothing found")
     with run.tool("refund", input={"order": 8}) as tool:
+        _takes(12)
         tool.set_error("no such order", error_type="PaymentError")
     run.set_error("the refund was refused", error_type="PaymentError")
 
@@ -65,6 +82,8 @@ def loop(run: Any) -> None:
 @contextmanager
 def made(world: World) -> Iterator[KnownRuns]:
     """Make them, and wait until they and the alert are in the store."""
+    for version in ("v12", "v13"):
+        publish(world.settings, built(world.folder / version, version))
     tracer = world.tracer()
     good = []
     for number in range(6):

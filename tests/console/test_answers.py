@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stepstream.console import address
+from stepstream.console.signing import LINK, signed
 from tests.console.known_runs import KnownRuns
 from tests.console.world import Visit, World, asked
 from tests.support.console import running
@@ -82,6 +83,27 @@ def test_a_session_that_ended_leads_to_the_login(visit: Visit, runs: KnownRuns) 
     visit.open("/alerts")
     visit.page.wait_for_url("**/login*")
     visit.text("stepstream open")
+
+
+def test_a_link_that_has_expired_or_was_used(visits: Callable[..., Visit], world: World) -> None:
+    """The page states why, and how to get a new one."""
+    found = address.read(Path(world.settings.state_dir))
+    assert found is not None
+    fields = {"user": "ann", "start": found.start, "nonce": "once"}
+    expired = signed(found.secret, LINK, fields, 1.0)
+    visit = visits()
+    visit.expected = ("401", "403")
+    visit.page.goto(f"{world.url}/login?token={expired}&next=/")
+    visit.text("expired")
+    visit.text("stepstream open")
+    link = world.link("/system")
+    used = visits()
+    used.page.goto(link)
+    used.text("This console")
+    again = visits()
+    again.expected = ("401", "403")
+    again.page.goto(link)
+    again.text("stepstream open")
 
 
 def test_a_query_over_its_time_limit_is_named(

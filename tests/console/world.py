@@ -19,6 +19,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, 
 
 from stepstream.console import address
 from stepstream.local.supervisor import Pipeline
+from stepstream.producers.control.run_control import Hook
+from stepstream.producers.exceptions import RunStopped
 from stepstream.producers.tracer import Tracer
 from stepstream.sinks.clickhouse import connect
 from tests.support.processes import wait_until
@@ -33,6 +35,10 @@ document.addEventListener("securitypolicyviolation", (event) => {
   window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
 });
 """
+_STEPS_SHOWN: Final = (
+    "Number((document.querySelector('.ruler > div')?.innerText ?? '0')"
+    ".split(' step')[0].replaceAll(',', ''))"
+)
 
 
 class World:
@@ -41,7 +47,7 @@ class World:
     def __init__(self, pipeline: Pipeline, folder: Path) -> None:
         self.pipeline = pipeline
         self.settings = pipeline.settings
-        self._folder = folder
+        self.folder = folder
 
     @property
     def url(self) -> str:
@@ -62,7 +68,7 @@ class World:
                 "environment": "prod",
                 "quiet": True,
                 "spool_bytes": 0,
-                "state_dir": str(self._folder),
+                "state_dir": str(self.folder),
                 **settings,
             }
         )
@@ -93,9 +99,9 @@ class World:
         found = wait_until(lambda: self.query(sql), 60, "an alert about the run")
         return str(found[0]["alert_id"])
 
-    def send(self, steps: list[dict[str, Any]]) -> str:
-        """Send the end events of one run's steps as they are. Returns its trace id."""
-        trace_id = uuid.uuid4().hex
+    def send(self, steps: list[dict[str, Any]], trace_id: str = "") -> str:
+        """Send events of one run's steps as they are. Returns its trace id."""
+        trace_id = trace_id or uuid.uuid4().hex
         send(self.settings, [(trace_id, encoded({"trace_id": trace_id, **one})) for one in steps])
         return trace_id
 
@@ -120,6 +126,53 @@ def step(number: int, parent: int | None = None, **fields: Any) -> dict[str, Any
 STARTED_US: Final = time.time_ns() // 1_000 - 300_000_000
 
 
+class Agent:
+    """A run of the SDK in a thread that calls a tool again and again until it is stopped."""
+
+    def __init__(self, world: World, *, on_command: Hook | None = None):
+        self._tracer = world.tracer()
+        self._on_command = on_command
+        self._begun = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.trace_id = ""
+        self.calls = 0
+        self.stopped: RunStopped | None = None
+
+    def _work(self) -> None:
+        fields: dict[str, Any] = {"on_command": self._on_command} if self._on_command else {}
+        try:
+            with self._tracer.run(task="long", input="work on", **fields) as run:
+                self.trace_id = run.trace_id
+                self._begun.set()
+                while not self._ending.wait(0.05):
+                    with run.tool(f"tool {self.calls}", input=f"call {self.calls}") as called:
+                        called.set_output({"n": self.calls})
+                    self.calls += 1
+        except RunStopped as stopped:
+            self.stopped = stopped
+
+    def __enter__(self) -> Agent:
+        self._thread.start()
+        assert self._begun.wait(60)
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.end()
+        self._tracer.close(30)
+
+    def end(self) -> None:
+        """End the run without an error; nothing happens when it has ended."""
+        self._ending.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    @property
+    def steps(self) -> int:
+        """The steps of the run so far, the run itself included, without those of commands."""
+        return self.calls + 1
+
+
 class Visit:
     """One page of a signed-in browser, and everything that the browser reported about it."""
 
@@ -139,7 +192,7 @@ class Visit:
 
     def _reported(self, line: ConsoleMessage) -> None:
         if line.type in ("error", "warning"):
-            self.reports.append(f"{line.type} {line.text}")
+            self.reports.append(f"{line.type} {line.text} {line.location.get('url', '')}")
 
     def open(self, path: str) -> Visit:
         """Open a page: the first one signs in, and so does one after the console's restart."""
@@ -154,6 +207,10 @@ class Visit:
         found = self.page.get_by_text(text).locator("visible=true").first
         found.wait_for()
         return found
+
+    def gone(self, text: str) -> None:
+        """Wait until no element with the text is visible."""
+        self.page.get_by_text(text).locator("visible=true").first.wait_for(state="hidden")
 
     def live(self) -> None:
         """Wait until the mark at the top states that the data is current."""
@@ -174,6 +231,14 @@ class Visit:
         found = self.page.locator("[aria-selected=true]").first
         found.wait_for()
         return found.locator(".label b").inner_text()
+
+    def steps_shown(self) -> int:
+        """The number of steps that the page of a run states; 0 before there are any."""
+        return int(self.page.evaluate(_STEPS_SHOWN))
+
+    def until_steps(self, comparison: str) -> None:
+        """Wait until the number of steps of a run's page is so, for example ``> 10``."""
+        self.until(f"{_STEPS_SHOWN} {comparison}")
 
     def until(self, script: str) -> None:
         """Wait until an expression of JavaScript is true.
