@@ -24,12 +24,11 @@ PAGES = {
     "alert": ("/alerts/{alert}", ("Evidence", "What happened", "Acknowledge", "Rule")),
     "compare": ("/compare?a={failed}&b={good}", ("Steps, aligned by content", "not in this run")),
     "versions": ("/compare", ("Two versions of an agent", "No agent has closed runs")),
-    "releases": ("/releases", ("No release is published yet", "Configuration drift")),
+    "releases": ("/releases", ("support", "Configuration drift")),
+    "release": ("/releases/support?old=v12&new=v13", ("Published", "v13", "Be kind (v13).")),
     "ask": ("/ask?question=cost", ("The same elsewhere", "stepstream ask cost", "support")),
     "cost check": ("/ask?question=cost-check", ("A CSV with a heading", "Compare")),
     "cost": ("/cost", ("By agent", "By model", "gpt-4o", "support")),
-    "releases": ("/releases/support?old=v12&new=v13", ("Published", "v13", "Be kind (v13).")),
-    "ask": ("/ask?question=cost", ("What did agents, tasks, models", "The same elsewhere")),
     "system": ("/system", ("Kafka", "Worker", "Sink", "Store", "This console")),
 }
 """Address and texts of each page."""
