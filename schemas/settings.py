@@ -52,9 +52,13 @@ Process = Literal[
     "topics",
     "store",
 ]
-"""Who reads a setting. ``kafka`` and ``clickhouse``: every process and command that connects there;
-``topics`` and ``store``: the commands that create topics and tables."""
+"""Who reads a setting. ``sdk``: programs that use the SDK, and the commands that take its settings;
+``kafka`` and ``clickhouse``: every process and command that connects there; ``topics`` and
+``store``: the commands that create topics and tables; ``up``: `stepstream up`, which passes it to
+the processes it starts. A setting without any is read by commands from the environment or a file.
+"""
 
+# The processes that share the settings of metrics and logs.
 PROCESSES: Final[tuple[Process, ...]] = ("worker", "sink", "notify")
 _SENDERS: Final[tuple[Process, ...]] = ("sdk", "gateway")
 
@@ -137,8 +141,8 @@ class Settings(BaseModel):
     capture: str = _sdk(
         "",
         "Contents by kind of step: on, off, or the bytes at which they are truncated: "
-        "llm_call=off,tool_call=2KB; * is every other kind. capture_content=false turns all of "
-        "them off.",
+        "llm_call=off,tool_call=2KB (KB: 1,024 bytes); * is every other kind. "
+        "capture_content=false turns all of them off.",
         processes=_SENDERS,
         metavar="KIND=MODE,...",
     )
@@ -154,7 +158,8 @@ class Settings(BaseModel):
     redact_hook: str = _sdk(
         "",
         "Function from text to text, as module:function, that is applied to every text of a step "
-        "after the built-in redaction. If it fails the text is withheld.",
+        "after the built-in redaction. If it raises, a note that the hook failed is sent instead "
+        "of the text.",
         processes=_SENDERS,
         metavar="MODULE:FUNCTION",
         rare=True,
@@ -176,9 +181,9 @@ class Settings(BaseModel):
     )
     content_limits: str = _sdk(
         "",
-        "Maximum size of an input or output by kind of step, up to 1MB, where it is another than "
-        "max_content_bytes: llm_call=1MB,tool_call=256KB; * is every other kind. Worker, sink and "
-        "gateway need the same value as the agents.",
+        "Maximum size of an input or output for some kinds of step, instead of max_content_bytes: "
+        "llm_call=1MB,tool_call=256KB (at most 1MB, 1,048,576 bytes); * is every other kind. "
+        "Worker, sink and gateway need the same value as the agents.",
         processes=("sdk", "gateway", "worker", "sink", "up"),
         metavar="KIND=BYTES,...",
     )
@@ -190,8 +195,8 @@ class Settings(BaseModel):
     )
     queue_events: int = _sdk(
         50_000,
-        "Maximum number of events in the SDK's queue. Further events wait for up to 100 ms, then "
-        "they are dropped and counted.",
+        "Maximum number of events in the SDK's queue. When it is full, the call that records an "
+        "event blocks for up to 100 ms; then the event is dropped and counted.",
         metavar="INT",
         gt=0,
     )
@@ -216,13 +221,13 @@ class Settings(BaseModel):
     )
     thread_context: bool = _sdk(
         True,
-        "Threads and thread pools keep the current step. Off: only functions that went through "
-        "`stepstream.propagate` do.",
+        "New threads, and functions passed to thread pools, inherit the caller's current step. "
+        "Off: only functions that went through `stepstream.propagate` do.",
     )
     handle_sigterm: bool = _sdk(
         True,
-        "On SIGTERM end open runs as cancelled and send their events before the process ends, or "
-        "before the handler is called that the program had set when its first run began.",
+        "On SIGTERM end open runs as cancelled and send their events. Then the handler is called "
+        "that was installed when the program's first run began; without one the process ends.",
     )
     quiet: bool = _sdk(False, "Print no summary line when the agent's program exits.")
     control: bool = _sdk(
@@ -283,8 +288,9 @@ class Settings(BaseModel):
     )
     partitions: int = _topics(
         2,
-        "Number of partitions of the steps topic. Used when the topic is created and never "
-        "changed later: choose at least the number of workers that you will ever run.",
+        "Number of partitions of the steps topic, used only when the topic is created. It must not "
+        "be changed afterwards: a run whose steps are in two partitions would be seen as two. "
+        "Choose at least the number of workers that you will ever run.",
         gt=0,
     )
     fleet_partitions: int = _topics(
@@ -340,7 +346,8 @@ class Settings(BaseModel):
     )
     steps_retention_days: int = _store(
         30,
-        "How long ClickHouse keeps steps. Steps that arrive older than this are dead-lettered.",
+        "How long ClickHouse keeps steps. Steps that are older than this on arrival are written to "
+        "the dead letter topic, not stored.",
         processes=("store", "worker", "sink", "gateway", "up"),
         metavar="DAYS",
         gt=0,
@@ -383,11 +390,13 @@ class Settings(BaseModel):
     )
     close_after: DurationUs = _worker(
         2 * SECOND_US,
-        "A run closes when its root step has ended and no step has been open for this long.",
+        "Once its root step has ended, a run closes this long after its last record if no step is "
+        "open. With open steps rootless_idle applies.",
     )
     rootless_idle: DurationUs = _worker(
         MINUTE_US,
-        "A run whose root step never arrived closes when no step arrives for this long.",
+        "A run without a root step, or with an ended root and other steps still open, closes when "
+        "no record arrives for this long.",
     )
     stuck_after: DurationUs = _worker(
         30 * MINUTE_US,
@@ -395,11 +404,12 @@ class Settings(BaseModel):
         rare=True,
     )
     max_run_age: DurationUs = _worker(
-        DAY_US, "A run closes when it is this old, even if steps are open."
+        DAY_US,
+        "A run closes this long after its first record was appended, even if steps are open.",
     )
     late_horizon: DurationUs = _worker(
         HOUR_US,
-        "A step that arrives later than this after its run closed is stored, but does not change "
+        "A step that arrives more than this after its run closed is stored, but does not change "
         "the run.",
     )
     revision_interval: DurationUs = _worker(
@@ -432,15 +442,15 @@ class Settings(BaseModel):
     replay_records: int = _worker(
         50_000,
         "Maximum number of records to read again after a restart: an open run that needs an older "
-        "record is checkpointed. With more than a thousand open runs the maximum is at least 16 "
-        "for each further one.",
+        "record is checkpointed. The maximum is raised to 16 records for each open run above "
+        "1,000, if that is more.",
         metavar="INT",
         gt=0,
     )
     content_detectors: bool = _worker(True, "Run the detectors that read inputs and outputs.")
     flap_window: DurationUs = _worker(
         10 * MINUTE_US,
-        "A condition that occurs again within this time after its alert was resolved reopens that "
+        "A problem that is found again within this time after its alert was resolved reopens that "
         "alert.",
     )
     incident_runs: int = _worker(
@@ -458,8 +468,8 @@ class Settings(BaseModel):
     )
     dead_letter_limit: int = _worker(
         600,
-        "Number of records of one partition refused within a minute that raises the alert "
-        "dead-letter-rate. 0: never.",
+        "The alert dead-letter-rate is raised when more than this many records of one partition "
+        "are refused within a minute. 0: never.",
         metavar="INT",
         ge=0,
     )
@@ -474,8 +484,9 @@ class Settings(BaseModel):
     )
     max_window_owners: int = _worker(
         5_000,
-        "Maximum number of combinations of project, agent, version and task with usage windows, "
-        "per partition.",
+        "Maximum number of combinations of project, environment, agent, version and task with "
+        "usage windows, per partition; users are counted separately, up to four times as many. "
+        "Further ones are added up under one name per project and environment.",
         metavar="INT",
         gt=0,
     )
@@ -542,9 +553,10 @@ class Settings(BaseModel):
     )
     credentials_file: str = _notify(
         "",
-        "File with the users of the admin API, the alert stream and /metrics, maintained by "
-        "`stepstream credentials`. Empty: the API refuses every request (`up` has a file of its "
-        "own).",
+        "File with users of the admin API, the alert stream and /metrics (maintained by "
+        "`stepstream credentials`) and keys of the gateway and the console (`stepstream keys`). "
+        "Empty: the admin API refuses every request, and the gateway accepts only programs of this "
+        "machine. `up` has a file of its own.",
         processes=(*PROCESSES, "gateway", "console", "up"),
         metavar="PATH",
     )
@@ -630,8 +642,9 @@ class Settings(BaseModel):
     )
     gateway_other_spans: str = _gateway(
         "bare",
-        "Spans that no convention for agents knows (HTTP, SQL). bare: only their place in the tree "
-        "is kept; keep: all of them; drop: as bare, without calls to databases.",
+        "What is kept of spans without attributes of an agent convention (HTTP, SQL). bare: ids, "
+        "parent, name, times and status; keep: their attributes too; drop: as bare, and calls to "
+        "databases are not stored.",
         metavar="CHOICE",
         pattern="^(bare|keep|drop)$",
     )
@@ -649,7 +662,8 @@ class Settings(BaseModel):
     )
     gateway_in_flight_bytes: int = _gateway(
         64 * MIB,
-        "Maximum size of all requests in progress; more are refused with 503 before they are read.",
+        "Upper bound of the limit for the bytes of all requests in progress, which adapts to how "
+        "long requests take; more are refused with 503 before they are read.",
         metavar="BYTES",
         gt=0,
     )
@@ -704,7 +718,8 @@ class Settings(BaseModel):
     )
     console_proxy_scopes: str = _console(
         "read",
-        "What users of that proxy may do: read, or read,act.",
+        "What every user of that proxy may do: read, or read,act to stop runs and to acknowledge "
+        "alerts as well. admin is accepted and allows nothing more in the console.",
         metavar="SCOPE,...",
         pattern=r"^(read|act|admin)(, ?(read|act|admin))*$",
     )
@@ -720,6 +735,7 @@ class Settings(BaseModel):
         "9464 to 9466, or free ports that it keeps for its next start.",
         metavar="PORT",
         ge=-1,
+        # `up` needs this port and the next two.
         le=65533,
     )
     log_level: str = _process(
@@ -784,10 +800,14 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_login(cls, values: Any) -> Any:
-        """Move a login in ``clickhouse_url`` to user and password: URLs are printed and logged."""
+        """Move a login in ``clickhouse_url`` to user and password: URLs are printed and logged.
+
+        A ``clickhouse_user`` or ``clickhouse_password`` that is given wins over the URL's.
+        """
         if not isinstance(values, dict) or not isinstance(values.get("clickhouse_url"), str):
             return values
         url, user, password = split_login(values["clickhouse_url"])
+        # The password of the URL is of no use for another user: then both are left out.
         wanted = user and values.get("clickhouse_user", user) == user
         login = {"clickhouse_user": user, "clickhouse_password": password} if wanted else {}
         return {**login, **values, "clickhouse_url": url}
@@ -828,6 +848,7 @@ class Settings(BaseModel):
     @property
     def kafka(self) -> dict[str, Any]:
         """Connection settings of librdkafka."""
+        # 2 is critical: its other lines repeat the errors that callers get and log themselves.
         config: dict[str, Any] = {"bootstrap.servers": self.kafka_brokers, "log_level": 2}
         tls = self.kafka_tls or bool(self.kafka_ca_file or self.kafka_certificate_file)
         if self.kafka_sasl_mechanism:
@@ -852,7 +873,7 @@ def _content_limits(text: str) -> dict[str, int]:
 
 
 def split_login(url: str) -> tuple[str, str, str]:
-    """Return the URL without its login, the user, and the password; both empty without a login."""
+    """Returns (URL without login, user, password); the last two are empty if it has no login."""
     head, at, tail = url.partition("//")
     login, has_login, rest = tail.rpartition("@")
     if not at or not has_login or "/" in login:

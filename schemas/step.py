@@ -78,7 +78,9 @@ TimeUs = Annotated[int, Field(description="microseconds since 1970-01-01 UTC")]
 
 
 def decimal_text(amount: Decimal) -> str:
-    """An amount without an exponent (``0.0000004``, not ``4E-7``), unless it has 40 digits."""
+    """An amount without an exponent (``0.0000004``, not ``4E-7``), unless it is not finite, or 1e40
+    or more, or less than 1e-39.
+    """
     return (
         format(amount, "f") if amount.is_finite() and -40 < amount.adjusted() < 40 else str(amount)
     )
@@ -94,7 +96,9 @@ class Document(BaseModel):
 
     id: str = Field("", description="the document's id in its store")
     score: float | None = Field(
-        None, allow_inf_nan=False, description="the retriever's own score; higher is better"
+        None,
+        allow_inf_nan=False,
+        description="a score by which higher is better; convert a distance",
     )
     content: str = Field("", description="text, truncated; empty where content is not captured")
 
@@ -112,16 +116,25 @@ _END_HAS_END_TIME: dict[str, JsonValue] = {
 }
 
 
-# Limits of the fast decoder, ``Step``. ``Limits`` of ``clamps`` may be set differently; records
-# beyond these are then checked one by one.
+# Limits of the fast decoder, ``Step``. A record beyond them is decoded again as ``AnyStep``, which
+# takes longer, and checked against the configured ``Limits`` of ``clamps``.
 USUAL_TEXT_CHARS: Final = 512
 USUAL_MESSAGE_CHARS: Final = 4_096
 USUAL_ATTRIBUTES: Final = 64
 USUAL_DOCUMENTS: Final = 256
 
 ColumnType = Literal["", "label", "text", "time", "optional time", "number", "size", "map", "flag"]
-"""How the store keeps a field. ``label``: a text with few distinct values; empty: no column of its
-own."""
+"""How the store keeps a field.
+
+- empty: no column of this name; the sink computes columns from it, or leaves it out
+- ``label``: a text with few distinct values
+- ``text``: any other text
+- ``time``, ``optional time``: microseconds, the second may be absent
+- ``number``: a small whole number
+- ``size``: bytes, may be absent
+- ``map``: texts by name
+- ``flag``: a boolean
+"""
 LABEL: Final = "label"
 TEXT: Final = "text"
 TIME: Final = "time"
@@ -131,6 +144,7 @@ SIZE: Final = "size"
 MAP: Final = "map"
 FLAG: Final = "flag"
 
+# As a default these stand for a new list and a new dict.
 LIST: Final = object()
 DICT: Final = object()
 _NAME: Final = Annotated[str, Meta(min_length=1, max_length=USUAL_TEXT_CHARS)]
@@ -141,20 +155,21 @@ class StepField:
     """What the pipeline does with a field, besides its type."""
 
     read: Reader
-    """Converts what other producers send."""
+    """Converts values of producers other than the SDK to the field's type."""
     is_short: bool
     """A text of at most ``Limits.max_text_chars``; the SDK and ``accept`` truncate it."""
     accepts: Any
     """The values that ``Step`` decodes; None: those of the field's type."""
     column: ColumnType
     in_start: bool
-    """Whether a start has it, and so the table of open steps."""
+    """Whether start events contain it, and therefore the table of open steps."""
 
 
 def _field(
     default: Any,
     description: str,
     *,
+    # Leaves everything but whole floats as it is, so it is right for ids too.
     read: Reader = read_number,
     is_short: bool = False,
     accepts: Any = None,
@@ -184,7 +199,10 @@ def _label(
 
 
 class StepEvent(BaseModel):
-    """A step as it starts (``phase: start``) or as it ended (``phase: end``, the whole record)."""
+    """A step as it starts (``phase: start``) or as it ended (``phase: end``).
+
+    An end event contains all fields of the step, also those of its start.
+    """
 
     model_config = ConfigDict(extra="ignore", strict=True, json_schema_extra=_END_HAS_END_TIME)
 
@@ -212,7 +230,7 @@ class StepEvent(BaseModel):
     )
     parent_step_id: str = _field(
         "",
-        "the step that caused it; empty for the root step, which is the run itself",
+        "the step that started it; empty for the root step",
         column=TEXT,
         schema=_STEP_REF,
     )
@@ -240,7 +258,7 @@ class StepEvent(BaseModel):
     )
     name: str = _field(
         ...,
-        "the step's name, as people call it",
+        "the step's name for display, e.g. the function's name",
         read=read_text,
         is_short=True,
         accepts=_NAME,
@@ -248,7 +266,7 @@ class StepEvent(BaseModel):
         schema={"minLength": 1},
     )
     tool: str = _label("the tool that was called or selected")
-    model: str = _label("the model that answered")
+    model: str = _label("the model that was called; in an end the one that answered, if known")
     provider: str = _label("the model's provider, e.g. openai")
     # Owner
     project: str = _field(
@@ -269,21 +287,21 @@ class StepEvent(BaseModel):
     # Times
     start_time: TimeUs = _field(
         ...,
-        "microseconds since 1970-01-01 UTC",
+        "when the step started, in microseconds since 1970-01-01 UTC",
         read=read_time,
         accepts=Annotated[int, Meta(ge=0)],
         column=TIME,
     )
     end_time: TimeUs | None = _field(
         None,
-        "microseconds since 1970-01-01 UTC; required when phase is end",
+        "when the step ended, in microseconds since 1970-01-01 UTC; required when phase is end",
         read=read_time,
         column=TIME,
         in_start=False,
     )
     first_token_time: TimeUs | None = _field(
         None,
-        "when the first streamed output arrived",
+        "when the first streamed output arrived, in microseconds since 1970-01-01 UTC",
         read=read_time,
         column=OPTIONAL_TIME,
         in_start=False,
@@ -323,7 +341,7 @@ class StepEvent(BaseModel):
     )
     fallback_of: str = _field(
         "",
-        "step_id of the step that this one replaces",
+        "step_id of the failed step to which this one is the alternative, such as another model",
         read=read_text,
         column=TEXT,
         schema=_STEP_REF,
@@ -345,7 +363,8 @@ class StepEvent(BaseModel):
     )
     cost_source: str = _field(
         "",
-        "given, priced or unpriced; empty: the reader decides",
+        "given (by the producer), priced (from tokens and prices) or unpriced (unknown); empty: a"
+        " cost that is present counts as given",
         read=read_text,
         accepts=Literal[tuple(sorted(COST_SOURCES))],
     )
@@ -365,13 +384,13 @@ class StepEvent(BaseModel):
         column=SIZE,
         in_start=False,
     )
-    tool_schema: str = _label("reference of the tool's declared parameter schema")
+    tool_schema: str = _label("id or hash of the tool's declared parameter schema")
     documents: list[Document] = _field(
         LIST, "what a retrieval returned, best first", read=read_documents
     )
     attributes: dict[str, str] = _field(
         DICT,
-        "anything else",
+        "further texts by name, at most 64",
         read=read_attributes,
         accepts=Annotated[dict[str, str], Meta(max_length=USUAL_ATTRIBUTES)],
         column=MAP,
@@ -392,7 +411,11 @@ _READERS: Final = {name: field.read for name, field in FIELDS.items()}
 
 
 def normalised(data: Any, repairs: Repairs | None = None) -> Any:
-    """A copy of a decoded event that the contract can read; see ``normalise.converted``."""
+    """A copy of a decoded event with each field converted to its type (``normalise.converted``).
+
+    Each conversion that changes a value is appended to ``repairs``. Anything but a dict is returned
+    as it is.
+    """
     return converted(data, _READERS, [] if repairs is None else repairs)
 
 

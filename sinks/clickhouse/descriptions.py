@@ -40,6 +40,7 @@ _SHARED: Final = {
 _STEPS: Final = {
     "start_time": "when the step started",
     "end_time": "when the step ended",
+    "first_token_time": "when the first streamed output arrived",
     "duration_us": "end_time - start_time in microseconds",
     "cost_usd": "the step's own cost, exact to the nano-dollar; NULL where unknown",
     "cost_source": "given, priced or unpriced; empty: the step used nothing that costs",

@@ -5,11 +5,16 @@ import type { StepEvent } from "./merge";
 import { session } from "./session.svelte";
 import { type Json, list, num, object, stepOf } from "./wire";
 
-/** Whether the page shows current data, for the mark at the top and the banner. */
+/**
+ * Whether the page shows current data, for the indicator at the top and the banner.
+ * live: it does; late: Kafka or the store does not answer, or is behind; off: no connection to the
+ * console; still: no connection yet
+ */
 export type Liveness = "live" | "late" | "off" | "still";
 
 export interface Part {
   ok: boolean;
+  /** server time of the last change of `ok`, µs since 1970; 0 while unknown */
   since: number;
 }
 
@@ -23,15 +28,20 @@ export const live = $state({
   lag: 0,
   kafka: { ok: true, since: 0 } as Part,
   store: { ok: true, since: 0 } as Part,
-  /** records that the store lacks */
+  /** step events in Kafka that are not in the store yet */
   behind: 0,
 });
 
-/** What a page wants from the stream. */
+/** What a page receives from the stream. */
 export interface Wanted {
+  /** the run whose steps are sent */
   run?: string;
+  /** whether a change of any run is reported */
   runs?: boolean;
-  /** the snapshot is to be read now and then merged */
+  /**
+   * called when the page must read its snapshot; events that follow are merged into it. `resumed`:
+   * the stream continues where it was interrupted, and no new snapshot is needed
+   */
   ready?: (resumed: boolean) => void;
   steps?: (events: StepEvent[]) => void;
   alert?: (alerts: Alert[]) => void;
@@ -40,9 +50,14 @@ export interface Wanted {
 
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 8000;
-/** Without any event for so long the connection is considered lost; `state` comes every five s. */
+/** A connection without events for this time counts as lost: the server sends `state` every 5 s. */
 const SILENCE_MS = 15_000;
+/** Fewer records are usual: the sink inserts in batches. */
 const BEHIND_RECORDS = 1000;
+/** Shorter interruptions, such as a restart of the console, show no banner. */
+const BANNER_AFTER_US = 2_000_000;
+/** A delay below this is usual: the console checks its progress once a second. */
+const LAG_SHOWN_US = 1_500_000;
 
 let wanted: Wanted = {};
 let source: EventSource | null = null;
@@ -60,6 +75,7 @@ function json(event: Event): Json {
   }
 }
 
+/** Registers the handler of an event; every event shows that the connection works. */
 function on(name: string, handle: (data: Json) => void): void {
   source?.addEventListener(name, (event) => {
     lastEvent = performance.now();
@@ -67,6 +83,7 @@ function on(name: string, handle: (data: Json) => void): void {
   });
 }
 
+/** Opens the stream for what the page wants, instead of the stream that is open. */
 function connect(): void {
   clearTimeout(timer);
   source?.close();
@@ -90,6 +107,7 @@ function connect(): void {
   };
   on("hello", (data) => setServerTime(data.server_time));
   on("ready", (data) => wanted.ready?.(data.resumed === true));
+  // Nothing to do, because the server sends `ready` next; registered for `lastEvent`.
   on("resync", () => {});
   on("steps", (data) => {
     const events = list(data.steps).map((one): StepEvent => {
@@ -127,10 +145,11 @@ function connect(): void {
 /** Alerts that began while the page was open; the page announces them. */
 export const newAlerts = $state<{ value: Alert[] }>({ value: [] });
 
+/** Connects again after `retry` ms, or opens the login page if the session has ended. */
 function reconnect(): void {
   clearTimeout(timer);
   timer = setTimeout(async () => {
-    // A stream that is refused gives no status, so the session says whether it has ended.
+    // A stream that is refused gives no status, so the session is read to find out whether it has ended.
     try {
       await readSession();
     } catch (problem) {
@@ -144,7 +163,7 @@ function reconnect(): void {
   retry = Math.min(LONGEST_RETRY_MS, retry * 2);
 }
 
-/** Sets what the open page wants; the stream is opened again only if that changed. */
+/** Sets what the open page receives; the stream is opened again only if `run` or `runs` differ. */
 export function want(next: Wanted): void {
   wanted = next;
   const nextKey = `${next.run ?? ""} ${next.runs ? 1 : 0}`;
@@ -153,15 +172,15 @@ export function want(next: Wanted): void {
   connect();
 }
 
-/** Computes what the page says about the age of its data. */
+/** Computes the indicator and the banner. */
 function update(): void {
   const now = serverNow();
   if (lostAt) {
     live.value = "off";
-    live.text = `Console away since ${clock(lostAt, now)}`;
+    live.text = `No answer from the console since ${clock(lostAt, now)}`;
     live.banner =
-      now - lostAt > 2_000_000
-        ? `Data as of ${clock(live.asOf || lostAt, now)}, ${period(now - (live.asOf || lostAt))} old. The console does not answer. Actions are off; the page goes on by itself when it is back.`
+      now - lostAt > BANNER_AFTER_US
+        ? `Data as of ${clock(live.asOf || lostAt, now)}, ${period(now - (live.asOf || lostAt))} old. The console does not answer. Actions are off; the page reconnects by itself.`
         : "";
     return;
   }
@@ -169,19 +188,20 @@ function update(): void {
   if (!live.kafka.ok) {
     live.value = "late";
     live.text = `As of ${clock(live.asOf, now)}`;
-    live.banner = `Data as of ${clock(live.asOf, now)}, ${period(age)} old. Kafka does not answer. Stop, pause and acknowledge need it and are off. No accepted event is lost; the page goes on by itself.`;
+    live.banner = `Data as of ${clock(live.asOf, now)}, ${period(age)} old. Kafka does not answer. Stop, pause and acknowledge need it and are off. No accepted event is lost; the page continues by itself.`;
   } else if (!live.store.ok) {
     live.value = "late";
-    live.text = `Store away since ${clock(live.store.since || now, now)}`;
-    live.banner = `The store does not answer since ${clock(live.store.since || now, now)}. Runs that are open here go on from Kafka; lists, contents and answers wait for it. Stop works without the store.`;
+    live.text = `No answer from the store since ${clock(live.store.since || now, now)}`;
+    live.banner = `The store has not answered since ${clock(live.store.since || now, now)}. Runs that are open here continue from Kafka; lists, contents and answers are not available. Stop works without the store.`;
   } else if (live.behind > BEHIND_RECORDS) {
     live.value = "late";
-    live.text = `Store behind`;
+    live.text = "Store behind";
     live.banner = `The store is ${live.behind.toLocaleString("en")} records behind: lists and sums are older than the open run.`;
   } else {
     live.value = "live";
-    // Not the age: while nothing changes the state is sent every five seconds only.
-    live.text = live.lag > 1_500_000 ? `Live, ${period(live.lag)} behind` : "Live";
+    // The lag is shown, not the age: without changes the server sends `state` only every 5 s, so the
+    // age would always count up to 5 s.
+    live.text = live.lag > LAG_SHOWN_US ? `Live, ${period(live.lag)} behind` : "Live";
     live.banner = "";
   }
 }
@@ -191,6 +211,7 @@ export function canAct(): boolean {
   return session.mayAct && !session.readOnly && live.kafka.ok && live.value !== "off";
 }
 
+/** Watches the connection. To be called once, when the console starts. */
 export function startLive(): void {
   setInterval(() => {
     if (source && performance.now() - lastEvent > SILENCE_MS && !lostAt) {
