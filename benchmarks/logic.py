@@ -135,7 +135,7 @@ def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> P
         for record in records:
             stage.process(record)
         stage.flush()
-        out = stage.drain()
+        out = stage.take_outputs()
         # A chunk later, as Kafka acknowledges while the next records are processed.
         for output in under_way:
             stage.acknowledged(output)

@@ -110,7 +110,7 @@ def play(stage: AssemblePartition, records: Iterator[LogRecord]) -> tuple[int, i
 def _pump(stage: AssemblePartition) -> None:
     stage.flush()
     for _ in range(3):  # outputs, the state record after them, the outputs that waited for it
-        for output in stage.drain():
+        for output in stage.take_outputs():
             stage.acknowledged(output)
     stage.offsets.safe  # noqa: B018  (the shell asks for it after each chunk)
 

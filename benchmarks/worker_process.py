@@ -101,7 +101,7 @@ class EmptyProcessor:
 
     def skip(self, record: Any, detail: str) -> None: ...
 
-    def drain(self) -> list[Output]:
+    def take_outputs(self) -> list[Output]:
         return []
 
     def acknowledged(self, output: Output) -> None: ...

@@ -80,7 +80,7 @@ def alerts_opened(
             value = _encode(record | {"time": int(record["time"]) + shift_us})
             fleet.process(LogRecord(offset, (int(record["time"]) + shift_us) // 1_000, b"p", value))
             offset += 1
-            for output in fleet.drain():
+            for output in fleet.take_outputs():
                 alert = _decode(output.value or b"")
                 if alert.change == "opened" and where(alert):
                     opened[

@@ -140,7 +140,7 @@ def _pass_time(stage: AssemblePartition, replayed: Replayed, from_us: int, to_us
 
 def _turn(stage: AssemblePartition, replayed: Replayed) -> None:
     stage.flush()
-    while outputs := stage.drain():
+    while outputs := stage.take_outputs():
         for output in outputs:
             _take(replayed, output)
             stage.acknowledged(output)

@@ -165,7 +165,7 @@ class SqlRules:
         }
         for one in known:
             if (one.policy, one.alert) not in asked:
-                yield over(one, now_us, now_us, "no rule asks for this any more")
+                yield over(one, now_us, now_us, "no rule applies to this any more")
 
     def _send(self, findings: list[FindingStruct]) -> None:
         if not findings:

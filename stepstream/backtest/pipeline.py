@@ -52,7 +52,7 @@ class Stage(Protocol):
 
     def process(self, record: Record) -> None: ...
     def flush(self) -> None: ...
-    def drain(self) -> list[Output]: ...
+    def take_outputs(self) -> list[Output]: ...
     def acknowledged(self, output: Output) -> None: ...
 
 
@@ -189,10 +189,10 @@ class OfflinePipeline:
         while sent:
             sent = False
             for stage in self._stages:
-                sent |= self._drain(stage)
+                sent |= self._send_outputs(stage)
 
-    def _drain(self, stage: Stage) -> bool:
-        outputs = stage.drain()
+    def _send_outputs(self, stage: Stage) -> bool:
+        outputs = stage.take_outputs()
         for output in outputs:
             self._handle(output)
             stage.acknowledged(output)

@@ -96,7 +96,7 @@ class World:
         self.stage.flush()
         # Acknowledging an output may release the next one: a state record, then its deferred
         # findings.
-        while outputs := self.stage.drain():
+        while outputs := self.stage.take_outputs():
             self.outputs += outputs
             for output in outputs:
                 self.stage.acknowledged(output)

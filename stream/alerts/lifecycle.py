@@ -1,9 +1,9 @@
 """The lifecycle of an alert: opened, worse, updated, acknowledged, silenced, reopened, resolved.
 
-Pure functions from records to the alert's next record. Findings with the same labels are one alert,
-whose record grows. An alert that fires again within the flap window keeps its id. Findings of
-several runs about the same subject, such as a broken tool, are also one incident with a count and
-samples.
+Functions without side effects, from records to the alert's next record. Findings with the same
+``group_key`` are one alert, whose record grows. An alert that fires again within the flap window
+keeps its id. Findings of several runs about the same subject, such as a broken tool, are also one
+incident with a count and samples.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import msgspec
 
 from stepstream.schemas.alert import SEVERITIES, AlertStruct, FindingStruct
 from stepstream.schemas.findings import new_finding
+from stepstream.schemas.formatting import format_duration
 from stepstream.schemas.ids import STEP_ID, derived_id
 from stepstream.schemas.rules import RULES
 from stepstream.schemas.settings import Settings
 from stepstream.stream.core.contained_failures import RESOLVED_WHEN_QUIET
 
+# A finding is read twice after a restart of the worker, or when its producer repeats it: among the
+# newest of an alert, which are in its record.
 MAX_FINDING_IDS: Final = 64
 MAX_STEP_IDS: Final = 20
 SAMPLES: Final = 10
@@ -30,20 +33,23 @@ GroupKey = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class AlertLifecycle:
-    """The windows and counts of reopening and incidents, in microseconds of log time."""
+class AlertLimits:
+    """Limits of reopening and incidents. Times are microseconds of log time."""
 
     flap_window_us: int = 600_000_000
     incident_runs: int = 3
     incident_window_us: int = 600_000_000
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> AlertLifecycle:
+    def from_settings(cls, settings: Settings) -> AlertLimits:
         return cls(settings.flap_window, settings.incident_runs, settings.incident_window)
 
 
 def group_key(item: FindingStruct | AlertStruct) -> GroupKey:
-    """The labels by which findings are one alert. An incident has no trace id."""
+    """The group: the fields that the findings of an alert have in common.
+
+    An incident has no trace id.
+    """
     return (item.project, item.environment, item.agent, item.alert, item.trace_id, item.subject)
 
 
@@ -65,9 +71,11 @@ def may_affect_other_runs(item: FindingStruct | AlertStruct) -> bool:
 def opened(
     finding: FindingStruct, before: AlertStruct | None = None, *, offset: int = -1
 ) -> AlertStruct:
-    """The first record of an alert.
+    """The first record of a new alert.
 
-    The finding ids of the alert ``before`` it are kept, so that a finding read twice is recognised.
+    ``before`` is the previous, resolved alert of the group. Its finding ids are taken over, so that
+    a finding read twice is recognised, and its silence if that has not ended. ``offset`` is that of
+    the finding's record; -1 for an incident.
     """
     alert = AlertStruct(
         alert_id=derived_id("alert", *group_key(finding), finding.time),
@@ -114,7 +122,7 @@ def opened(
 def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
     """The alert with one more firing finding.
 
-    The highest severity, the newest message, all evidence.
+    It has the highest severity, the newest message, and the first ``MAX_STEP_IDS`` steps.
     """
     worse = SEVERITIES.index(finding.severity) > SEVERITIES.index(alert.severity)
     return _with(
@@ -141,8 +149,8 @@ def grown(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
 def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
     """A resolved alert that fires again: the same id, ``reopened`` counted up."""
     again = grown(alert, finding)
-    # A person who resolved it is notified again; an acknowledgement of an alert that a detector
-    # resolved stays.
+    # A person resolved it: without an acknowledgement, subscriptions notify again. If a detector
+    # resolved it, an earlier acknowledgement stays.
     kept = "" if alert.by else alert.acknowledged_by
     return _with(
         again,
@@ -156,8 +164,8 @@ def reopened(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
     )
 
 
-def changed(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
-    """The alert after a finding that resolves, acknowledges or silences it."""
+def after_action(alert: AlertStruct, finding: FindingStruct) -> AlertStruct:
+    """The alert after a finding that acknowledges or silences it; any other state resolves it."""
     at = max(alert.updated_at, finding.time)
     ids = _more_ids(alert, finding)
     alert = _with(
@@ -193,7 +201,8 @@ def incident_opened(
     """The first record of an incident, once enough runs are affected."""
     alert = opened(_of_many_runs(finding, len(trace_ids)), before)
     alert.runs, alert.trace_ids = len(trace_ids), trace_ids[: 2 * SAMPLES]
-    # An incident is not opened by one finding: no record of findings may be taken for its first.
+    # An incident is not opened by one finding, so a restart must not treat one of its findings as
+    # the record that opened it.
     alert.opened_by, alert.opened_offset = "", -1
     return alert
 
@@ -201,7 +210,7 @@ def incident_opened(
 def incident_grown(
     incident: AlertStruct, finding: FindingStruct, *, was_resolved: bool = False
 ) -> AlertStruct:
-    """The incident with one more run; ``was_resolved``: it is reopened."""
+    """The incident with one more run; with ``was_resolved`` the incident is reopened."""
     runs = incident.runs + 1
     whole = _of_many_runs(finding, runs)
     first, newest = incident.trace_ids[:SAMPLES], incident.trace_ids[SAMPLES:]
@@ -220,29 +229,33 @@ def resolves_when_quiet(alert: AlertStruct) -> bool:
     )
 
 
-def quiet_period_over(incident: AlertStruct, at_us: int) -> FindingStruct:
-    """The finding that resolves an alert after a time without findings.
+def quiet_period_over(alert: AlertStruct, quiet_us: int) -> FindingStruct:
+    """The finding that resolves an alert after ``quiet_us`` without findings.
 
-    Void if the alert has changed since.
+    ``is_outdated`` ignores it if the alert has had another record since.
     """
+    quiet = format_duration(quiet_us)
     return new_finding(
-        incident,
-        derived_id("quiet", incident.alert_id, incident.seq),
-        at_us,
+        alert,
+        derived_id("quiet", alert.alert_id, alert.seq),
+        alert.updated_at + quiet_us,
         state="resolved",
         severity="info",
-        # A worker of an older version that reads this finding compares the value.
-        value=float(incident.seq),
-        message="no run was hit for a while"
-        if incident.runs
-        else "it was not seen again for a while",
-        alert_id=incident.alert_id,
-        alert_seq=incident.seq,
+        # Workers of versions without ``alert_seq`` compare this with the alert's seq.
+        value=float(alert.seq),
+        message=f"no run was affected for {quiet}"
+        if alert.runs
+        else f"it was not seen again for {quiet}",
+        alert_id=alert.alert_id,
+        alert_seq=alert.seq,
     )
 
 
 def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
-    """Whether a finding refers to an earlier alert of the group or an older record of it."""
+    """Whether the finding names another alert than ``current``, or another record (seq) of it.
+
+    False for a finding that names no alert; with ``alert_seq`` 0 it is about any record.
+    """
     if not finding.alert_id:
         return False
     if current is None or current.alert_id != finding.alert_id:
@@ -251,7 +264,7 @@ def is_outdated(finding: FindingStruct, current: AlertStruct | None) -> bool:
 
 
 def _of_many_runs(finding: FindingStruct, runs: int) -> FindingStruct:
-    """A run's finding as one about an incident of so many runs."""
+    """A run's finding rewritten for an incident of ``runs`` runs: without run, user and steps."""
     return _with(
         finding,
         trace_id="",
@@ -265,10 +278,12 @@ def _of_many_runs(finding: FindingStruct, runs: int) -> FindingStruct:
 
 
 def _more_ids(alert: AlertStruct | None, finding: FindingStruct) -> list[str]:
+    """The alert's finding ids with this one added, at most the newest ``MAX_FINDING_IDS``."""
     return [*(alert.finding_ids if alert is not None else ()), finding.finding_id][
         -MAX_FINDING_IDS:
     ]
 
 
 def _with(item: _Item, **changes: Any) -> _Item:
-    return msgspec.structs.replace(item, **changes)  # type: ignore[type-var]  # a struct, whatever the checker sees
+    # For mypy the item is a pydantic model; when the program runs it is the struct derived from it.
+    return msgspec.structs.replace(item, **changes)  # type: ignore[type-var]

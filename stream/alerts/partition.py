@@ -21,9 +21,9 @@ import msgspec
 from stepstream.schemas.alert import AlertStruct, FindingStruct
 from stepstream.schemas.misfits import finding_misfit
 from stepstream.stream.alerts.lifecycle import (
-    AlertLifecycle,
+    AlertLimits,
     GroupKey,
-    changed,
+    after_action,
     group_key,
     grown,
     incident_grown,
@@ -62,10 +62,10 @@ class AlertPartition:
         self,
         partition: int,
         counters: Counters | None = None,
-        lifecycle: AlertLifecycle | None = None,
+        limits: AlertLimits | None = None,
     ) -> None:
         self.partition = partition
-        self.lifecycle = lifecycle or AlertLifecycle()
+        self.limits = limits or AlertLimits()
         self.counters = counters or Counters()
         self.offsets = OffsetTracker()
         self._alerts: dict[GroupKey, AlertStruct] = {}
@@ -167,16 +167,17 @@ class AlertPartition:
         self._next_check_us = time_us + CHECK_EVERY_US
         for key in self._resolve_when_quiet:
             alert = self._alerts[key]
-            due_us = alert.updated_at + (
-                self.lifecycle.incident_window_us if alert.runs else QUIET_PERIOD_US
-            )
-            if time_us >= due_us and self._resolving_sent.get(alert.alert_id) != alert.seq:
+            quiet_us = self.limits.incident_window_us if alert.runs else QUIET_PERIOD_US
+            if (
+                time_us >= alert.updated_at + quiet_us
+                and self._resolving_sent.get(alert.alert_id) != alert.seq
+            ):
                 self._resolving_sent[alert.alert_id] = alert.seq
                 self._outbox.append(
                     Output(
                         "findings",
                         alert.project.encode(),
-                        _encode(quiet_period_over(alert, due_us)),
+                        _encode(quiet_period_over(alert, quiet_us)),
                     )
                 )
 
@@ -191,13 +192,13 @@ class AlertPartition:
         """Offset of the record that is processed now, or the last one."""
         return self.offsets.position - 1
 
-    def drain(self) -> list[Output]:
+    def take_outputs(self) -> list[Output]:
         """Return the outputs to be sent now, in order, and forget them."""
         out, self._outbox = self._outbox, []
         return out
 
     def acknowledged(self, output: Output) -> None:
-        """Kafka has acknowledged an output that ``drain`` returned."""
+        """Kafka has acknowledged an output that ``take_outputs`` returned."""
         if output.owner is not None:
             self.offsets.release(output.owner)
 
@@ -223,7 +224,7 @@ class AlertPartition:
         if finding.state == "firing":
             merged = self._fired(finding, current, offset)
         elif current is not None and is_open:
-            merged = changed(current, finding)
+            merged = after_action(current, finding)
         else:
             return None
         merged.source_partition, merged.source_offset = self.partition, offset
@@ -236,7 +237,7 @@ class AlertPartition:
             return opened(finding, offset=offset)
         if current.state == "firing":
             return grown(current, finding)
-        if finding.time - current.resolved_at <= self.lifecycle.flap_window_us:
+        if finding.time - current.resolved_at <= self.limits.flap_window_us:
             return reopened(current, finding)
         return opened(finding, current, offset=offset)
 
@@ -245,11 +246,11 @@ class AlertPartition:
 
     def _merge_incident(self, finding: FindingStruct, offset: int) -> AlertStruct | None:
         """The incident's next record with one more run; None while too few runs are affected."""
-        key, lifecycle = incident_key(finding), self.lifecycle
+        key, limits = incident_key(finding), self.limits
         recent = self._recent_runs.setdefault(key, deque(maxlen=_RECENT))
         if (finding.time, finding.trace_id) not in recent:
             recent.append((finding.time, finding.trace_id))
-        while recent and recent[0][0] < finding.time - lifecycle.incident_window_us:
+        while recent and recent[0][0] < finding.time - limits.incident_window_us:
             recent.popleft()
         current = self._alerts.get(key)
         if (
@@ -261,9 +262,9 @@ class AlertPartition:
         affected = list(dict.fromkeys(trace_id for _, trace_id in recent))
         if current is not None and current.state == "firing":
             merged = incident_grown(current, finding)
-        elif not lifecycle.incident_runs or len(affected) < lifecycle.incident_runs:
+        elif not limits.incident_runs or len(affected) < limits.incident_runs:
             return None
-        elif current is not None and finding.time - current.resolved_at <= lifecycle.flap_window_us:
+        elif current is not None and finding.time - current.resolved_at <= limits.flap_window_us:
             merged = incident_grown(current, finding, was_resolved=True)
         else:
             merged = incident_opened(finding, current, affected)

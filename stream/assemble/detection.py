@@ -128,7 +128,7 @@ class Detection:
             return
         run.off |= {detector.name}
         run.detector_state.pop(detector.name, None)
-        finding = self._failures.detector(
+        finding = self._failures.report_detector(
             detector.applied.rule.rule,
             detector.name,
             error,

@@ -1,10 +1,10 @@
 """The assemble stage of one partition: step records in, trajectories, usage, findings and state
 records out.
 
-Pure: no I/O and no clock of its own. The caller passes in records and ticks, sends what ``drain``
-returns and reports each acknowledgement with ``acknowledged``; ``drain`` may return more after
-that. For each record: find its run and whether the record is new (``_admit``), merge it, and call
-the detectors. At the end of a batch ``flush`` publishes what is due and fires timers.
+No I/O and no clock of its own. The caller passes in records and ticks, sends what ``take_outputs``
+returns and reports each acknowledgement with ``acknowledged``; ``take_outputs`` may return more
+after that. For each record: find its run and whether the record is new (``_admit``), merge it, and
+call the detectors. At the end of a batch ``flush`` publishes what is due and fires timers.
 ``stream/assemble/checkpoint.py`` describes the order in which outputs, state records and offsets
 are written.
 """
@@ -371,13 +371,13 @@ class AssemblePartition:
 
     # -- outputs -----------------------------------------------------------------------------------
 
-    def drain(self) -> list[Output]:
+    def take_outputs(self) -> list[Output]:
         """Return the outputs to be sent now, in order, and forget them."""
         out, self._outbox[:] = self._outbox.copy(), ()
         return out
 
     def acknowledged(self, output: Output) -> None:
-        """Kafka has acknowledged an output that ``drain`` returned."""
+        """Kafka has acknowledged an output that ``take_outputs`` returned."""
         owner = output.owner
         if isinstance(owner, OffsetHold):
             self.offsets.release(owner)

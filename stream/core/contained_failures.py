@@ -58,7 +58,7 @@ class ContainedFailures:
         self._log_text = log_text
         self._reported: dict[tuple[str, str], int] = {}
 
-    def detector(
+    def report_detector(
         self, rule: str, name: str, error: BaseException, now_us: int, about: str
     ) -> FindingStruct | None:
         """A detector raised. ``about`` is what it is off for now, e.g. a run. Returns the finding

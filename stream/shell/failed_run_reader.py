@@ -14,7 +14,7 @@ from stepstream.common.kafka import position_of, read_to_end
 from stepstream.schemas.settings import Settings
 from stepstream.stream.assemble.failed_runs import UnreadRange
 from stepstream.stream.assemble.partition import AssemblePartition
-from stepstream.stream.shell.loader import load_patiently
+from stepstream.stream.shell.loader import load_with_retries
 from stepstream.stream.shell.partition_runner import PartitionRunner
 
 
@@ -79,7 +79,7 @@ class FailedRunReader:
         first, last = min(item.first for item in unread), max(item.last for item in unread)
         keys = frozenset(item.trace_id.encode() for item in unread)
         read = functools.partial(read_records, self._settings, runner.tp, first, last, keys)
-        records = await load_patiently(read, f"records of {len(unread)} failed runs")
+        records = await load_with_retries(read, f"records of {len(unread)} failed runs")
         if runner.alive:
             processor.refuse(records, unread)
-            runner.pump()
+            runner.send_outputs()

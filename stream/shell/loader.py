@@ -356,7 +356,7 @@ def has_records(settings: Settings, full_name: str, partition: int, start: int, 
         client.close()
 
 
-async def load_patiently(load: Callable[[], _Result], what: str) -> _Result:
+async def load_with_retries(load: Callable[[], _Result], what: str) -> _Result:
     """The result of ``load``, called in a thread; while brokers are away it is called again, with
     growing pauses.
     """

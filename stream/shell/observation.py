@@ -65,13 +65,11 @@ class WorkerObservation:
     """Copies counts to metrics at each scrape; only histograms are written as things happen."""
 
     def __init__(
-        self, observer: Observer, counters: Counters, *, patience_s: float = 120.0
+        self, observer: Observer, counters: Counters, *, hang_limit_s: float = 120.0
     ) -> None:
-        """A partition that makes no progress for more than ``patience_s`` is stuck; 0 switches that
-        off.
-        """
+        """A partition without progress for more than ``hang_limit_s`` is stuck; 0: none is."""
         self.observer = observer
-        self._patience_s = patience_s
+        self._hang_limit_s = hang_limit_s
         for metric in m.METRICS:
             if metric.name.startswith("stepstream_worker_"):
                 observer.declare(metric)
@@ -134,7 +132,7 @@ class WorkerObservation:
             seen, since_s = self._progress.get(runner.tp, (-1, now_s))
             if position != seen or end is None or position >= end:
                 self._progress[runner.tp] = (position, now_s)
-            elif self._patience_s and now_s - since_s > self._patience_s:
+            elif self._hang_limit_s and now_s - since_s > self._hang_limit_s:
                 return (
                     f"{runner.tp.topic} partition {runner.tp.partition} has not moved from"
                     f" offset {position} for {now_s - since_s:.0f} s"

@@ -11,7 +11,7 @@ from faust.types import TP
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from stepstream.stream.alerts.lifecycle import AlertLifecycle
+from stepstream.stream.alerts.lifecycle import AlertLimits
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.baselines.learner import Learner
@@ -20,7 +20,7 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.config import Documents
-from stepstream.stream.shell.loader import load_alerts, load_assemble, load_patiently, load_usage
+from stepstream.stream.shell.loader import load_alerts, load_assemble, load_usage, load_with_retries
 from stepstream.stream.shell.partition_runner import Restored
 from stepstream.stream.shell.progress_marker import HangTraces, ProgressMarker, marker_of
 from stepstream.stream.usage.partition import WindowPartition
@@ -56,7 +56,7 @@ class PartitionLoader:
     async def assemble(self, partition: int) -> Restored:
         """A partition of steps."""
         worker = self._worker
-        state = await load_patiently(
+        state = await load_with_retries(
             lambda: load_assemble(
                 worker.settings, worker.group, partition, worker.limits.late_horizon_us
             ),
@@ -87,12 +87,12 @@ class PartitionLoader:
     async def alerts(self, partition: int) -> Restored:
         """A partition of findings."""
         worker = self._worker
-        state = await load_patiently(
+        state = await load_with_retries(
             lambda: load_alerts(worker.settings, worker.group, partition),
             f"alerts of partition {partition}",
         )
         processor = AlertPartition(
-            partition, worker.counters, AlertLifecycle.from_settings(worker.settings)
+            partition, worker.counters, AlertLimits.from_settings(worker.settings)
         )
         processor.restore(state.alerts, state.position)
         self._count(state.unreadable)
@@ -106,7 +106,7 @@ class PartitionLoader:
     async def usage(self, partition: int) -> Restored:
         """A partition of usage."""
         worker = self._worker
-        state = await load_patiently(
+        state = await load_with_retries(
             lambda: load_usage(worker.settings, worker.group, partition),
             f"windows of partition {partition}",
         )

@@ -51,7 +51,7 @@ class PartitionProcessor(Protocol):
     def skip(self, record: Any, detail: str) -> None:
         """Dead-letter a record on which ``process`` has failed."""
 
-    def drain(self) -> list[Output]:
+    def take_outputs(self) -> list[Output]:
         """What is to be sent."""
 
     def acknowledged(self, output: Output) -> None:
@@ -208,7 +208,7 @@ class PartitionRunner:
         """
         now_us = record.timestamp * 1000
         processor.flush()
-        self.pump()
+        self.send_outputs()
         try:
             processor.process(record)
         except Exception:
@@ -232,12 +232,12 @@ class PartitionRunner:
         if self._marker is not None:
             self._marker.clear()
 
-    def pump(self) -> None:
+    def send_outputs(self) -> None:
         """Send what the processor wants sent, and publish its safe offset for the next commit."""
         if self.processor is None or self.halted:
             return
         refused = 0
-        for output in self.processor.drain():
+        for output in self.processor.take_outputs():
             if output.topic == "deadletter":
                 if output.through in self._dead_lettered:
                     self.processor.acknowledged(output)

@@ -114,7 +114,7 @@ class TopicStage:
         runner.processed()
         if runner.halted:
             return
-        runner.pump()
+        runner.send_outputs()
         if self._sender.is_full:
             self._observer.waited()
         while self._sender.is_full:
@@ -167,7 +167,7 @@ class TopicStage:
                     processor.delay_timers()
                 processor.flush()
                 self.in_progress = None
-            runner.pump()
+            runner.send_outputs()
 
     async def _restore(self, runner: PartitionRunner) -> None:
         restored = await self._load(runner.tp.partition)

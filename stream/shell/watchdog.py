@@ -36,11 +36,11 @@ def end_process(reason: str) -> None:
 
 
 class Watchdog:
-    """Ends the process when ``beat`` is not called for ``patience_s``; 0 switches it off."""
+    """Ends the process when ``beat`` is not called for ``hang_limit_s``; 0 switches it off."""
 
     def __init__(
         self,
-        patience_s: float,
+        hang_limit_s: float,
         end: Callable[[str], None] = end_process,
         before: Callable[[str], None] = lambda _reason: None,
         trace: IO[str] | None = None,
@@ -52,7 +52,7 @@ class Watchdog:
         run; without it such a process is not ended.
         """
         self._trace = trace
-        self._patience_s = patience_s
+        self._hang_limit_s = hang_limit_s
         self._before = before
         self._end = end
         self._beats = 0
@@ -61,7 +61,7 @@ class Watchdog:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        if self._patience_s > 0:
+        if self._hang_limit_s > 0:
             threading.Thread(target=self._watch, name="stepstream-watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -79,18 +79,18 @@ class Watchdog:
         self._silent = 0 if beats != self._seen else self._silent + 1
         self._seen = beats
         return (
-            f"its event loop has not run for {self._patience_s:.0f} s"
+            f"its event loop has not run for {self._hang_limit_s:.0f} s"
             if self._silent >= TURNS
             else ""
         )
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._patience_s / TURNS):
+        while not self._stop.wait(self._hang_limit_s / TURNS):
             # For a loop that hangs in C code without releasing the interpreter lock: this thread
             # cannot run either.
             if self._trace is not None:
                 faulthandler.dump_traceback_later(
-                    GRACE * self._patience_s, exit=True, file=self._trace
+                    GRACE * self._hang_limit_s, exit=True, file=self._trace
                 )
             if reason := self.check():
                 try:

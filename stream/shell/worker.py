@@ -43,7 +43,7 @@ from stepstream.stream.shell.config import ConfigTopic, Documents, follow, note_
 from stepstream.stream.shell.failed_run_reader import FailedRunReader
 from stepstream.stream.shell.faust_binding import bind_stages
 from stepstream.stream.shell.gc_tuning import relax_collector
-from stepstream.stream.shell.loader import has_records, load_patiently, refuse_unreadable
+from stepstream.stream.shell.loader import has_records, load_with_retries, refuse_unreadable
 from stepstream.stream.shell.observation import WorkerObservation
 from stepstream.stream.shell.partition_loader import PartitionLoader
 from stepstream.stream.shell.partition_runner import PartitionRunner
@@ -58,20 +58,25 @@ from stepstream.stream.usage.partition import WindowPartition
 log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
+"""Time between two calls of the stages' timers: short against the limits that detectors watch."""
 SWITCH_S: Final = 0.001
 """Python's thread switch interval. The thread that fetches needs several turns for a fetch; with
 the default of 5 ms each of them waits that long while records are processed.
 """
 
-DRAIN_S: Final = 10.0
+FINISH_S: Final = 10.0
+"""Longest wait for the acknowledgements of what was sent before the request to stop."""
 COMMIT_S: Final = 5.0
+"""Longest wait for the last commit."""
 STOP_S: Final = 5.0
+"""Longest wait for faust to stop."""
 LEAVE_S: Final = 22.0
 """The longest time from the request to stop to the end of the process; what is not committed then
-is read again.
+is read again. More than FINISH_S, COMMIT_S and STOP_S together.
 """
 
-NOTE_S: Final = 10.0
+ATTEMPT_S: Final = 10.0
+"""Longest wait until Kafka has the record of a failed attempt."""
 SCRAPE_WAIT_S: Final = 5.0
 """The longest time that an answer of `/metrics` waits for the event loop."""
 
@@ -81,7 +86,8 @@ _Result = TypeVar("_Result")
 def run(settings: Settings) -> int:
     """Work until asked to stop. Returns the exit code."""
     for name in ("faust", "mode", "aiokafka"):
-        # While brokers are away they log an error ten times a second.
+        # These loggers write an error ten times a second while no broker answers. What ends faust
+        # is reported by ``Worker._watch_faust``.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.setswitchinterval(SWITCH_S)
     worker = Worker(settings)
@@ -102,8 +108,11 @@ class Worker:
         self.limits = AssembleLimits.from_settings(settings)
         self.group = f"{settings.topic_prefix}.{settings.worker_group}"
         self.observer = Observer()
-        patience_s = settings.watchdog / 1e6
-        self.observation = WorkerObservation(self.observer, self.counters, patience_s=patience_s)
+        hang_limit_s = settings.watchdog / 1e6
+        self.observation = WorkerObservation(
+            self.observer, self.counters, hang_limit_s=hang_limit_s
+        )
+        # Files in which the watchdog leaves the stack of a worker that hangs; the next one logs it.
         self.markers = marker_folder(settings)
         self.hang_traces = HangTraces(self.markers)
         if self.hang_traces.found:
@@ -111,7 +120,9 @@ class Worker:
                 "a worker on this machine hung and was ended; its stack was:\n%s",
                 self.hang_traces.found,
             )
-        self.watchdog = Watchdog(patience_s, before=self._note_hang, trace=self.hang_traces.file)
+        self.watchdog = Watchdog(
+            hang_limit_s, before=self._record_hang, trace=self.hang_traces.file
+        )
         self.steps_partitions = 0
         self.stages: tuple[TopicStage, ...] = ()
         self._usage_partitions = 0
@@ -119,7 +130,8 @@ class Worker:
         self.failed_run_reader = FailedRunReader(settings, self._fail)
         self._stopping = asyncio.Event()
         self._has_threads_left = False
-        # Threads that wait for brokers would keep the process for minutes.
+        # Threads that wait for brokers would keep the process running for minutes after the request
+        # to stop.
         self.force_exit = threading.Timer(LEAVE_S, self._exit_now)
         self.force_exit.daemon = True
 
@@ -144,14 +156,17 @@ class Worker:
                 self._exit_now()
 
     async def _work(self) -> int:
+        """Start faust, run the loops until asked to stop, finish what is in flight, stop. Returns
+        the exit code.
+        """
         await self._prepare()
         if self._stopping.is_set():
             return 0
         try:
             await self._unless_stopped(self.app.start())
-        except (
-            Exception
-        ) as error:  # brokers that go away just now; the supervisor starts a new worker
+        # Whatever keeps faust from starting ends the worker, and the supervisor starts a new one:
+        # usually a broker stopped after it had answered for the topics.
+        except Exception as error:
             self._fail(error)
         if self._stopping.is_set():
             return await self._stop()
@@ -166,7 +181,7 @@ class Worker:
         tasks = [asyncio.create_task(item) for item in work]
         await self._stopping.wait()
         if self._failure is None:
-            await self._drain()
+            await self._finish_in_flight()
         for task in tasks:
             task.cancel()
         return await self._stop()
@@ -175,7 +190,7 @@ class Worker:
 
     async def _prepare(self) -> None:
         """Wait for Kafka and the topics, read the documents and baselines, make the app and its
-        stages.
+        stages. Returns early, without app and stages, when asked to stop.
         """
         self.config = ConfigTopic(self.settings)
         self.fleet_topic = Follower(
@@ -193,9 +208,9 @@ class Worker:
         self.steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():
             return
-        documents = load_patiently(self.config.read_all, "documents")
+        documents = load_with_retries(self.config.read_all, "documents")
         self.documents.apply(await self._unless_stopped(documents) or ())
-        baselines = load_patiently(self.fleet_topic.read_all, "baselines")
+        baselines = load_with_retries(self.fleet_topic.read_all, "baselines")
         apply_baselines(self.baselines, await self._unless_stopped(baselines) or ())
         if self._stopping.is_set():
             return
@@ -221,7 +236,7 @@ class Worker:
 
     def _make_stages(self) -> None:
         health = BrokerHealth(self.sender.stalled_s, self._leader_of)
-        loader = self.partition_loader()
+        loader = PartitionLoader(self)
 
         def stage(name: str, load: Any) -> TopicStage:
             return TopicStage(
@@ -237,10 +252,6 @@ class Worker:
         self.assemble = stage("steps", loader.assemble)
         self.alerts = stage("findings", loader.alerts)
         self.stages = (self.assemble, self.alerts, stage("usage", loader.usage))
-
-    def partition_loader(self) -> PartitionLoader:
-        """The loader of this worker's partitions."""
-        return PartitionLoader(self)
 
     async def _wait_for_topics(self) -> int:
         """The number of partitions of the steps topic, once that and the usage topic exist; 0 when
@@ -272,7 +283,10 @@ class Worker:
             client.close()
 
     def _assign(self, tps: list[TP]) -> None:
-        """Partitions were assigned; faust reads all of them from the committed offsets again."""
+        """Called with all assigned partitions after a rebalance.
+
+        faust reads each of them from its committed offset again, so all state is dropped first.
+        """
         self._drop_all()
         if self._stopping.is_set():
             return
@@ -281,7 +295,8 @@ class Worker:
             stage.assign(tps, generation)
 
     def _drop_all(self) -> None:
-        if not self.stages:  # it failed before they were made
+        # The worker failed before the stages were made.
+        if not self.stages:
             return
         for stage in self.stages:
             stage.revoke()
@@ -291,18 +306,21 @@ class Worker:
 
     # -- stop --------------------------------------------------------------------------------------
 
-    async def _drain(self) -> None:
-        """Process no more records, wait for acknowledgements, then commit the last safe offsets."""
+    async def _finish_in_flight(self) -> None:
+        """Process no more records, wait for acknowledgements, then commit the last safe offsets.
+
+        Takes at most FINISH_S + COMMIT_S. An error is recorded by ``_fail``, not raised.
+        """
         for stage in self.stages:
             stage.stop_reading()
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + FINISH_S
         try:
             while time.monotonic() < deadline:
                 self.sender.poll()
                 for runner in self._runners():
                     # An acknowledged output may lead to a state record, and that to a higher safe
                     # offset.
-                    runner.pump()
+                    runner.send_outputs()
                 if not self.sender.in_flight:
                     break
                 await asyncio.sleep(0.005)
@@ -314,14 +332,13 @@ class Worker:
     async def _stop(self) -> int:
         if self._failure is not None:
             self.transport.safe_offsets.clear()
-            await self._note_failure(self._failure)
+            await self._record_failure(self._failure)
             log.error(
                 "the worker stops: %s", "".join(traceback.format_exception(self._failure)).strip()
             )
         stopping = asyncio.create_task(self.app.stop())
-        await asyncio.wait(
-            {stopping}, timeout=STOP_S
-        )  # not wait_for: faust suppresses cancellation
+        # Not wait_for, which cancels and then waits: faust suppresses cancellation.
+        await asyncio.wait({stopping}, timeout=STOP_S)
         if not stopping.done():
             log.warning("faust did not stop within %.0f s: exiting without it", STOP_S)
             self._has_threads_left = True
@@ -333,16 +350,17 @@ class Worker:
         log.info("counts: %s", self.counters.nonzero())
         return 0 if self._failure is None else 1
 
-    async def _note_failure(self, error: BaseException) -> None:
-        """Note the failed try at a record on Kafka, for the next worker."""
+    async def _record_failure(self, error: BaseException) -> None:
+        """Write to Kafka that an attempt at a record failed, so that the next worker counts it."""
         if isinstance(error, ProcessingFailed):
             self.sender.send(error.note, _ignore)
-            if not await asyncio.to_thread(self.sender.flush, NOTE_S):
-                log.warning("the failed try was not noted within %.0f s", NOTE_S)
+            if not await asyncio.to_thread(self.sender.flush, ATTEMPT_S):
+                log.warning("the failed attempt was not recorded within %.0f s", ATTEMPT_S)
 
-    def _note_hang(self, reason: str) -> None:
-        """Note a try at the record that hangs on Kafka, for the next worker. Called in the
-        watchdog's thread.
+    def _record_hang(self, reason: str) -> None:
+        """Write to Kafka that an attempt at a record hangs, so that the next worker counts it.
+
+        Called in the watchdog's thread.
         """
         runner = next(
             (stage.in_progress for stage in self.stages if stage.in_progress is not None), None
@@ -354,12 +372,12 @@ class Worker:
         note = runner.hung(f"{reason} while it processed this record:\n{stack}")
         if note is not None:
             log.critical(
-                "a failed try at a record of %s partition %d is noted",
+                "recorded a failed attempt at a record of %s partition %d",
                 runner.tp.topic,
                 runner.tp.partition,
             )
             self.sender.send(note, _ignore)
-            self.sender.flush(NOTE_S)
+            self.sender.flush(ATTEMPT_S)
 
     def _fail(self, error: BaseException) -> None:
         """Stop because of an error; nothing is committed any more. Only the first error counts."""
@@ -382,19 +400,23 @@ class Worker:
         stop = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        # Work in a thread cannot be cancelled: ``_exit_now`` has to end the process.
         self._has_threads_left |= not task.done()
         return task.result() if task.done() else None
 
     # -- while it works ----------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Show the watchdog that the event loop runs."""
+        """Send the watchdog a heartbeat ten times a second, as long as the event loop runs."""
         while True:
             self.watchdog.beat()
             await asyncio.sleep(0.1)
 
     async def _tick(self) -> None:
-        """Take acknowledgements and let time pass in the stages."""
+        """Every TICK_S: handle acknowledgements, call each stage's timers, report progress.
+
+        The first error of a stage stops the worker.
+        """
         while True:
             try:
                 self.sender.poll()
@@ -416,16 +438,17 @@ class Worker:
             self.failed_run_reader.read_new(runner, runner.processor)
 
     def _caught_up_at(self, tp: TP, position: int) -> int:
-        """The wall time (us) of the last fetch if it reached the high watermark and everything
-        before is processed.
+        """The wall time (us) of the last fetch, if it reached the end offset and every record
+        before that is processed; else 0.
         """
         _, end, time_ms = cast(Any, self.app.consumer)._thread.position_and_end(tp)
         return time_ms * 1000 if end is not None and position >= end else 0
 
     async def _has_records(self, tp: TP, start: int, end: int) -> bool:
+        """Whether [start, end) still contains records. Waits until Kafka answers."""
         check = functools.partial(has_records, self.settings, tp.topic, tp.partition, start, end)
-        return await load_patiently(
-            check, f"{tp.topic} partition {tp.partition} from offset {start} to {end} again"
+        return await load_with_retries(
+            check, f"{tp.topic} partition {tp.partition} from offset {start} to {end}"
         )
 
     def _leader_of(self, tp: TP) -> int | None:
@@ -440,7 +463,9 @@ class Worker:
         return [runner for stage in self.stages for runner in stage.runners.values()]
 
     def _apply_documents(self, messages: list[Message]) -> None:
-        """Apply new documents; dead-letter those that cannot be read in the background."""
+        """Apply new documents. Those that cannot be read are sent to the dead letter, in the
+        background.
+        """
         changed = self.documents.apply(messages)
         self._refuse_documents()
         if changed:
@@ -460,11 +485,14 @@ class Worker:
             self.counters.rejected["unreadable"] += len(unreadable)
             refuse = functools.partial(refuse_unreadable, self.settings, unreadable)
             self.failed_run_reader.begin(
-                load_patiently(refuse, "the dead letter, to add unreadable documents")
+                load_with_retries(refuse, "the dead letter, to add unreadable documents")
             )
 
     def _decides_releases(self) -> bool:
-        """Whether this worker decides about releases: one has the first partition of findings."""
+        """Whether this worker decides about releases.
+
+        That is the worker with partition 0 of findings, so that exactly one decides.
+        """
         return not self._stopping.is_set() and 0 in self.alerts.runners
 
     def _refuse_releases(self, records: Sequence[Unreadable]) -> None:
@@ -480,6 +508,7 @@ class Worker:
             )
             stuck = self.observation.stuck(self._runners(), self._end_of, time.monotonic())
             if stuck:
+                # From now on /healthz answers with this text.
                 self.observer.health = functools.partial(str, stuck)
                 self._fail(RuntimeError(f"stuck: {stuck}"))
                 return
@@ -490,8 +519,8 @@ class Worker:
     # -- metrics -----------------------------------------------------------------------------------
 
     def _before_scrape(self) -> None:
-        """Refresh the metrics in the loop's thread, which changes what they are read from. Called
-        in a scrape's thread.
+        """Refresh the metrics in the event loop's thread, the only one that may use the objects
+        they are computed from. Called in the thread of a scrape.
         """
         refreshed = threading.Event()
 
@@ -505,7 +534,7 @@ class Worker:
             self._loop.call_soon_threadsafe(refresh)
         except RuntimeError:  # the loop has ended: the last values stay
             return
-        # A loop that hangs is the watchdog's matter; its last values are shown.
+        # The watchdog ends a loop that hangs; until then its last values are returned.
         refreshed.wait(SCRAPE_WAIT_S)
 
     def _refresh_metrics(self) -> None:

@@ -162,7 +162,9 @@ class WindowPartition:
             for kept in self._series(plain).rows(minute):
                 kept.join(row)
             budgets = tuple(budget for budget in budgets if budget.rule.per != "user_id")
-        self.evaluation.sealed(budgets, plain, user_id, minute, row.cost_nanos, self.sealed_until)
+        self.evaluation.add_sealed(
+            budgets, plain, user_id, minute, row.cost_nanos, self.sealed_until
+        )
 
     def change_rules(self, rules: WindowRules) -> None:
         """Policies have changed."""
@@ -224,13 +226,13 @@ class WindowPartition:
         """Offset of the record that is processed now, or the last one."""
         return self.offsets.position - 1
 
-    def drain(self) -> list[Output]:
+    def take_outputs(self) -> list[Output]:
         """Return the outputs to be sent now, in order, and forget them."""
         out, self._outbox = self._outbox, []
         return out
 
     def acknowledged(self, output: Output) -> None:
-        """Kafka has acknowledged an output that ``drain`` returned."""
+        """Kafka has acknowledged an output that ``take_outputs`` returned."""
         owner = output.owner
         if isinstance(owner, OffsetHold):
             self.offsets.release(owner)
@@ -292,7 +294,7 @@ class WindowPartition:
         if rules.by_user and user_id:
             self._cells.row(self._known_user(owner, user_id), minute).use(used)
         if rules.budgets and used[COST]:
-            found = self.evaluation.used(
+            found = self.evaluation.add_used(
                 rules.budgets, owner, user_id, minute, used[COST], time_us, is_replayed=is_replayed
             )
             self._publish_findings(found)
@@ -371,7 +373,7 @@ class WindowPartition:
             self.counters.usage_repeats += 1
             return
         if known is None and is_new:
-            self.evaluation.closed(summary)
+            self.evaluation.add_closed_run(summary)
         # Its old minute is still open, the new one is sealed: it goes on counting where it was.
         if minute < self.sealed_until and known is not None:
             minute = known.minute

@@ -267,7 +267,7 @@ class Play:
             elif name in ("usage", "findings"):
                 stage: Any = WindowPartition(0, 1) if name == "usage" else AlertPartition(0)
                 stage.process(Rec(offset, sent.time_ms, sent.key, sent.value, ()))
-                if any(output.topic == "deadletter" for output in stage.drain()):
+                if any(output.topic == "deadletter" for output in stage.take_outputs()):
                     yield source, "malformed_json"
             elif name in _BUILD and sent.value:
                 record = SinkRecord(offset, sent.time_ms, sent.key, sent.value, None)

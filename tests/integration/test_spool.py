@@ -144,7 +144,7 @@ def test_an_outage_in_the_middle_of_a_run(
 def test_the_commands(
     broker: EmbeddedKafka, settings: Settings, environment: dict[str, str]
 ) -> None:
-    """``status`` counts what a program could not send, ``drain`` sends it."""
+    """``status`` counts what a program could not send, ``take_outputs`` sends it."""
     assert "there is no spool" in command(environment, "status").stdout
     assert "nothing to send" in command(environment, "drain").stdout
     away = environment | {"STEPSTREAM_ENDPOINT": "kafka://127.0.0.1:1"}

@@ -154,7 +154,7 @@ class Contents:
 
     def _settle(self) -> None:
         self._attempt(self._stage.flush)
-        while outputs := self._stage.drain():
+        while outputs := self._stage.take_outputs():
             for output in outputs:
                 self.findings += output.topic == "findings"
                 self._stage.acknowledged(output)
@@ -312,7 +312,7 @@ def _fed(stage: Any, record: Rec) -> None:
 def _pump(stage: Any) -> None:
     stage.tick(START_US + 3_600_000_000)
     stage.flush()
-    while outputs := stage.drain():
+    while outputs := stage.take_outputs():
         for output in outputs:
             stage.acknowledged(output)
 

@@ -49,7 +49,7 @@ class Processor:
 
     def skip(self, record: Rec, detail: str) -> None: ...
 
-    def drain(self) -> list[Output]:
+    def take_outputs(self) -> list[Output]:
         out, self._outbox = self._outbox, []
         return out
 

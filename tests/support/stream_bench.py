@@ -121,7 +121,7 @@ class Bench:
 
     def _turn(self) -> None:
         self.logic.flush()
-        while outputs := self.logic.drain():
+        while outputs := self.logic.take_outputs():
             self.outputs += outputs
             for output in outputs:
                 self.logic.acknowledged(output)

@@ -216,7 +216,7 @@ class Process:
         self.kafka.committed = self.logic.offsets.safe
 
     def _send(self) -> None:
-        for output in self.logic.drain():
+        for output in self.logic.take_outputs():
             last = max(
                 (due for due, other in self.flight if other.topic == output.topic), default=0
             )

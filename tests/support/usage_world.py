@@ -187,7 +187,7 @@ class Process:
 
     def pump(self, share: float = 1.0) -> None:
         """Deliver the first part of what is under way, then note the safe offset."""
-        self.flight += self.logic.drain()
+        self.flight += self.logic.take_outputs()
         for output in self._first_of_each_topic(share):
             self.kafka.deliver(output)
             self.logic.acknowledged(output)
@@ -197,14 +197,14 @@ class Process:
 
     def settle(self) -> None:
         """Everything is delivered."""
-        self.flight += self.logic.drain()
+        self.flight += self.logic.take_outputs()
         while self.flight:
             self.pump()
-            self.flight += self.logic.drain()
+            self.flight += self.logic.take_outputs()
 
     def crash(self) -> None:
         """A part of what was in flight still arrives, without an acknowledgement."""
-        self.flight += self.logic.drain()
+        self.flight += self.logic.take_outputs()
         for output in self._first_of_each_topic(self.rng.random()):
             self.kafka.deliver(output)
 

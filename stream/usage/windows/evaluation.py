@@ -1,4 +1,5 @@
-"""Evaluates windows: budgets with every record, other rules once a minute of log time.
+"""Evaluates the rules over windows: budgets after each usage record, others once a minute of log
+time.
 
 Everything follows from the log: the same records give the same findings with the same ids, however
 often they are read. Which findings are firing is part of the stage's checkpoint.
@@ -41,7 +42,9 @@ CLEAR_FOR_US: Final = 5 * MINUTE_US
 alert."""
 
 MAX_FIRING: Final = 5_000
-"""Findings firing at once; further ones are only counted. A checkpoint with as many takes 2 MB."""
+"""Maximum number of simultaneously firing findings of a partition; further ones are only counted. A
+checkpoint with as many takes 2 MB.
+"""
 
 
 class EvaluationState(msgspec.Struct):
@@ -62,12 +65,12 @@ class WindowEvaluation:
         self.versions = VersionBook()
         self.firing: dict[str, Firing] = {}
         self._levels: Counter[tuple[GroupKey, str]] = Counter()
-        """How many levels of a group and subject are firing."""
+        """Firing findings by group and subject: one for each level, such as warn and limit."""
         self._rules = rules
         self._groups: dict[
             GroupKey, tuple[AppliedWindow, WindowDetectorBase[Any], list[Series]]
         ] = {}
-        self._is_stale = True
+        self._groups_are_stale = True
         self._off: set[GroupKey] = set()
         self._failures = failures or ContainedFailures("usage", 0, counters)
 
@@ -91,15 +94,17 @@ class WindowEvaluation:
         return self._rules
 
     def change_rules(
-        self, rules: WindowRules, series: Mapping[Owner, Series], sealed_until: int
+        self, rules: WindowRules, series: Mapping[Owner, Series], sealed_until_us: int
     ) -> None:
-        """Take over other rules.
+        """Evaluate other rules from now on.
 
-        A budget that is new counts what was spent in its windows before, by whole hours.
+        A new budget starts with what was already spent in its current calendar windows, from the
+        totals of hours. A budget per user starts at 0: totals of users are not kept.
         """
+        # The first five fields of BudgetKey, policy to timezone, are those of the budget itself.
         known = {key[:5] for key in self.budgets.totals}
         self._rules = rules
-        self._is_stale = True
+        self._groups_are_stale = True
         # A detector is made for its rule: other limits need another one, which learns anew.
         self._groups.clear()
         # A changed policy may have removed what made a detector raise.
@@ -109,45 +114,52 @@ class WindowEvaluation:
                 if budget.key in known or budget.rule.per == "user_id":
                     continue
                 for hour, row in past.hours.items():
-                    self.sealed((budget,), owner, "", hour, row.cost_nanos, sealed_until)
+                    self.add_sealed((budget,), owner, "", hour, row.cost_nanos, sealed_until_us)
 
     # -- budgets -----------------------------------------------------------------------------------
 
-    def used(
+    def add_used(
         self,
         budgets: Iterable[Budget],
         owner: Owner,
         user_id: str,
-        minute: int,
+        minute_us: int,
         nanos: int,
         time_us: int,
         *,
         is_replayed: bool,
     ) -> Iterator[FindingStruct]:
-        """Count what was spent in a minute; ``is_replayed``: it was evaluated before."""
+        """Add an amount to the budgets and yield the findings that follow.
+
+        With ``is_replayed`` nothing is yielded, because it was before the restart. A generator: it
+        must be consumed. ``minute_us`` is the minute's start.
+        """
         for budget in budgets:
             if budget.rule.per == "user_id" and not user_id:
                 continue
-            key, total = self.budgets.use(budget, owner, user_id, minute, nanos)
+            key, total = self.budgets.use(budget, owner, user_id, minute_us, nanos)
             if not is_replayed and nanos > 0:
                 yield from self._evaluate_budget(key, total, time_us)
 
-    def sealed(
+    def add_sealed(
         self,
         budgets: Iterable[Budget],
         owner: Owner,
         user_id: str,
-        minute: int,
+        minute_us: int,
         nanos: int,
-        sealed_until: int,
+        sealed_until_us: int,
     ) -> None:
-        """Count sealed amounts after a restart, in budget windows that are not over."""
+        """Add an amount of a sealed window without evaluating it, if the budget's window ends after
+        ``sealed_until_us``: after a restart, and for new budgets.
+        """
         for budget in budgets:
             if (
                 nanos
-                and window_of(minute, budget.rule.window, budget.rule.timezone)[1] > sealed_until
+                and window_of(minute_us, budget.rule.window, budget.rule.timezone)[1]
+                > sealed_until_us
             ):
-                self.budgets.use(budget, owner, user_id, minute, nanos)
+                self.budgets.use(budget, owner, user_id, minute_us, nanos)
 
     def _evaluate_budget(
         self, key: BudgetKey, total: Total, time_us: int
@@ -181,18 +193,22 @@ class WindowEvaluation:
 
     # -- once a minute -----------------------------------------------------------------------------
 
-    def closed(self, summary: RunSummaryStruct) -> None:
-        """Take a closed run into account."""
+    def add_closed_run(self, summary: RunSummaryStruct) -> None:
+        """Add a closed run to the statistics of its agent's versions."""
         self.versions.closed(summary)
 
     def evaluate(
-        self, series: Mapping[Owner, Series], now_us: int, sealed_until: int
+        self, series: Mapping[Owner, Series], now_us: int, sealed_until_us: int
     ) -> Iterator[FindingStruct]:
-        """Evaluate all groups as of ``now_us``, a whole minute."""
+        """Yields the findings that open or end as of ``now_us``, the start of a minute of log time.
+
+        A detector that raises is switched off for its group and yields a finding about itself.
+        """
         self._regroup(series)
         firing_by_group: dict[GroupKey, list[Firing]] = {}
         for firing in self.firing.values():
-            # Those with a time are budgets, which the calendar ends and no absence.
+            # Findings with a time are about budgets: they end with their calendar window, however
+            # long they were not observed.
             if not firing.until:
                 firing_by_group.setdefault(firing.group, []).append(firing)
         for key, (applied, detector, owners) in self._groups.items():
@@ -201,7 +217,8 @@ class WindowEvaluation:
             try:
                 seen = list(
                     detector.evaluate(
-                        Group(key.project, key.environment, key.agent, owners, sealed_until), now_us
+                        Group(key.project, key.environment, key.agent, owners, sealed_until_us),
+                        now_us,
                     )
                 )
             # Detectors may come from other packages: one that raises must not stop the partition.
@@ -218,26 +235,25 @@ class WindowEvaluation:
     def _switch_off(
         self, key: GroupKey, applied: AppliedWindow, error: Exception, now_us: int
     ) -> Iterator[FindingStruct]:
-        """A detector raised about an agent.
-
-        It is off for that agent until policies change or the worker starts anew.
+        """Switch a detector off for a group, until policies change or the worker restarts. Yields
+        the finding about it, if one is due.
         """
         self._off.add(key)
         rule = applied.rule.rule
-        finding = self._failures.detector(
+        failure = self._failures.report_detector(
             rule, key.alert, error, now_us, f"agent {key.agent!r} of project {key.project!r}"
         )
-        if finding is not None:
-            yield finding
+        if failure is not None:
+            yield failure
 
     def owners_changed(self) -> None:
         """Owners were added or removed: assign them to rules again before the next evaluation."""
-        self._is_stale = True
+        self._groups_are_stale = True
 
     def _regroup(self, series: Mapping[Owner, Series]) -> None:
-        if not self._is_stale:
+        if not self._groups_are_stale:
             return
-        self._is_stale = False
+        self._groups_are_stale = False
         for _, _, owners in self._groups.values():
             owners.clear()
         for owner, past in series.items():
@@ -308,7 +324,7 @@ class WindowEvaluation:
             if firing.until and now_us >= firing.until:
                 yield from self._end(firing, f"{firing.subject}: this window is over", now_us)
             elif not firing.until and firing.group not in self._groups:
-                yield from self._end(firing, "no rule asks for this any more", now_us)
+                yield from self._end(firing, "no rule applies to this any more", now_us)
 
     def _end(self, firing: Firing, message: str, now_us: int) -> Iterator[FindingStruct]:
         """Resolve a finding.

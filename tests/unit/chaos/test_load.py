@@ -37,7 +37,7 @@ def played(plan: Plan, end_us: int) -> tuple[Findings, dict[str, int]]:
             logic.process(records.pop(0))
         logic.tick(START_US + now_us)
         logic.flush()
-        while outputs := logic.drain():
+        while outputs := logic.take_outputs():
             for output in outputs:
                 value = (
                     msgspec.json.decode(output.value or b"0")

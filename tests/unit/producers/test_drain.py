@@ -1,4 +1,4 @@
-"""``drain`` sends what ended processes left, as long as something is acknowledged."""
+"""``take_outputs`` sends what ended processes left, as long as something is acknowledged."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def rejected(item: dict[str, Any]) -> list[Output]:
     )
     assert logic.counters.usage_records >= 1
     assert logic.offsets.position == 2
-    return [output for output in logic.drain() if output.topic == "deadletter"]
+    return [output for output in logic.take_outputs() if output.topic == "deadletter"]
 
 
 def record(item: dict[str, Any], offset: int = 0) -> Rec:
@@ -135,7 +135,7 @@ def test_a_name_of_any_size_is_dead_lettered(agent: Any) -> None:
 def test_what_is_no_record_is_dead_lettered(value: bytes) -> None:
     for logic in (WindowPartition(0, 1), AlertPartition(0)):
         logic.process(Rec(0, NOW_US // 1000, b"p", value, ()))
-        assert [output.topic for output in logic.drain()] == ["deadletter"]
+        assert [output.topic for output in logic.take_outputs()] == ["deadletter"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_finding_that_cannot_be_is_dead_lettered(field: str, value: Any) -> No
     logic = AlertPartition(0)
     logic.process(record(FINDING | {field: value}))
     logic.process(record(FINDING | {"trace_id": "good"}, 1))
-    assert [output.topic for output in logic.drain()] == ["deadletter", "alerts"]
+    assert [output.topic for output in logic.take_outputs()] == ["deadletter", "alerts"]
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_an_alert_of_the_pipeline_itself_ends_after_a_quiet_hour() -> None:
     logic = AlertPartition(0)
     logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(opened), ()))
     logic.tick(NOW_US + QUIET_PERIOD_US - 1)
-    assert [output.topic for output in logic.drain()] == ["alerts"]
+    assert [output.topic for output in logic.take_outputs()] == ["alerts"]
     logic.tick(NOW_US + QUIET_PERIOD_US + 2_000_000)
-    (quiet,) = logic.drain()
+    (quiet,) = logic.take_outputs()
     logic.process(Rec(1, (NOW_US + QUIET_PERIOD_US) // 1000, b"", quiet.value, ()))
-    (alert,) = logic.drain()
+    (alert,) = logic.take_outputs()
     assert msgspec.json.decode(alert.value or b"")["state"] == "resolved"
 
 

@@ -113,7 +113,7 @@ def test_the_alert_is_the_one_that_the_fleet_stage_makes() -> None:
             }
         ).encode()
         fleet.process(Rec(offset, at // 1000, b"stepstream", value))
-        made = json.loads(fleet.drain()[0].value or b"")
+        made = json.loads(fleet.take_outputs()[0].value or b"")
         ours = alert_of(finding, opened)
         for name in ("alert_id", "seq", "state", "change"):
             assert made[name] == getattr(ours, name)

@@ -13,7 +13,7 @@ from stepstream.schemas.alert import AlertStruct, Finding
 from stepstream.schemas.alert_text import sentence
 from stepstream.schemas.ids import derived_id
 from stepstream.stream.alerts import partition as alert_stage
-from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLifecycle
+from stepstream.stream.alerts.lifecycle import MAX_FINDING_IDS, MAX_STEP_IDS, AlertLimits
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.core.outputs import Output
 from tests.support.stream_world import START_US, Rec
@@ -57,7 +57,7 @@ def process_all(
 
 
 def acknowledged(logic: AlertPartition) -> list[Output]:
-    outputs = logic.drain()
+    outputs = logic.take_outputs()
     for output in outputs:
         logic.acknowledged(output)
     return outputs
@@ -333,7 +333,7 @@ def test_runs_far_apart_are_no_incident() -> None:
         [broken_tool(n, run=n, time_s=n * 400) for n in range(1, 9)],
     )
     assert [a.runs for a in alerts] == [0] * 8
-    off = AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=0))
+    off = AlertPartition(0, limits=AlertLimits(incident_runs=0))
     assert [
         a.runs for a in process_all(off, [broken_tool(n, run=n, time_s=n) for n in range(1, 9)])
     ] == [0] * 8
@@ -351,7 +351,7 @@ def test_an_incident_that_hits_no_run_is_over() -> None:
     logic = AlertPartition(0)
     process_all(logic, [broken_tool(n, run=n, time_s=n) for n in range(1, 5)])
     logic.tick(START_US + 603 * 10**6)
-    assert logic.drain() == []
+    assert logic.take_outputs() == []
     for seconds in (605, 606):
         logic.tick(START_US + seconds * 10**6)
     (sent,) = acknowledged(logic)
@@ -371,7 +371,7 @@ def test_an_incident_that_hits_no_run_is_over() -> None:
         "resolved",
     )
     logic.tick(START_US + 5_000 * 10**6)
-    assert logic.drain() == []
+    assert logic.take_outputs() == []
 
 
 def test_evidence_is_bounded() -> None:
@@ -388,7 +388,7 @@ def test_the_safe_offset_waits_for_the_alert() -> None:
     logic = AlertPartition(0)
     for offset, item in enumerate([finding(1), finding(2), finding(2)]):
         logic.process(record(offset, item))
-    first, second = logic.drain()
+    first, second = logic.take_outputs()
     assert logic.offsets.safe == 0
     logic.acknowledged(second)
     assert logic.offsets.safe == 0
@@ -401,7 +401,7 @@ def test_what_is_no_finding_goes_to_the_dead_letter(value: bytes) -> None:
     """And keeps the safe offset back until it is there."""
     logic = AlertPartition(0)
     logic.process(Rec(0, START_US // 1000, b"shop", value, ()))
-    (output,) = logic.drain()
+    (output,) = logic.take_outputs()
     assert (output.topic, output.value, logic.offsets.safe) == ("deadletter", value, 0)
     assert dict(output.headers)["stepstream-topic"] == b"findings"
     logic.acknowledged(output)
@@ -482,7 +482,7 @@ def live(
     flight: list[Output] = []
     for offset in range(start, min(len(items), start + rng.randrange(1, 120))):
         logic.process(record(offset, items[offset]))
-        flight += logic.drain()
+        flight += logic.take_outputs()
         while flight and rng.random() < 0.6:
             output = flight.pop(0)
             topic.append(_decode(output.value or b""))
@@ -515,7 +515,7 @@ def test_a_zombie_and_its_successor_publish_the_same(seed: int) -> None:
 
 def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
     """The newest quote goes into the alert, its incident and later records; old ones lack it."""
-    lifecycle = AlertLifecycle(incident_runs=2)
+    limits = AlertLimits(incident_runs=2)
     items = [
         finding(n, trace_id=f"{n:032x}", subject="lookup", quoted=f"quote {n}") for n in (1, 2)
     ]
@@ -523,7 +523,7 @@ def test_a_quotation_goes_with_its_alert_apart_from_the_message() -> None:
         finding(3, trace_id=f"{1:032x}", subject="lookup", quoted="quote 3"),
         finding(4, subject="other"),
     ]
-    alerts = process_all(AlertPartition(0, lifecycle=lifecycle), items)
+    alerts = process_all(AlertPartition(0, limits=limits), items)
     assert [(alert.message, alert.quoted) for alert in alerts] == [
         ("message 1", "quote 1"), ("message 2", "quote 2"),
         ("2 runs: message 2", "quote 2"), ("message 3", "quote 3"),
@@ -536,7 +536,7 @@ def test_a_note_opens_no_alert_and_changes_none() -> None:
     items = [
         finding(n, severity="note", trace_id=f"{n:032x}", subject="lookup") for n in range(1, 5)
     ]
-    assert process_all(AlertPartition(0, lifecycle=AlertLifecycle(incident_runs=2)), items) == []
+    assert process_all(AlertPartition(0, limits=AlertLimits(incident_runs=2)), items) == []
     alerts = process_all(
         AlertPartition(0),
         [finding(1), finding(2, severity="note"), finding(3, "resolved", severity="note")],

@@ -68,12 +68,14 @@ def test_a_run_that_closes_while_its_checkpoint_is_under_way_is_written_again() 
     for second in range(1, 10):
         logic.tick(START_US + second * 1_000_000)
         logic.flush()
-    outputs = [output for output in logic.drain() if output.owner.run.trace_id == TRACE]
+    outputs = [output for output in logic.take_outputs() if output.owner.run.trace_id == TRACE]
     for output in outputs:
         logic.acknowledged(output)
     assert not decode_state(checkpoint.value or b"").closed
     logic.acknowledged(checkpoint)
-    (again,) = [o for o in logic.drain() if o.topic == "state" and o.owner.run.trace_id == TRACE]
+    (again,) = [
+        o for o in logic.take_outputs() if o.topic == "state" and o.owner.run.trace_id == TRACE
+    ]
     assert decode_state(again.value or b"").closed
     assert TRACE in logic.runs
     logic.acknowledged(again)
@@ -84,7 +86,7 @@ def test_a_run_that_closes_while_its_checkpoint_is_under_way_is_written_again() 
 def acknowledge_until_state(logic: Any) -> Any:
     """Acknowledge all but the first state record of the run, which is returned unacknowledged."""
     found = None
-    while outputs := logic.drain():
+    while outputs := logic.take_outputs():
         for output in outputs:
             if output.topic == "state" and output.owner.run.trace_id == TRACE:
                 found = output

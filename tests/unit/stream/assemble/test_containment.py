@@ -260,7 +260,7 @@ def test_a_state_that_cannot_be_restored_is_left_out() -> None:
     assert set(after.logic.runs) == {GOOD}
     assert after.logic.counters.runs_given_up == 1
     # Its records are not read again: the finding must not claim that they are dead-lettered.
-    (output,) = after.logic.drain()
+    (output,) = after.logic.take_outputs()
     value = output.value or b""
     assert b"its trajectory ends at the last published revision" in value
     assert b"dead letter" not in value

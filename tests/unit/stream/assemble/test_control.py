@@ -65,12 +65,12 @@ class World:
 
     def settle(self) -> None:
         self.logic.flush()
-        outputs: list[Output] = self.logic.drain()
+        outputs: list[Output] = self.logic.take_outputs()
         while outputs:
             for output in outputs:
                 self.kafka.deliver(output)
                 self.logic.acknowledged(output)
-            outputs = self.logic.drain()
+            outputs = self.logic.take_outputs()
 
     def findings(self, alert: str) -> list[tuple[str, str]]:
         values = self.kafka.values("findings")

@@ -65,7 +65,7 @@ class Worker:
     def process(self, *records: Rec) -> None:
         self.shell.process(records)
         self.logic.flush()
-        self.shell.pump()
+        self.shell.send_outputs()
 
     def metric(self, name: str) -> float:
         """A metric's value, whatever its labels."""
@@ -135,7 +135,7 @@ def test_bytes_in_memory() -> None:
             for n, trace in enumerate(TRACES)
         )
     )
-    worker.shell.pump()
+    worker.shell.send_outputs()
     still_open = int(worker.metric("open_runs"))
     assert set(worker.logic.runs) == set(TRACES[-still_open:])
     assert worker.metric("runs_forced_closed_total") == 100 - still_open > 70
@@ -146,7 +146,7 @@ def test_bytes_in_memory() -> None:
     for second in range(1, 8):  # the states of what was closed count as well, until there is room
         worker.logic.tick(START_US + second * 1_000_000)
         worker.logic.flush()
-        worker.shell.pump()
+        worker.shell.send_outputs()
     assert worker.metric("held_bytes") <= 100_000
     assert (
         worker.metric("closed_runs_forgotten_total")
@@ -227,7 +227,7 @@ def test_dead_letter_rate() -> None:
     )
     # Three minutes of log time without refusals end the alert.
     worker.shell.passed(START_US + 180_000_000)
-    worker.shell.pump()
+    worker.shell.send_outputs()
     assert worker.metric("dead_letter_fuse") == 0
 
 
@@ -240,14 +240,14 @@ def test_orphans_are_counted_when_their_run_closes() -> None:
     for second in range(1, 20):
         worker.logic.tick(START_US + second * 1_000_000)
         worker.logic.flush()
-        worker.shell.pump()
+        worker.shell.send_outputs()
     assert (worker.metric("orphans_total"), worker.metric("runs_closed_total")) == (1, 1)
 
 
 def test_a_partition_that_stands_still_is_noticed() -> None:
     """Only where there is something to read, and only after the patience that the settings give."""
     worker = Worker()
-    watch = WorkerObservation(worker.observer, worker.counters, patience_s=30)
+    watch = WorkerObservation(worker.observer, worker.counters, hang_limit_s=30)
     assert watch.stuck([worker.shell], lambda _tp: 5, 0) == ""
     assert watch.stuck([worker.shell], lambda _tp: 5, 29) == ""
     assert (
@@ -257,7 +257,7 @@ def test_a_partition_that_stands_still_is_noticed() -> None:
     worker.process(record_of(0, event(TRACES[0], "1" * 16, "", "start", START_US)))
     assert watch.stuck([worker.shell], lambda _tp: 5, 32) == ""
     assert watch.stuck([worker.shell], lambda _tp: 1, 90) == ""
-    endless = WorkerObservation(worker.observer, worker.counters, patience_s=0)
+    endless = WorkerObservation(worker.observer, worker.counters, hang_limit_s=0)
     assert [endless.stuck([worker.shell], lambda _tp: 5, now_s) for now_s in (0, 10**6)] == ["", ""]
 
 
@@ -292,7 +292,7 @@ def test_timers_of_runs_that_are_gone_do_not_pile_up(monkeypatch: pytest.MonkeyP
     for second in range(30):
         worker.logic.tick(START_US + 8_000_000 * 2 + second * 1_000_000)
         worker.logic.flush()
-        worker.shell.pump()
+        worker.shell.send_outputs()
     assert worker.metric("runs_closed_total") == 400
 
 

@@ -235,7 +235,7 @@ def test_rejected_records_keep_the_safe_offset_until_their_copy_is_acknowledged(
     process = Process(kafka, random.Random(0), AssembleLimits())
     process.logic.process(Rec(0, START_US // 1000, b"x", b"garbage"))
     process.logic.flush()
-    (output,) = process.logic.drain()
+    (output,) = process.logic.take_outputs()
     assert output.topic == "deadletter"
     assert process.logic.offsets.safe == 0
     process.logic.acknowledged(output)
@@ -256,7 +256,7 @@ def test_a_step_on_a_wrong_partition_is_sent_to_the_right_one() -> None:
         (right + 1) % 4, 4, rules=RuleBook((), make_detector), prices=PriceBook()
     )
     logic.process(record_of(0, event(trace, "1" * 16, "", "end", START_US)))
-    (output,) = logic.drain()
+    (output,) = logic.take_outputs()
     assert (output.topic, output.partition, logic.counters.misrouted) == ("steps", right, 1)
     assert not logic.runs
 

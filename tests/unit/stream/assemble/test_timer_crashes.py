@@ -169,7 +169,7 @@ def test_no_alert_stays_open_when_a_run_closes_anew(crash_after: int | None, see
     # Through the alert stage: whether an alert stays open is decided there.
     for offset, output in enumerate(kafka.topics["findings"]):
         fleet.process(Rec(offset, 0, b"", output.value, ()))
-        for made in fleet.drain():
+        for made in fleet.take_outputs():
             value = msgspec.json.decode(made.value or b"")
             alerts[value["alert_id"]] = value
             fleet.acknowledged(made)

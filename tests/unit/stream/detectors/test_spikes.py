@@ -203,7 +203,7 @@ class TestCost:
             bench.process(item, 0.1 * offset)
         bench.logic.flush()
         sent: list[Output] = []
-        while outputs := bench.logic.drain():
+        while outputs := bench.logic.take_outputs():
             for output in outputs:
                 sent.append(output)
                 bench.logic.acknowledged(output)

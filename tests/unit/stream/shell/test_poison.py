@@ -89,7 +89,7 @@ class Kafka:
                 self.notes.append(error.note)
                 self.tries += 1
                 continue
-            shell.pump()
+            shell.send_outputs()
             return shell, logic
         raise AssertionError("no worker got through")
 
@@ -122,7 +122,7 @@ def test_too_many_in_a_short_time_halt_the_partition() -> None:
         assert shell.halted
         assert logic.skipped == [3, 4, 5, 6, 7][: len(logic.skipped)]
         assert max(kafka.safe_offsets.values(), default=(0, ""))[0] <= 8
-        shell.pump()
+        shell.send_outputs()
         shell.note_safe_offset()
         assert max(kafka.safe_offsets.values(), default=(0, ""))[0] <= 8
     # Five records are skipped after three tries each; the sixth halts the partition.

@@ -519,4 +519,4 @@ def test_a_rule_that_is_gone_ends_what_it_found() -> None:
     process.settle()
     assert [(f["state"], f["message"]) for f in process.kafka.findings if f["alert"] == "slo"][
         1:
-    ] == [("resolved", "no rule asks for this any more")]
+    ] == [("resolved", "no rule applies to this any more")]

@@ -300,7 +300,7 @@ def test_what_is_no_usage_record_is_dead_lettered() -> None:
     log[0].value = b"{"
     for record in log:
         process.logic.process(record)
-    assert next(output.topic for output in process.logic.drain()) == "deadletter"
+    assert next(output.topic for output in process.logic.take_outputs()) == "deadletter"
     assert process.logic.counters.usage_unknown == 1
 
 
