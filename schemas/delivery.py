@@ -70,6 +70,13 @@ def delivery_key(subscription: str, alert_id: str) -> str:
     return f"{subscription}|{alert_id}"
 
 
+def split_delivery_key(key: str) -> tuple[str, str]:
+    """Subscription and alert id of a key."""
+    # Names of subscriptions have no |.
+    name, _, alert_id = key.partition("|")
+    return name, alert_id
+
+
 if TYPE_CHECKING:
     DeliveryStruct: TypeAlias = Delivery
 else:

@@ -177,7 +177,7 @@ _instruments: Any = None
 def _all_instruments() -> Any:
     global _instruments
     if _instruments is None:
-        from stepstream.producers.instruments.switch import Instruments
+        from stepstream.producers.instruments.instruments import Instruments
 
         _instruments = Instruments(_tracer)
     return _instruments

@@ -30,16 +30,22 @@ from stepstream.schemas.topics import topic
 from stepstream.sinks.batching.prices import PriceFollower
 
 BUFFER_BYTES: Final = 64 << 20
+"""Maximum size of all buffers together, and of the records of one run that are read back."""
 LINGER_S: Final = 60.0
 """How long the tail goes on without a viewer, so that a page that is loaded again finds it."""
 KEPT_S: Final = 10.0
 """How long records stay after the sink has committed them: for viewers that are a moment behind,
 and for pages that connect again."""
 CHECK_S: Final = 1.0
-ASK_S: Final = 3.0
+"""Time between two checks of the sink's progress."""
+ANSWER_S: Final = 3.0
+"""Longest wait for an answer of Kafka."""
 RETRY_S: Final = 1.0
+"""Pause after an error before the tail begins again."""
 READ_BACK_S: Final = 30.0
+"""Longest time of one ``read_back``."""
 BATCH: Final = 1_000
+"""Maximum number of records that are taken from Kafka at a time."""
 Place = tuple[str, int]
 """Topic without prefix, and partition."""
 _log = logging.getLogger("stepstream.console")
@@ -51,11 +57,11 @@ class Health:
 
     kafka_ok: bool = False
     kafka_since_us: int = 0
-    """Since when it is as it is."""
+    """When ``kafka_ok`` last changed, in microseconds since 1970."""
     behind: int = 0
-    """Records that the store does not have yet."""
+    """Step events that the store does not have yet."""
     caught_up_us: int = 0
-    """Up to this time everything has been read."""
+    """All step events appended up to this time have been read, in microseconds since 1970."""
 
 
 class Tail:
@@ -74,13 +80,15 @@ class Tail:
         """What was committed during the last ``KEPT_S`` seconds, oldest first."""
         self._partitions = 0
         self._viewers = 0
-        self._left_s = 0.0
+        self._last_leave_s = 0.0
         self._book = PriceBook()
         self.generation = 0
-        """Grows when the buffers begin anew: positions before it mean nothing."""
+        """Increased when buffers are emptied or topics made anew: an offset that a client got under
+        an earlier generation is invalid.
+        """
         self.health = Health(kafka_since_us=_now_us())
         self.seen_steps = 0
-        """Steps read so far: a change means that runs have changed."""
+        """Number of step events read: when it changes, runs have changed."""
         self._names = {topic(settings.topic_prefix, name): name for name in ("steps", "alerts")}
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
         self._thread.start()
@@ -88,16 +96,16 @@ class Tail:
     # For viewers
 
     def enter(self) -> None:
-        """A viewer begins."""
+        """Register a viewer, and start to read if there was none. To be paired with ``leave``."""
         with self._lock:
             self._viewers += 1
         self._wanted.set()
 
     def leave(self) -> None:
-        """A viewer has ended."""
+        """Remove a viewer."""
         with self._lock:
             self._viewers -= 1
-            self._left_s = time.monotonic()
+            self._last_leave_s = time.monotonic()
 
     @property
     def is_ready(self) -> bool:
@@ -113,7 +121,10 @@ class Tail:
             return [place for place in self._buffers if place[0] == name]
 
     def watch(self, place: Place, key: bytes) -> None:
-        """Keep a key's records ready for ``since``."""
+        """Keep a key's records ready for ``since``; the empty key stands for all records.
+
+        Raises ``KeyError`` before ``is_ready``.
+        """
         with self._lock:
             self._buffers[place].watch(key)
 
@@ -129,16 +140,22 @@ class Tail:
             return (offset, []) if buffer is None else (buffer.next, buffer.since(key, offset))
 
     def bounds(self, place: Place, key: bytes) -> tuple[int, int, int]:
-        """Committed by the sink, first that is there of a watched key, next to come."""
+        """Returns three offsets of a partition.
+
+        They are the one that the sink has committed, the one from which on all records of the
+        watched key are in the buffer, and the next to be read. Raises ``KeyError`` before
+        ``is_ready``.
+        """
         with self._lock:
             buffer = self._buffers[place]
             first = buffer.first_of(key)
             return self._committed.get(place, first), first, buffer.next
 
     def read_back(self, place: Place, key: bytes, first: int, end: int) -> list[Item]:
-        """A key's records in [first, end) from Kafka: what the buffer had no room for. Blocks.
+        """A key's records in [first, end) from Kafka: what the buffer had no room for.
 
-        Raises ``KafkaUnreachable``.
+        Blocks for up to 30 s. Raises ``KafkaUnreachable`` if that is not enough or the records take
+        more than 64 MiB, and ``KafkaException``.
         """
         name, partition = place
         full = topic(self._settings.topic_prefix, name)
@@ -191,7 +208,8 @@ class Tail:
 
     @contextmanager
     def _consumer(self) -> Iterator[tuple[Consumer, PriceFollower]]:
-        # In the sink's group, and never subscribed: it only asks what the sink has committed.
+        # With the id of the sink's group, to read its committed offsets. The client assigns
+        # partitions itself and neither subscribes nor commits, so it does not join the group.
         client = kafka.consumer(
             self._settings, sink_group(self._settings), **{"fetch.wait.max.ms": 50}
         )
@@ -206,11 +224,14 @@ class Tail:
             client.close()
 
     def _begin(self, client: Consumer) -> None:
-        """Assign every partition at the position of the buffers, or of the sink."""
+        """Assign every partition at the position of its buffer.
+
+        A new buffer begins at the sink's committed offset.
+        """
         places = [
             TopicPartition(full, partition)
             for full in self._names
-            for partition in range(kafka.partition_count(client, full, timeout=ASK_S))
+            for partition in range(kafka.partition_count(client, full, timeout=ANSWER_S))
         ]
         self._partitions = sum(self._names[place.topic] == "steps" for place in places)
         if not self._partitions:
@@ -242,12 +263,12 @@ class Tail:
         Raises ``KafkaException``.
         """
         found = {}
-        for one in client.committed(places, timeout=ASK_S):
+        for one in client.committed(places, timeout=ANSWER_S):
             if one.error is not None:
                 raise KafkaException(one.error)
             offset = one.offset
             if offset < 0:
-                offset = client.get_watermark_offsets(one, timeout=ASK_S)[0]
+                offset = client.get_watermark_offsets(one, timeout=ANSWER_S)[0]
             found[self._names[one.topic], one.partition] = offset
         return found
 
@@ -300,7 +321,7 @@ class Tail:
         committed = self._ask_committed(client, places)
         ends = {
             (self._names[place.topic], place.partition): client.get_watermark_offsets(
-                place, timeout=ASK_S, cached=True
+                place, timeout=ANSWER_S, cached=True
             )[1]
             for place in places
         }
@@ -326,7 +347,7 @@ class Tail:
 
     def _is_idle(self) -> bool:
         with self._lock:
-            return self._viewers <= 0 and time.monotonic() - self._left_s > LINGER_S
+            return self._viewers <= 0 and time.monotonic() - self._last_leave_s > LINGER_S
 
     def _forget(self) -> None:
         """No viewer is left: free the memory."""

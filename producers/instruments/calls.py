@@ -60,7 +60,7 @@ class Switch:
 
 
 class StreamEnd(ChunkRecorder):
-    """Records a stream and ends its step with it; at the latest when the program drops it.
+    """Records a stream. Its step ends when the stream ends, fails, or is garbage-collected.
 
     ``pieces`` gets the pieces too, where the run's calls are recorded for a replay.
     """
@@ -107,8 +107,9 @@ class StreamEnd(ChunkRecorder):
 
 
 class Call:
-    """A step for one call; or the model step that the program has opened around it.
+    """One call, and the step that it is recorded in.
 
+    That is a new step (``is_ours``), or the model step that the program has opened around the call.
     As a context manager it surrounds the client's own method, after ``start`` or ``astart``.
     """
 
@@ -132,7 +133,10 @@ class Call:
         inside.reset(self._token)
 
     def start(self) -> None:
-        """Raises ``RunStopped`` or ``BudgetExceeded`` if the run may not go on."""
+        """Start the new step, or check the program's own one for a stop or a pause.
+
+        Raises ``RunStopped`` or ``BudgetExceeded`` if the run must not continue.
+        """
         if self._is_ours:
             self.step.start()
         else:
@@ -147,23 +151,29 @@ class Call:
             await self.step.acheckpoint()
 
     def answered(self, response: object) -> None:
-        """The client returned an answer."""
+        """Record the answer that the client returned, and end the step if it is ours."""
         if self._is_ours:
             self.step.record_response(response)
             self.step.end()
         elif self.step._record.usage is None:
-            # What the program records on its own step later replaces this.
+            # Anything that the program itself records on this step afterwards replaces this.
             self.step.record_response(response)
 
     def streaming(self, stream: Any) -> Any:
-        """The client returned a stream; the result takes its place."""
+        """Returns the stream to hand to the program in place of the client's: one that records, or
+        ``stream`` itself if the program records its chunks.
+        """
         if self._is_ours:
             return RecordedStream(stream, StreamEnd(self.step, self.pieces))
         return self.step.record_stream(stream) if self.step._chunks is None else stream
 
 
 def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Callable[..., Any]:
-    """The method with its calls recorded as model steps."""
+    """The method with its calls recorded as model steps.
+
+    It raises what ``Call.start`` raises and what the method raises; errors of the recording do not
+    reach the caller.
+    """
     names = _positional_names(original, method)
 
     def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -309,7 +319,8 @@ def _provider(method: Method, resource: Any) -> str:
     for end, provider in _HOSTS.items():
         if host == end or host.endswith(f".{end}"):
             return provider
-    # Anthropic's API is served by gateways of others; openai's by models of every kind.
+    # An unknown host behind Anthropic's client is a proxy to Anthropic's models. Behind openai's
+    # client it may be any provider, because many servers have its API: then it stays empty.
     return "anthropic" if method.provider == "anthropic" else ""
 
 
@@ -328,8 +339,10 @@ def _result(call: Call, method: Method, result: Any, kwargs: dict[str, Any]) -> 
 
 
 def _raw_header(kwargs: dict[str, Any]) -> str:
-    """The mark of ``with_raw_response`` and ``with_streaming_response`` of openai and anthropic:
-    the result of such a call is the HTTP response, not the answer.
+    """The header that ``with_raw_response`` ("true") and ``with_streaming_response`` ("stream") of
+    openai and anthropic set, else empty.
+
+    With it the result of a call is the HTTP response, not the answer.
     """
     headers = kwargs.get("extra_headers")
     return str(headers.get("X-Stainless-Raw-Response", "")) if isinstance(headers, dict) else ""
@@ -339,6 +352,7 @@ def _parsed(result: Any) -> Any:
     """The answer in a raw response, whose body has been read; the response keeps it."""
     found = result.parse()
     if inspect.iscoroutine(found):
-        found.close()  # a coroutine that only the program may run
+        # It must not be awaited here, and Python warns of a coroutine that is never awaited.
+        found.close()
         return None
     return found

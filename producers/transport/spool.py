@@ -1,9 +1,9 @@
 """The disk spool: step events that could not be delivered, in one file for all processes of a user.
 
 A spool is a SQLite database in WAL mode. A committed event survives ``kill -9`` of its process.
-Several processes write to the file at the same time. Each sends its own events again; those of
-processes that have ended are sent by one process at a time, under a lease. The file must be on a
-local disk, because WAL does not work on network file systems.
+Several processes write to the file at the same time. Each sends its own events when the endpoint
+can be reached; events of processes that have ended are sent by the one process that has the lease.
+The file must be on a local disk, because WAL does not work on network file systems.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from stepstream.producers.transport.base import Record
 
 MAX_BYTES: Final = 268_435_456
 LEASE_S: Final = 30.0
-# How long a statement waits for another process. A fork of this process waits as long at most.
+# How long a statement waits for another process. ``os.fork`` in this process can block for as long,
+# because it waits for the statement.
 BUSY_S: Final = 2.0
 OPEN_PAUSE_S: Final = 0.01
 _PAGE_BYTES: Final = 4_096
@@ -37,8 +38,11 @@ _PAGE_BYTES: Final = 4_096
 _LEAST_CHECKPOINT_PAGES: Final = 100
 _MOST_CHECKPOINT_PAGES: Final = 400
 _CHECKPOINTS_OF_FILE: Final = 100
+# The WAL may grow to several checkpoints while another process reads.
 _CHECKPOINTS_OF_WAL: Final = 4
 _EVICT_ROWS: Final = 64
+# Attributes may be large too, so they are removed with the contents. An event that has only
+# attributes is not shortened (``_row``): most have a few short ones.
 _CONTENT_FIELDS: Final = ("input", "output", "documents", "attributes")
 _VERSION: Final = 1
 
@@ -94,7 +98,10 @@ class Spooled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DestinationStatus:
-    """The events of a spool for one destination. ``left``: of these, those of ended processes."""
+    """The events of a spool for one destination.
+
+    ``left``: how many of these are of processes that have ended.
+    """
 
     destination: str
     events: int
@@ -124,6 +131,8 @@ class SpoolStatus:
 
 class Spool:
     """One sender's access to a spool: a writer of its own, for one destination. Thread-safe.
+
+    ``max_bytes`` is raised to 3.3 MB if it is less, because of the WAL.
 
     The connection is closed before this process forks, and opened again by the next call. Raises
     ``SpoolError`` if the file cannot be created, read or written.
@@ -169,9 +178,10 @@ class Spool:
     def put(self, records: Sequence[Record]) -> list[int]:
         """Store events in one transaction. Returns the id of each; 0 for one that has no room.
 
-        When the spool is full it makes room: start events go before end events, because an end
-        event alone is the complete record of its step, and contents before end events. What it
-        cannot store then is dropped. Everything lost is counted (``SpoolStatus``).
+        When the spool is full, an end event takes the place of start events first, because an end
+        event alone is the complete record of its step, then of the contents of older end events. A
+        start event takes no other's place. What cannot be stored then is dropped. Everything lost
+        is counted (``SpoolStatus``).
         """
         now_us = round(self._now_s() * 1e6)
         with self._connected() as database:
@@ -214,7 +224,9 @@ class Spool:
                 return 0
 
     def _make_room(self, database: sqlite3.Connection, *, is_end: bool) -> bool:
-        """Free some space for an event. False if there is nothing of less worth than it."""
+        """Free some space for an end event. Returns False if only end events without contents are
+        left, and always for a start event.
+        """
         if not is_end:
             return False
         with _transaction(database):
@@ -242,6 +254,7 @@ class Spool:
     def has_run(self, run: bytes, after: int = 0) -> bool:
         """True if this writer has events of a run with an id above ``after``."""
         with self._connected() as database:
+            # The plus sign keeps SQLite from using the index on the writer, which has many events.
             found = database.execute(
                 "SELECT 1 FROM events WHERE run = ? AND id > ? AND +writer = ? LIMIT 1",
                 (run, after, self._writer),
@@ -251,9 +264,10 @@ class Spool:
     # --- draining ---
 
     def acquire(self) -> bool:
-        """Take or renew the lease for what ended processes left for this destination.
+        """Take or renew the lease for the events of ended processes for this destination.
 
-        False while another living process has it.
+        Returns True if this spool has it now; False while another process that still runs has one
+        that has not expired.
         """
         now_s = self._now_s()
         with self._connected() as database, _transaction(database):
@@ -319,7 +333,10 @@ class Spool:
             database.executemany("DELETE FROM events WHERE id = ?", [(one,) for one in ids])
 
     def take_all(self) -> int:
-        """Give what ended processes left for other destinations to this one. Returns how many."""
+        """Reassign the events of ended processes for other destinations to this destination.
+
+        Returns the number of events.
+        """
         with self._connected() as database:
             found = database.execute(
                 "SELECT id, pid, began FROM writers WHERE destination <> ?", (self.destination,)
@@ -379,8 +396,8 @@ class Spool:
         )
 
     def close(self) -> None:
-        """Close the file and give up this writer: what it has left is drained as of an ended
-        process. A later call opens the file again, as a new writer.
+        """Close the file and give up this writer: its remaining events are then treated like those
+        of an ended process. A later call opens the file again, as a new writer.
         """
         with self._lock:
             if self._database is None and not self._writer:
@@ -405,12 +422,16 @@ class Spool:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Lock, open the file if necessary, yield the connection.
+
+        Raises ``SpoolError`` for any error of SQLite or the operating system.
+        """
         # The lock keeps other threads from forking: the child would have a copy of SQLite's locks
         # as they were in the middle of a call.
         with fork_lock.importing(), self._lock:
             try:
                 if self._pid != os.getpid():
-                    self._refuse_fork()
+                    self._after_fork()
                 if self._database is None:
                     self._database = self._open()
                 yield self._database
@@ -419,11 +440,12 @@ class Spool:
                     f"the spool {self.path} cannot be used: {error}", is_busy=_is_busy(error)
                 ) from error
 
-    def _refuse_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Become a new writer in a forked child; raise if the connection came with the fork.
 
-        SQLite's record of the file's locks is shared by all connections of a process. A child that
-        has a copy of it does not take the locks that the copy lists, and corrupts the file.
+        All connections of a process share SQLite's list of the locks they have on the file. In a
+        forked child this list still has the parent's locks: the child would write without taking
+        them, and corrupt the file.
         """
         if self._database is not None:
             raise OSError("this process was forked while the file was open")
@@ -476,7 +498,7 @@ class Spool:
 
 
 class _Phase(msgspec.Struct):
-    """The fields of an event that decide its worth."""
+    """The fields that decide which events are evicted first."""
 
     # As in ``schemas.step``, where a field with its default is left out.
     phase: str = "end"
@@ -532,7 +554,10 @@ def _own_identity() -> Identity:
 
 
 def _is_alive(owner: Identity) -> bool:
-    """True if the process still runs; also on platforms where that cannot be determined."""
+    """True if the process still runs; also on platforms where that cannot be determined.
+
+    False for pid 0, that of a writer that was closed.
+    """
     return bool(owner.pid) and (not owner.began or identity_of(owner.pid) == owner)
 
 

@@ -1,9 +1,9 @@
-"""Delivery of the alerts of one partition: matching, grouping, scheduling, and what is saved. Pure.
+"""Delivery of the alerts of one partition: matching, grouping, scheduling, and what is saved.
 
-Every result is written to the deliveries topic, to the partition of the same number as that of the
-alert. The safe offset, which a restart reads alerts from, does not pass an alert until a delivery
-record contains its state: one with a result, or, if there is no result after ``SAVE_AFTER_US``, one
-with the state ``pending``. So no channel, however slow, keeps the safe offset from moving.
+No I/O and no clock. Every result is written to the deliveries topic, to the partition of the same
+number as that of the alert. A restart reads alerts from the safe offset. An alert holds it back
+until the alert's state is saved in a delivery record: with the result, or after half a second
+(``SAVE_AFTER_US``) without a result as ``pending``. So a slow channel does not hold it back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from typing import Final
 import msgspec
 
 from stepstream.schemas.alert import AlertStruct
-from stepstream.schemas.delivery import DeliveryState, DeliveryStruct, delivery_key
+from stepstream.schemas.delivery import (
+    DeliveryState,
+    DeliveryStruct,
+    delivery_key,
+    split_delivery_key,
+)
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.misfits import alert_misfit
 from stepstream.schemas.times import HOUR_US
@@ -32,10 +37,10 @@ SAVE_AFTER_US: Final = 500_000
 FINISHED_KEPT_US: Final = HOUR_US
 """How long a finished alert is remembered, so that a record that comes twice is recognised."""
 MAX_FINISHED: Final = 50_000
+"""Above this number of finished alerts in a partition the oldest are dropped before that time."""
 REWRITE_AFTER: Final = 50_000
-"""A delivery record that is still needed is written again after so many others.
-
-It moves the lowest offset that a restart has to read.
+"""A delivery record that a restart still needs is written again once this many newer records exist,
+so that a restart does not have to read further back.
 """
 
 _decode = msgspec.json.Decoder(AlertStruct).decode
@@ -44,7 +49,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class UnsentDelivery:
-    """A delivery record to be written, and the offsets of the alerts whose state it contains."""
+    """A delivery record to be written, and the offsets of the alert's records that it saves."""
 
     key: str
     value: bytes
@@ -81,7 +86,8 @@ class PartitionDelivery:
         self._record_offsets: OrderedDict[str, int] = OrderedDict()
         """Key -> offset of the newest delivery record that a restart needs, lowest first."""
         self._next_record_offset = 0
-        self._known_from = 0
+        self._deliver_from = 0
+        """The offset that must be reached before anything is delivered, see ``restore``."""
         self._finished: deque[tuple[int, int, str, str]] = deque()
         """(time, alert offset, subscription, alert id) of alerts that can be dropped later."""
         self._unsent: list[UnsentDelivery] = []
@@ -102,15 +108,15 @@ class PartitionDelivery:
         notifier that was killed may have delivered any of the alerts before ``end`` without saving
         that, and an older state of an alert must not be delivered after a newer one.
         """
-        self.position, self._known_from = offset, end
+        self.position, self._deliver_from = offset, end
         for name, alerts in restored_alerts(records, self._record_offsets).items():
             queue = self._queue(name)
             if queue is not None:
-                self._adopt(queue, alerts, now_us)
+                self._add_restored(queue, alerts, now_us)
         ends = (last + 1 for last in self._record_offsets.values())
         self._next_record_offset = max([self._next_record_offset, *ends])
 
-    def _adopt(
+    def _add_restored(
         self,
         queue: SubscriptionQueue,
         alerts: dict[str, tuple[TrackedAlert, DeliveryStruct | None]],
@@ -131,7 +137,9 @@ class PartitionDelivery:
         self._schedule(queue)
 
     def update_subscriptions(self, subscriptions: Mapping[str, Subscription], now_us: int) -> None:
-        """Use these subscriptions from now on. One that changed tries again what it had parked."""
+        """Use these subscriptions from now on. Parked alerts of a changed subscription are tried
+        again.
+        """
         wanted = {name: one for name, one in subscriptions.items() if one.enabled}
         before, self._subscriptions = self._subscriptions, wanted
         self._index = SubscriptionIndex(wanted)
@@ -141,14 +149,15 @@ class PartitionDelivery:
             del self.queues[name]
             if name not in wanted:
                 for tracked in queue.alerts.values():
-                    self._release(tracked.unsaved_offsets)
+                    self._count_saved(tracked.unsaved_offsets)
                 continue
             for tracked in queue.alerts.values():
                 tracked.parked_seq = 0
             changed = self._queue(name)
             if changed is not None:
                 alerts = {key: (tracked, None) for key, tracked in queue.alerts.items()}
-                self._adopt(changed, alerts, now_us)  # type: ignore[arg-type]
+                # Values of a dict are invariant: (alert, None) is not (alert, record | None).
+                self._add_restored(changed, alerts, now_us)  # type: ignore[arg-type]
 
     def _queue(self, name: str) -> SubscriptionQueue | None:
         """The queue of a subscription, created if missing; None if it is not in force."""
@@ -169,7 +178,10 @@ class PartitionDelivery:
     def read(
         self, offset: int, value: bytes | None, timestamp_us: int, now_us: int
     ) -> AlertStruct | None:
-        """Process one record of the alerts topic. Returns its alert, None if it has none."""
+        """Process one record of the alerts topic. Returns its alert.
+
+        None if the offset was read before, or if the record is unreadable, which is counted.
+        """
         if offset < self.position:
             return None
         self.position = offset + 1
@@ -191,6 +203,7 @@ class PartitionDelivery:
     def add(self, alert: AlertStruct, offset: int, appended_us: int, now_us: int) -> None:
         """Add an alert to the matching queues. ``offset`` -1: it is not from the topic."""
         for name, subscription in self._index.candidates(alert):
+            # Alerts about synthetic runs go only to subscriptions that name their agent.
             if alert.agent == PROBE_AGENT and subscription.match.agent != PROBE_AGENT:
                 continue
             known = self._tracked(name, alert.alert_id)
@@ -217,6 +230,8 @@ class PartitionDelivery:
         had_news = known is not None and known.has_news(queue.subscription, now_us)
         tracked = queue.update(alert, now_us, appended_us)
         self._schedule(queue)
+        # Saved is what a restart could not derive again from later records: something to deliver,
+        # now or before this record, a silence, or the action of a person.
         if (
             had_news
             or tracked.has_news(queue.subscription, now_us)
@@ -233,8 +248,12 @@ class PartitionDelivery:
     # -- notifications -----------------------------------------------------------------------------
 
     def due(self, now_us: int) -> list[Notification]:
-        """The notifications to send now. Report each one's result by ``delivered``, ``failed`` or
-        ``refused``."""
+        """Returns the notifications to send now, and does what else is due: saves alerts without a
+        result, drops finished ones, rewrites a record that is far behind.
+
+        To be called at ``next_us``. Each notification's result is to be reported by ``delivered``,
+        ``failed`` or ``refused``.
+        """
         found: list[Notification] = []
         agenda = self._agenda
         while self._is_caught_up and agenda and agenda[0][0] <= now_us:
@@ -257,12 +276,13 @@ class PartitionDelivery:
 
     @property
     def _is_caught_up(self) -> bool:
-        return self.position >= self._known_from
+        return self.position >= self._deliver_from
 
     def reached_end(self) -> None:
         """The alerts topic has no further records for now."""
-        # The offsets before the end of that time may have been removed by retention since.
-        self._known_from = 0
+        # Retention may have deleted the records below the end that ``restore`` was given: delivery
+        # would wait for offsets that no longer come.
+        self._deliver_from = 0
 
     def _check(
         self, queue: SubscriptionQueue, group: Group, now_us: int, found: list[Notification]
@@ -276,7 +296,9 @@ class PartitionDelivery:
             found.append(notification)
 
     def _park_group(self, queue: SubscriptionQueue, group: Group, now_us: int) -> None:
-        """Park what waited for ``retry_for`` for a failing channel, even if it was never tried."""
+        """Park the group's alerts, also those that were never tried: the channel has failed for as
+        long as the subscription's ``retry_for``.
+        """
         reason = group.reason or "the channel failed for as long as retry_for allows"
         for alert_id in list(group.alert_ids):
             tracked = queue.alerts.get(alert_id)
@@ -316,6 +338,7 @@ class PartitionDelivery:
         if queue is None:
             return
         is_overdue = queue.is_overdue(notification.waiting_since_us, now_us)
+        # A repetition is never parked: what it repeats was delivered.
         if notification.why == "news" and is_overdue:
             queue.failures += 1
             attempts = f"given up after {notification.attempt} attempts"
@@ -351,7 +374,7 @@ class PartitionDelivery:
 
     def acknowledged(self, written: UnsentDelivery, offset: int) -> None:
         """A record is on the deliveries topic, at this offset."""
-        self._release(written.alert_offsets)
+        self._count_saved(written.alert_offsets)
         self._next_record_offset = max(self._next_record_offset, offset + 1)
         if self._tracked(written.subscription, written.alert_id) is not None:
             self._record_offsets[written.key] = offset
@@ -391,6 +414,7 @@ class PartitionDelivery:
         key = delivery_key(name, alert_id)
         self._unsent.append(UnsentDelivery(key, _encode(record), name, alert_id, offsets))
         if is_finished:
+            # Without offsets it was saved before; then any offset read so far is late enough.
             last = offsets[-1] if offsets else self.position - 1
             self._finished.append((now_us, last, name, alert_id))
         tracked.unsaved_offsets = []
@@ -401,13 +425,14 @@ class PartitionDelivery:
             _, name, alert_id = self._unsaved.popleft()
             found = self._tracked(name, alert_id)
             if found is not None and found[1].unsaved_offsets:
-                self._save_standing(*found, now_us)
+                self._save_current(*found, now_us)
 
-    def _save_standing(self, queue: SubscriptionQueue, tracked: TrackedAlert, now_us: int) -> None:
+    def _save_current(self, queue: SubscriptionQueue, tracked: TrackedAlert, now_us: int) -> None:
         state, reason = tracked.standing(queue.subscription, now_us)
         self._save(queue, tracked, state, now_us, reason=reason)
 
-    def _release(self, offsets: Iterable[int]) -> None:
+    def _count_saved(self, offsets: Iterable[int]) -> None:
+        """One queue fewer has to save these offsets; with none left, the safe offset may pass."""
         for offset in offsets:
             left = self._unsaved_offsets.get(offset, 0) - 1
             if left > 0:
@@ -439,13 +464,13 @@ class PartitionDelivery:
             key, offset = next(iter(self._record_offsets.items()))
             if self._next_record_offset - offset <= REWRITE_AFTER:
                 return
-            name, _, alert_id = key.partition("|")
+            name, alert_id = split_delivery_key(key)
             found = self._tracked(name, alert_id)
             if found is None:
                 del self._record_offsets[key]
                 continue
             self._record_offsets.move_to_end(key)
-            self._save_standing(*found, now_us)
+            self._save_current(*found, now_us)
             return
 
 

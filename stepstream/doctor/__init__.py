@@ -13,7 +13,10 @@ __all__ = ["Check", "examine"]
 
 
 def examine(resolved: Resolved) -> Iterator[Check]:
-    """Run all checks and yield each result at once. Changes nothing."""
+    """Run the checks one after the other and yield each result as soon as it is known.
+
+    Changes nothing.
+    """
     parts: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("this machine", lambda: local.checks(resolved)),
         ("kafka", lambda: _kafka(resolved)),

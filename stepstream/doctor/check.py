@@ -10,7 +10,10 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """``fail``: something does not work; ``warn``: it may soon not. ``todo`` is what to do."""
+    """A result: ``what`` was checked, ``text`` states the result, ``todo`` what the user should do.
+
+    ``warn``: it works now but may stop working; ``fail``: it does not work.
+    """
 
     status: Status
     what: str

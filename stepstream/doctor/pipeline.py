@@ -1,7 +1,8 @@
 """The processes between Kafka and ClickHouse: whether they run and make progress.
 
-Committed offsets show little of a worker: an open run keeps its offset back. So the progress
-records of the worker are used: "everything appended before this time is processed".
+The committed offset of a worker shows little of its progress, because the oldest open run holds it
+back. So the worker's progress records are used: each states that everything appended up to and
+including its time is processed.
 """
 
 from __future__ import annotations
@@ -25,17 +26,21 @@ from stepstream.schemas.trajectory import ProgressStruct
 
 TIMEOUT_S: Final = 5.0
 WATCHED_S: Final = 12.0
-"""How long a process without progress is watched; a worker reports its progress every 5 s."""
+"""How long a process without progress is watched: two progress reports of a worker, which come
+every 5 s, and a margin.
+"""
 POLL_EVERY_S: Final = 1.0
 PROGRESS_RECORDS: Final = 20_000
 """Newest records of the usage topic that are searched for progress records."""
-DATED: Final = 8
+MAX_PARTITIONS_READ: Final = 8
 """Maximum number of partitions whose oldest waiting record is read."""
 _decode = msgspec.json.Decoder(ProgressStruct).decode
 
 
 def checks(settings: Settings) -> Iterator[Check]:
-    """Firing alerts about the pipeline; worker, sink and notifier."""
+    """Yields one check for each firing alert about the pipeline, and one each for worker, sink and
+    notifier. Raises ``KafkaException`` or ``KafkaUnreachable``.
+    """
     yield from _alerts(settings)
     for part in groups.PARTS:
         yield _part(settings, part)
@@ -78,7 +83,11 @@ def _part(settings: Settings, part: str) -> Check:
 
 
 def standing_of(settings: Settings, part: str) -> Standing:
-    """The progress of a process now. Raises ``KafkaException`` or ``KafkaUnreachable``."""
+    """The progress of all processes of a kind, from their consumer group.
+
+    ``part`` is ``worker``, ``sink`` or ``notify``. Raises ``KafkaException`` or
+    ``KafkaUnreachable``.
+    """
     group = groups.describe(settings, groups.PARTS[part](settings), timeout=TIMEOUT_S)
     prefix = f"{settings.topic_prefix}."
     client = kafka.consumer(settings, group.name)
@@ -89,6 +98,7 @@ def standing_of(settings: Settings, part: str) -> Standing:
         if not ever:
             # A group without committed offsets has no lags to go by: every record waits.
             behind = _unread(client, topic(settings.topic_prefix, groups.READS[part]))
+        # Offsets, times and counts are added up: the sum is only compared for change.
         progress = sum(offset for offset in committed.values() if offset > 0)
         processed_us: dict[int, int] = {}
         if part == "worker" and ever:
@@ -134,13 +144,14 @@ def _unread(client: Consumer, name: str) -> dict[groups.Place, int]:
 
 
 def _processed_us(settings: Settings) -> dict[int, int]:
-    """By partition of the steps: everything appended before this time is processed.
+    """By partition of steps: the time up to which, inclusively, everything appended is processed.
 
     From the newest progress records of the workers.
     """
     name = topic(settings.topic_prefix, "usage")
     client = kafka.consumer(settings, "stepstream-reader")
     try:
+        # All progress records are in partition 0.
         end = client.get_watermark_offsets(TopicPartition(name, 0), timeout=TIMEOUT_S)[1]
     finally:
         client.close()
@@ -172,15 +183,17 @@ def _written(settings: Settings, client: Consumer) -> int:
 def _not_processed(
     client: Consumer, steps: str, processed_us: dict[int, int], behind: dict[groups.Place, int]
 ) -> dict[groups.Place, int]:
-    """The lag with that of the steps computed from the workers' progress records."""
+    """``behind`` without the usage topic, and with the lag of the steps topic computed from the
+    workers' progress records.
+    """
     # A worker commits the offset of its oldest open run, so its lag stays large while it is up to
     # date. Its progress records give the true position.
     found = {place: lag for place, lag in behind.items() if place[0] not in (steps, _usage(steps))}
+    # Kafka's times are milliseconds; plus one, because records of that millisecond are processed.
     asked = [
         TopicPartition(steps, partition, time_us // 1_000 + 1)
         for partition, time_us in processed_us.items()
     ]
-    # In milliseconds, plus one: records of the reported millisecond are processed.
     for at in client.offsets_for_times(asked, timeout=TIMEOUT_S) if asked else ():
         high = client.get_watermark_offsets(TopicPartition(steps, at.partition), timeout=TIMEOUT_S)[
             1
@@ -204,7 +217,9 @@ def _oldest_us(settings: Settings, client: Consumer, behind: dict[groups.Place, 
     """When the oldest waiting record was appended; 0 if none waits."""
     # The partitions with the most waiting records first: each costs a read of its own.
     oldest = []
-    for (name, partition), lag in sorted(behind.items(), key=lambda item: -item[1])[:DATED]:
+    for (name, partition), lag in sorted(behind.items(), key=lambda item: -item[1])[
+        :MAX_PARTITIONS_READ
+    ]:
         high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)[1]
         first = next(
             iter(

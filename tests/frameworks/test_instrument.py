@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import pytest
 
-from stepstream.producers.instruments.switch import Instruments
+from stepstream.producers.instruments.instruments import Instruments
 from tests.support.provider import TEXT, Provider, provider
 from tests.support.sdk import Traced, instrumented, traced
 

@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.util._once import Once
 
-from stepstream.producers.instruments.switch import Instruments
+from stepstream.producers.instruments.instruments import Instruments
 from stepstream.producers.sdk_log import LOGGER, sdk_log
 from stepstream.producers.tracer import Tracer
 from stepstream.producers.transport.memory import MemoryTransport

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from stepstream.otel import SpanProcessor
 from stepstream.producers.control.budget import Budget
 from stepstream.producers.exceptions import BudgetExceeded
-from stepstream.producers.instruments.switch import Instruments
+from stepstream.producers.instruments.instruments import Instruments
 from stepstream.schemas.step import StepEvent
 from tests.support.provider import TEXT, TEXTS, Provider, provider
 from tests.support.sdk import Traced, instrumented, logged, own_tracer_provider, traced

@@ -15,22 +15,22 @@ from stepstream.producers.instruments.methods import METHODS, Method
 from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.tracer import Tracer
 
-# The packages of each name; the first that is installed counts.
-PACKAGES: Final[dict[str, tuple[str, ...]]] = {
-    "openai": ("openai",),
-    "anthropic": ("anthropic",),
-    "google": ("google.genai",),
-    "mistral": ("mistralai",),
-    "cohere": ("cohere",),
-    "litellm": ("litellm",),
-    "bedrock": ("botocore",),
-    "langchain": ("langchain_core",),
-    "openai_agents": ("agents",),
+# The module of each name: the client counts as installed if it is found.
+PACKAGES: Final[dict[str, str]] = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "google": "google.genai",
+    "mistral": "mistralai",
+    "cohere": "cohere",
+    "litellm": "litellm",
+    "bedrock": "botocore",
+    "langchain": "langchain_core",
+    "openai_agents": "agents",
 }
 
 
 class Instruments:
-    """The replaced methods of one tracer."""
+    """The methods of clients that were replaced so that one tracer records their calls."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._switch = Switch(tracer)
@@ -40,9 +40,13 @@ class Instruments:
         self._names: set[str] = set()
 
     def on(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Record the calls of these clients, or of all that are installed. Returns their names."""
+        """Record the calls of these clients, or of all that are installed.
+
+        Returns their names, without those that are unknown, which are reported as misuse, and those
+        that are not installed.
+        """
         wanted = [name for name in names or PACKAGES if self._is_known(name)]
-        found = [name for name in wanted if any(map(_is_installed, PACKAGES[name]))]
+        found = [name for name in wanted if _is_installed(PACKAGES[name])]
         self._switch.is_on = True
         for name in found:
             if name not in self._names:
@@ -87,7 +91,8 @@ class Instruments:
     def _method(self, method: Method, module: ModuleType) -> None:
         owner: Any = getattr(module, method.owner, None) if method.owner else module
         original = None if owner is None else vars(owner).get(method.name)
-        if original is None:  # another version of the package
+        # Other versions of a package lack some of the methods.
+        if original is None:
             return
         ours = recorded(original, method, self._switch)
         self._put(owner, method.name, original, ours)
