@@ -1,5 +1,5 @@
-"""What benchmarks over Kafka share: a broker of their own in a folder that goes away, topics, a
-plain topic for limits."""
+"""What benchmarks over Kafka share: a broker of their own in a folder that is removed at the end,
+topics, a plain topic for limits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """An agent with OpenTelemetry's own SDK and its batch processor, in a process of its own; for
-measuring which of its spans arrive when Kafka is away for a while.
+measuring which of its spans arrive when Kafka does not answer for a while.
 """
 
 from __future__ import annotations

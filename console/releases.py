@@ -154,7 +154,7 @@ class ReleasePages:
 
 
 def _unless_away(ask: Callable[[], dict[str, Any]], instead: dict[str, Any]) -> dict[str, Any]:
-    """An answer of the store; while it is away ``instead``, with the reason."""
+    """An answer of the store; while it does not answer ``instead``, with the reason."""
     try:
         return {**ask(), "store_problem": ""}
     except WebError as error:

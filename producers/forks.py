@@ -73,7 +73,8 @@ class ForkLock:
         deadline = time.monotonic() + CONNECT_WAIT_S
         while self._connecting:
             if time.monotonic() >= deadline:
-                self._connecting.clear()  # brokers are away: the next fork does not wait again
+                # No broker answers: the next fork does not wait again.
+                self._connecting.clear()
                 return
             time.sleep(CONNECT_PAUSE_S)
 

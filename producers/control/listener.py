@@ -112,7 +112,7 @@ class CommandListener:
                 error = message.error()
                 if error is None:
                     self._deliver(message.value(), message.timestamp()[1])
-                # Other errors, such as brokers that are away, are retried by the client itself.
+                # Other errors, such as a broker that does not answer, are retried by the client.
                 elif error.fatal():
                     raise RuntimeError(error.str())
         finally:

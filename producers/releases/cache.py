@@ -1,4 +1,4 @@
-"""The newest release of each label on disk, so that an agent starts while its endpoint is away.
+"""The newest release of each label on disk, for agents that start without their endpoint.
 
 One file for an endpoint, agent and label, in the state directory. It is replaced as a whole, so a
 reader finds the old or the new content. Its hash is checked like that of a record.

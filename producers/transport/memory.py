@@ -19,7 +19,8 @@ class MemoryTransport:
     """Keeps every record that it takes.
 
     ``room`` limits the unacknowledged records. ``unreachable``: takes records and never
-    acknowledges them, like a broker that is away. ``failure``: every record fails with this reason.
+    acknowledges them, like a broker that does not answer. ``failure``: every record fails with this
+    reason.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from stepstream.schemas.settings import Settings
 RETRIABLE: Final = frozenset(
     {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 )
-"""Errors of a consumer while brokers are away or at the end of a partition; it recovers by
+"""Errors of a consumer while brokers do not answer or at the end of a partition; it recovers by
 itself.
 """
 

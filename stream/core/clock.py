@@ -1,5 +1,5 @@
-"""One clock per partition: log time, so that no deadline passes because a worker or the brokers
-were away.
+"""One clock per partition: log time, so that no deadline passes because a worker did not
+run or the brokers did not answer.
 
 The time is the append time of the last record processed or, when a fetch came back at the high
 watermark, the wall time of that fetch. It never runs ahead of either and never goes back.

@@ -357,7 +357,7 @@ def has_records(settings: Settings, full_name: str, partition: int, start: int, 
 
 
 async def load_with_retries(load: Callable[[], _Result], what: str) -> _Result:
-    """The result of ``load``, called in a thread; while brokers are away it is called again, with
+    """The result of ``load``, called in a thread; while no broker answers it is called again, with
     growing pauses.
     """
     started = time.monotonic()

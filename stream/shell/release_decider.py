@@ -76,7 +76,7 @@ class ReleaseDecider:
         self._producer: Producer | None = None
 
     async def run(self) -> None:
-        """Follow and decide until cancelled; while brokers are away, try again."""
+        """Follow and decide until cancelled; while no broker answers, try again."""
         while True:
             try:
                 is_followed = await asyncio.to_thread(self.step)

@@ -20,8 +20,8 @@ MAX_IN_FLIGHT: Final = 20_000
 """With so many outputs sent and not acknowledged the stages wait."""
 
 DELIVERY_TIMEOUT_MS: Final = 120_000
-"""Brokers that are away for longer end the process: it starts again from the committed offset, and
-nothing is lost.
+"""Brokers that do not answer for longer end the process: it starts again from the committed offset,
+and nothing is lost.
 """
 
 # Outputs to these topics may wait for the next poll, so that many of them share a request: with

@@ -75,7 +75,7 @@ class Crew:
     # -- faults --
 
     def kill(self, slot: int) -> None:
-        """SIGKILL, to another where this one is away; it is started again."""
+        """SIGKILL, to another where this one is not running; it is started again."""
         with self._guard:
             process = self._running(slot)
             if process is None:
@@ -85,8 +85,9 @@ class Crew:
             self.counts["kills"] += 1
 
     def _running(self, slot: int) -> Process | None:
-        """The process in this slot or, where it is away, in one of the next; one that is frozen
-        only where no other runs."""
+        """The process in this slot or, where it is not running, in one of the next; one that is
+        frozen only where no other runs.
+        """
         there = [
             self._slots.get((slot + step) % self._spec.count) for step in range(self._spec.count)
         ]
@@ -94,8 +95,9 @@ class Crew:
         return min(running, key=lambda process: process.frozen, default=None)
 
     def freeze(self, slot: int) -> Process | None:
-        """SIGSTOP, to another where this one is away; the process, to be thawed, or None when all
-        are away or frozen."""
+        """SIGSTOP, to another where this one is not running. Returns the process, to be thawed;
+        None when none runs or all are frozen.
+        """
         with self._guard:
             process = self._running(slot)
             if process is None or process.frozen:

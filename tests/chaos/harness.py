@@ -416,7 +416,7 @@ def _settle(
 
 
 def _exits(scenario: Scenario, exits: list[Exit]) -> list[str]:
-    # A process may end when its brokers are away for long, never by a crash in native code.
+    # A process may end when its brokers do not answer for long, never by a crash in native code.
     unexpected = [item for item in exits if item.code in NATIVE_CRASHES or not scenario.excused]
     return [
         f"{item.crew} {item.slot} ended by itself with {item.code}:\n{item.tail}"

@@ -468,7 +468,7 @@ class Sender(threading.Thread):
         # default.
         self._producer: Producer = producer(
             settings,
-            # Ten minutes: what was planned has to arrive, however long the brokers are away.
+            # Ten minutes: what was planned has to arrive, however long no broker answers.
             **{"linger.ms": 10, "message.timeout.ms": 600_000, "socket.timeout.ms": 10_000},
         )
         self.failed: list[str] = []

@@ -1,4 +1,4 @@
-"""Agents that share one spool, killed at any moment while the broker goes away and comes back.
+"""Agents that share one spool, killed at any moment while the broker stops and starts again.
 
 What an agent has seen acknowledged or written to the spool must be in Kafka in the end.
 """

@@ -1,5 +1,5 @@
-"""Agents of one spool are killed while the broker goes away and back: nothing safe is lost, and
-every run keeps its order.
+"""Agents of one spool are killed while the broker stops and starts: nothing safe is lost, and every
+run keeps its order.
 """
 
 from __future__ import annotations

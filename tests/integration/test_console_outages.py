@@ -1,4 +1,4 @@
-"""Kafka or ClickHouse goes away and comes back: the API names it, the stream heals by itself."""
+"""Kafka or ClickHouse stops and starts again: the API names it, the stream heals by itself."""
 
 from __future__ import annotations
 

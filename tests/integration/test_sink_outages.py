@@ -74,8 +74,8 @@ def kill(store: EmbeddedClickHouse) -> None:
 def test_a_store_killed_under_load_is_waited_for_in_bounded_memory(
     settings: Settings, own_store: EmbeddedClickHouse
 ) -> None:
-    """While it is away only as much is read as fits, lag is visible, and when it is back everything
-    is stored once.
+    """While it does not run only as much is read as fits and lag is visible; then everything is
+    stored once.
     """
     settings = at(settings, own_store)
     create_topics(settings)
@@ -216,7 +216,7 @@ def test_without_committed_offsets_a_sink_goes_on_from_the_store(settings: Setti
     with SinkThread(settings):
         wait_stored(settings, steps.sent)
     admin = AdminClient(settings.kafka)
-    # Kafka forgets the offsets of a group that was away for a week.
+    # Kafka forgets the offsets of a group that did not run for a week.
     admin.delete_consumer_groups([group_of(settings)])[group_of(settings)].result()
     send(settings, steps.run(10))
     with SinkThread(settings) as stats:
@@ -272,7 +272,7 @@ def test_a_topic_created_again_is_stored_in_addition_to_the_old_one(settings: Se
 
 @pytest.mark.long
 def test_a_broker_killed_under_load_is_waited_for(settings: Settings, tmp_path: Path) -> None:
-    """While Kafka is away the sink waits, and when it is back everything is stored once."""
+    """While Kafka does not answer the sink waits, and then everything is stored once."""
     with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as broker:
         settings = settings.model_copy(update={"kafka_brokers": broker.bootstrap})
         create_topics(settings)

@@ -162,8 +162,9 @@ def test_a_named_subscription_goes_on_where_its_body_left_off(
 def test_a_named_subscription_that_saw_nothing_still_keeps_its_place(
     settings: Settings, publish: Publish
 ) -> None:
-    """From the first moment on the place is kept: alerts that come while the program is away are
-    delivered later."""
+    """From the first moment on the place is kept: alerts that come while the program does not run
+    are delivered later.
+    """
     assert list(subscribe("away", settings=settings, timeout=4)) == []
     publish("while-away")
     assert [alert.alert_id for alert in subscribe("away", settings=settings, timeout=3)] == [

@@ -62,7 +62,7 @@ test("an open run and its stream of commands do not keep the process alive", asy
   ]);
 });
 
-test("a gateway that is away or frozen does not keep the process alive", async () => {
+test("a gateway that is not running or frozen does not keep the process alive", async () => {
   for (const endpoint of ["http://127.0.0.1:9", gateway.url]) {
     gateway.isFrozen = true;
     const [code, printed] = await program(`await sdk.run("lost", () => 1);`, endpoint);

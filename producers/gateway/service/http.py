@@ -149,8 +149,8 @@ class Endpoints:
         size = _declared_bytes(request)
         if size > self._max_body_bytes:
             raise WebError(413, f"the body is larger than {self._max_body_bytes} bytes")
-        # While Kafka is away one request at a time is let through to find out when it is back: all
-        # others would fill the producer's queue with what their clients send again.
+        # While Kafka does not answer one request at a time is let through to find out when it does:
+        # all others would fill the producer's queue with what their clients send again.
         if is_away(self._writer):
             raise WebError(503, "Kafka does not answer at the moment", self._retry_later())
         began = time.monotonic()

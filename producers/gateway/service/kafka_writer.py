@@ -31,7 +31,7 @@ QUEUE_KB: Final = 131_072
 CLOSE_S: Final = 5.0
 
 RETRY_AFTER_S: Final = (2, 15)
-"""Bounds of Retry-After while Kafka is away."""
+"""Bounds of Retry-After while Kafka does not answer."""
 
 Record = tuple[bytes, bytes]
 """Key and value of a step."""
@@ -55,7 +55,7 @@ class NotAcknowledged(Exception):
 
 
 def retry_after_s(away_s: float) -> int:
-    """Seconds until a client should send again, when Kafka has been away for so long.
+    """Seconds until a client should send again, when Kafka has not answered for so long.
 
     OpenTelemetry's exporters make six attempts and wait for Retry-After between them instead of
     their own, growing delay: with two seconds each they would give up after 14 s. Growing with the
@@ -141,7 +141,7 @@ class KafkaWriter:
 
     @property
     def is_probing(self) -> bool:
-        """Whether Kafka is away and a request is waiting that shows when it is back."""
+        """Whether Kafka does not answer and a request is waiting that shows when it is back."""
         return bool(self._away_since_s and self._waiting)
 
     @property
@@ -235,5 +235,5 @@ class KafkaWriter:
 
 
 def is_away(writer: KafkaWriter) -> bool:
-    """Whether a request would wait in vain: Kafka is away, or another request finds out already."""
+    """Whether a request would wait in vain: Kafka does not answer, or another one is testing it."""
     return writer.stuck_s >= WAIT_S or writer.is_probing

@@ -1,7 +1,7 @@
 """``GET /v1/releases/AGENT/NAME``: releases for agents without a route to Kafka.
 
-The topic is read by one thread, from the first request on. While Kafka is away, what was read
-before is answered. An agent asks again with the ETag it has, and gets 304 without a body.
+The topic is read by one thread, from the first request on. While Kafka does not answer, what was
+read before is answered. An agent asks again with the ETag it has, and gets 304 without a body.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class ReleaseReader:
             follower = Follower(self._settings, release_topic(self._settings))
             try:
                 self._follow(follower)
-            except Exception as error:  # Kafka is away, or its answer is not understood
+            # Kafka does not answer, or its answer cannot be read.
+            except Exception as error:
                 _log.warning("releases cannot be read, trying again: %s", error)
                 self._stopping.wait(PAUSE_S)
             finally:

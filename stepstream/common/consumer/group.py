@@ -253,7 +253,8 @@ class GroupConsumer(Generic[P]):
                     _, end = self.client.get_watermark_offsets(at, timeout=END_S) or (0, -1)
                 except KafkaException:
                     end = -1
-                answers = end >= 0  # do not wait for each partition while the broker is away
+                # While the broker does not answer, not each partition is waited for.
+                answers = end >= 0
             if end < 0:
                 _, end = self.client.get_watermark_offsets(at, cached=True) or (0, -1)
             if end >= 0:

@@ -80,7 +80,7 @@ class JarError(LocalError):
 
 
 class JarMissing(JarError):
-    """A jar is not in the given folder, or the network is away."""
+    """A jar is not in the given folder, or there is no network."""
 
 
 class JarChecksum(JarError):

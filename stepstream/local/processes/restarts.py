@@ -32,7 +32,7 @@ class RestartPauses:
 class RepeatFilter:
     """Lets a line through that is new, and a repeated one every ten seconds with its count.
 
-    Clients log the same line many times a second while their server is away.
+    Clients log the same line many times a second while their server does not answer.
     """
 
     def __init__(self) -> None:

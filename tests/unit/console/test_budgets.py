@@ -1,4 +1,4 @@
-"""Budgets are read in the background, at most once a minute, and kept while Kafka is away."""
+"""Budgets are read in the background, at most once a minute, and kept while Kafka is down."""
 
 from __future__ import annotations
 

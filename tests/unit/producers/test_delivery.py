@@ -1,4 +1,4 @@
-"""What a sender does while its transport is away: events go to the spool and come back from it."""
+"""While a sender's transport fails, its events go to the spool and come back from it."""
 
 from __future__ import annotations
 
