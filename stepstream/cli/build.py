@@ -77,6 +77,7 @@ def build(
         _write(output, release)
     if publish:
         _publish(settings, release)
+    # Without this line the summary would read as if the release were published.
     elif output is None:
         remark("nothing was published: use --publish, or -o FILE")
 
@@ -89,6 +90,7 @@ def _print(release: Release) -> None:
     echo(f"  tools:   {tools}")
     if release.source.revision:
         changed = " with changes" if release.source.changed else ""
+        # Uncommitted changes are named: the release cannot be built again from the commit alone.
         echo(f"  source:  {release.source.revision[:12]}{changed}")
 
 

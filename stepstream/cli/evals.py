@@ -29,6 +29,7 @@ PANEL: Final = "Evaluate"
 EVAL_HELP: Final = (
     "Run agents on suites of cases, score runs, and decide whether a version is worse."
 )
+# Not 1: a pipeline may repeat an undecided comparison with more trials, but not a failed one.
 INCONCLUSIVE: Final = 3
 EXIT_CODES: Final = {"pass": 0, "fail": errors.FAILED, "inconclusive": INCONCLUSIVE}
 
@@ -193,6 +194,7 @@ def run(
     from stepstream.suites.agent import AgentError, load_agent
     from stepstream.suites.runner import Plan, run_suite
 
+    # Everything is read before the first trial: a mistake in a file must not cost the trials.
     documents = criteria_in(trying.criteria) if trying.criteria else []
     try:
         made = parse_suite(str(suite), _read(suite), documents)
@@ -202,6 +204,7 @@ def run(
     recordings = "" if written.record is None else str(written.record.absolute())
     plan = Plan(trying.trials, trying.parallel, trying.timeout, trying.seed, recordings)
     done = run_suite(made, function, agent, documents, plan)
+    # Before the share is compared: the results of a suite that fails are needed most.
     if written.output is not None:
         written.output.parent.mkdir(parents=True, exist_ok=True)
         written.output.write_text("\n".join(lines_of(done.results)) + "\n", encoding="utf-8")
@@ -212,6 +215,7 @@ def run(
         written.events.write_text(text, encoding="utf-8")
     echo(*lines(done.results))
     trials = [trial for case in done.results.cases.values() for trial in case]
+    # A trial without a known outcome, such as one that timed out, is no success.
     share = sum(trial.outcome is True for trial in trials) / len(trials)
     if share < trying.fail_under:
         raise typer.Exit(errors.FAILED)
@@ -258,9 +262,11 @@ def score(
     ]
     columns = ("trace_id", "agent", "agent_version", "task", "success", "success_reason")
     print_rows(columns, rows, format, empty="no closed run matches", prose=("success_reason",))
+    # A misspelt tool in a Criteria document matches no call, and every run would fail by it.
     for hint in unseen_tools(documents, (tool for run in scored.values() for tool in run.tools)):
         remark(hint)
     if rows:
+        # Unknown runs are left out of the share: they are not failures.
         found = Counter(row[4] for row in rows)
         remark(
             f"{found['true']} of {found['true'] + found['false']} runs succeeded, "
@@ -302,6 +308,7 @@ def _policy(deciding: Deciding) -> GatePolicy:
     try:
         data: Any = {} if file is None else yaml.safe_load(_read(file))
         made = policy_of(data)
+    # RecursionError: YAML may be nested deeper than Python's stack allows.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise errors.Failure(f"{file}: {error}", errors.USAGE) from None
     return made.model_copy(update={"inconclusive": inconclusive.value}) if inconclusive else made
@@ -329,6 +336,7 @@ def _print(verdict: Verdict, output: Output) -> None:
     if output.junit is not None:
         output.junit.write_text(junit(verdict), encoding="utf-8")
     if output.markdown is not None:
+        # Appended: $GITHUB_STEP_SUMMARY has the output of earlier steps.
         with output.markdown.open("a", encoding="utf-8") as file:
             file.write(markdown(verdict))
     if output.format is GateFormat.JSON:

@@ -30,6 +30,7 @@ EMPTY: Final = {
 }
 
 
+# Columns that a narrow terminal leaves out first; those of KEEP are never left out.
 LEAVE: Final = (
     "as_of",
     "environment",
@@ -101,6 +102,7 @@ def fleet(
             fleet_topic.BASELINES,
             fleet_topic.baseline_rows(fleet_topic.read_fleet(settings, "baseline")),
         )
+    # Filtered here: the topic is compacted and read as a whole, whichever project is asked for.
     place = columns.index("project")
     shown = [row for row in rows if project in ("", row[place])][:limit]
     print_rows(columns, shown, format, empty=EMPTY[what], leave=LEAVE, keep=KEEP)

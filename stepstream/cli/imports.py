@@ -61,6 +61,7 @@ def import_files(
             raise errors.Failure(f"{file} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise errors.Failure(f"{file} cannot be imported: {error}") from None
+        # Shown before anything is sent: steps that retention refuses cannot be added later.
         _show(plan)
         if dry_run:
             continue

@@ -89,12 +89,14 @@ def _recording(folder: str, trace_id: str) -> Sequence[dict[str, Any]] | None:
 
 
 def _file_name(text: str) -> str:
+    # The name is also that of a document: lower case, beginning with a letter or a digit.
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in text.lower())
     return kept.lstrip("_.-") or "run"
 
 
 def _write(file: Path, saved: SavedRun, force: bool) -> None:
     try:
+        # "x" fails for an existing file itself: between a check and the write it could be created.
         with file.open("w" if force else "x", encoding="utf-8") as out:
             out.write(saved.model_dump_json(indent=1, exclude_none=True) + "\n")
     except FileExistsError:

@@ -41,6 +41,7 @@ They stand before the command: `stepstream --settings FILE runs`.
 
 def markdown() -> str:
     """The whole page."""
+    # For the overview commands are only listed; here their options are needed, so all are imported.
     tree = command_tree(build(everything=True))
     parts = [HEAD, *_options(tree)]
     for name in sorted(tree.commands):
@@ -75,6 +76,7 @@ def _options(command: Any) -> Iterator[str]:
     if not own:
         return
     yield "\n| argument or option | default | meaning |\n|---|---|---|"
+    # Arguments first, as in the usage line; the order is otherwise that of the code.
     for one in sorted(own, key=lambda one: not isinstance(one, TyperArgument)):
         yield f"| {_signature(one)} | {_default(one)} | {_cell(one.help or '')} |"
 
@@ -102,6 +104,7 @@ def _default(option: Any) -> str:
 
 
 def _is_setting(option: Any) -> bool:
+    # A command may have an option of its own with a setting's name, such as --project.
     panel = getattr(option, "rich_help_panel", None) or ""
     return option.name in Settings.model_fields and panel.startswith(SETTINGS_PANEL)
 
@@ -116,6 +119,7 @@ def _text(text: str | None) -> str:
 
 
 def _cell(text: str) -> str:
+    # Help texts escape brackets for the terminal; a bar would end the cell.
     return " ".join(text.replace("\\[", "[").replace("|", "\\|").split())
 
 

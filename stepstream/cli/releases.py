@@ -39,11 +39,13 @@ class Change:
 
     label: Annotated[str, typer.Option(metavar="NAME", help="The label to change.")] = "production"
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit log.")] = ""
+    # Compared by the worker when it decides, so that two people do not undo each other's change.
     expect: Annotated[
         str,
         typer.Option(metavar="VERSION", help="Only if the label names this version at present."),
     ] = ""
     by: ByOption = ""
+    # A running worker decides within seconds; the rest is for one that has to start again first.
     wait: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to wait for the decision.")
     ] = "30s"
@@ -98,6 +100,7 @@ def releases(
     from stepstream.releases.topic import read_log
 
     require_kafka(settings)
+    # Releases and decisions are in Kafka: all but --drift works without a store.
     log = read_log(settings)
     agent, _, version = name.partition("@")
     if version:
@@ -129,6 +132,7 @@ def _row(log: ReleaseLog, one: Published) -> tuple[Any, ...]:
         datetime.fromtimestamp(one.timestamp_ms / 1000, UTC),
         len(release.prompts),
         ", ".join(tool.name for tool in release.tools),
+        # As long as git's own abbreviations in large repositories; + means uncommitted changes.
         release.source.revision[:12] + ("+" if release.source.changed else ""),
     )
 
@@ -136,6 +140,7 @@ def _row(log: ReleaseLog, one: Published) -> tuple[Any, ...]:
 def _print_history(log: ReleaseLog, agent: str, format: Format) -> None:
     agents = [agent] if agent else log.agents()
     decisions = [one for name in agents for one in log.decisions(name)]
+    # Each agent's decisions are in order already; together they are ordered by time.
     rows = [_decision_row(one) for one in sorted(decisions, key=lambda one: one.decided_at)]
     columns = ("at", "agent", "label", "action", "from", "to", "outcome", "by", "gates", "why")
     print_rows(columns, rows, format, empty="nothing was promoted yet", prose=("why",))
@@ -204,6 +209,7 @@ def _print_drift(
 
 
 def _show(release: Release, format: Format) -> None:
+    # Prompts and tools are nested: they have no rows.
     if format is Format.CSV:
         raise errors.Failure(
             "a release cannot be printed as CSV: use --format json, or no --format for text",
@@ -287,6 +293,7 @@ def _figures(
     from stepstream.queries.ask import ask
     from stepstream.queries.parameters import QuestionError
 
+    # The contents are compared without a store too, so missing figures are no failure.
     if not settings.clickhouse_url:
         remark("no figures: no store is set (STEPSTREAM_CLICKHOUSE_URL)")
         return None
@@ -383,6 +390,7 @@ def _request(agent: str, change: Change, override: str = "") -> Request:
     from stepstream.schemas.promotion import LABEL_PATTERN, MAX_TEXT
     from stepstream.schemas.release import AGENT_PATTERN
 
+    # Checked before it is sent: a worker would refuse it only after the command has waited.
     wrong = ""
     if not re.fullmatch(AGENT_PATTERN, agent):
         wrong = f"{agent!r} is no name of an agent with releases"

@@ -144,6 +144,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
         raise errors.Failure(f"{file} cannot be written: {error.strerror}") from None
     with raw:
         if file.suffix == ".gz":
+            # No name and no time in the header: equal seeds give equal files.
             with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
                 yield cast(IO[bytes], packed)
         else:
@@ -157,6 +158,7 @@ def _send(settings: Settings, scenario: Scenario, speed: float) -> None:
 
     require_topic(settings, topic(settings.topic_prefix, "steps"))
     lasts_s = scenario.duration / speed / 1e6
+    # All events are made before the first is sent, so that making them delays none.
     handle, name = tempfile.mkstemp(prefix="stepstream-simulate-", suffix=".jsonl")
     try:
         with os.fdopen(handle, "wb") as out:

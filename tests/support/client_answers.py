@@ -151,7 +151,7 @@ OPENAI: Final[dict[str, Case]] = {
             },
         ),
         BOTH | {"input_audio_tokens": 80, "output_audio_tokens": 40},
-        "0.00075",
+        "0.00075",  # 100 at 2.5, 50 at 10 dollars a million: gpt-4o has no prices for audio
     ),
     "chat, cache written": Case(
         chat(
@@ -162,12 +162,14 @@ OPENAI: Final[dict[str, Case]] = {
         BOTH | {"cache_write_tokens": 80, "cached_input_tokens": 10},
         "0.001444",  # 10 at 4, 80 at 5, 10 at 0.4, 50 at 20 dollars a million
     ),
+    # Half of the price of the default tier below.
     "chat, flex": Case(
         chat(model="o3", usage=HUNDRED, service_tier="flex"), BOTH, "0.0003", tier="flex"
     ),
     "chat, default tier": Case(
         chat(model="o3", usage=HUNDRED, service_tier="default"), BOTH, "0.0006", tier="default"
     ),
+    # A tier whose price the provider does not publish: the cost is unknown, not 0.
     "chat, scale tier": Case(
         chat(model="o3", usage=HUNDRED, service_tier="scale"), BOTH, None, tier="scale"
     ),
@@ -192,7 +194,7 @@ OPENAI: Final[dict[str, Case]] = {
             "usage": HUNDRED,
         },
         BOTH,
-        "0.00025",
+        "0.00025",  # 100 at 1.5, 50 at 2 dollars a million
     ),
     "response, searches": Case(
         response(
@@ -220,13 +222,14 @@ OPENAI: Final[dict[str, Case]] = {
             },
         ),
         BOTH | {"web_searches": 1, "storage_searches": 1},
-        "0.01325",
+        "0.01325",  # as chat, a search of 10 and one of 2.5 dollars a thousand
         calls=(
             ("web_search", {"type": "search", "query": "q"}),
             ("web_search", {"type": "open_page", "url": "u"}),
             ("file_search", ["q"]),
         ),
     ),
+    # Containers are billed by the session, which an answer does not contain.
     "response, code": Case(
         response(
             [
@@ -244,6 +247,7 @@ OPENAI: Final[dict[str, Case]] = {
         None,
         calls=(("code_interpreter", 1),),
     ),
+    # The usage of the model that made the image is not in the answer.
     "response, an image by another model": Case(
         response(
             [{"type": "image_generation_call", "id": "i", "status": "completed", "result": "aGk="}],
@@ -274,7 +278,7 @@ OPENAI: Final[dict[str, Case]] = {
             "usage": {"prompt_tokens": 1_000, "total_tokens": 1_000},
         },
         {"input_tokens": 1_000},
-        "0.00002",
+        "0.00002",  # 1,000 at 0.02 dollars a million
         "1 embedding",
         provider="openai",
     ),
@@ -313,7 +317,7 @@ OPENAI: Final[dict[str, Case]] = {
             },
         },
         {"input_tokens": 20, "output_tokens": 1_000, "output_image_tokens": 900},
-        "0.0299",
+        "0.0299",  # 20 at 5, 900 at 32, 100 at 10 dollars a million
         "1 image",
         model="gpt-image-1.5",
         provider="openai",
@@ -321,7 +325,7 @@ OPENAI: Final[dict[str, Case]] = {
     "transcription by duration": Case(
         {"text": "hi", "usage": {"type": "duration", "seconds": 90.0}},
         {"audio_ms": 90_000},
-        "0.009",
+        "0.009",  # 1.5 minutes at 0.006
         model="whisper-1",
         provider="openai",
     ),
@@ -337,7 +341,7 @@ OPENAI: Final[dict[str, Case]] = {
             },
         },
         BOTH | {"input_audio_tokens": 90},
-        "0.0005325",
+        "0.0005325",  # 90 at 3, 10 at 1.25, 50 at 5 dollars a million
         model="gpt-4o-mini-transcribe",
         provider="openai",
     ),
@@ -383,7 +387,7 @@ OTHERS_LIKE_OPENAI: Final[dict[str, Case]] = {
             | {"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.0360795}},
         ),
         BOTH,
-        "0.0360795",
+        "0.0360795",  # the provider's bill; OpenRouter takes no fee
     ),
     "OpenRouter, own key and a fee": Case(
         chat(
@@ -392,7 +396,7 @@ OTHERS_LIKE_OPENAI: Final[dict[str, Case]] = {
             | {"cost": 0.001, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.02}},
         ),
         BOTH,
-        "0.021",
+        "0.021",  # 0.02 of the provider and 0.001 of OpenRouter
     ),
     "OpenRouter, not one's own key": Case(
         chat(
@@ -401,18 +405,20 @@ OTHERS_LIKE_OPENAI: Final[dict[str, Case]] = {
             | {"cost": 0.02, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.02}},
         ),
         BOTH,
-        "0.02",
+        "0.02",  # the provider's bill is part of OpenRouter's
     ),
     "0 is no bill": Case(
         chat("anthropic/claude-sonnet-4.5", usage=HUNDRED | {"cost": 0}),
         BOTH,
-        "0.00105",
+        "0.00105",  # by the price list: 100 at 3, 50 at 15 dollars a million
         provider="openrouter",
     ),
     "0 for a free model": Case(
         chat("deepseek/deepseek-r1:free", usage=HUNDRED | {"cost": 0}), BOTH, "0"
     ),
+    # No charge is negative: the price list counts.
     "a charge that is none": Case(chat(usage=HUNDRED | {"cost": -1}), BOTH, "0.00075"),
+    # A dollar has 10,000,000,000 ticks.
     "xAI's ticks": Case(
         chat("grok-4", usage=HUNDRED | {"cost_in_usd_ticks": 12_000_000}), BOTH, "0.0012"
     ),
@@ -427,7 +433,7 @@ OTHERS_LIKE_OPENAI: Final[dict[str, Case]] = {
             },
         ),
         BOTH | {"reasoning_tokens": 30},
-        "0.00105",
+        "0.00105",  # 100 at 3, 20 and 30 at 15 dollars a million
     ),
     "Perplexity": Case(
         chat(
@@ -447,7 +453,7 @@ OTHERS_LIKE_OPENAI: Final[dict[str, Case]] = {
             usage=HUNDRED | {"prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 40},
         ),
         BOTH | {"cached_input_tokens": 60},
-        "0.00007",
+        "0.00007",  # 40 at 0.27, 60 at 0.07, 50 at 1.1 dollars a million
         provider="deepseek",
     ),
     "Mistral": Case(chat("mistral-large-latest", usage=HUNDRED), BOTH, "0.0005"),
@@ -568,7 +574,7 @@ ANTHROPIC: Final[dict[str, Case]] = {
         message("claude-sonnet-4-5-20250929", input_tokens=100, output_tokens=50)
         | {"id": "msg_bdrk_01"},
         BOTH,
-        "0.001155",
+        "0.001155",  # a regional endpoint costs a tenth more than Anthropic's API
     ),
     "by Vertex": Case(
         message("claude-sonnet-4-5-20250929", input_tokens=100, output_tokens=50)
@@ -576,6 +582,7 @@ ANTHROPIC: Final[dict[str, Case]] = {
         BOTH,
         "0.00105",
     ),
+    # The advisor is another model with other prices, and its part has no price here.
     "another model helped": Case(
         message(
             input_tokens=100,
@@ -606,7 +613,7 @@ GOOGLE: Final[dict[str, Case]] = {
             }
         ),
         {"input_tokens": 19_220, "output_tokens": 100, "input_audio_tokens": 19_200},
-        "0.019456",
+        "0.019456",  # 20 at 0.3, 19,200 at 1, 100 at 2.5 dollars a million
     ),
     "an image": Case(
         gemini(
@@ -619,7 +626,7 @@ GOOGLE: Final[dict[str, Case]] = {
             },
         ),
         {"input_tokens": 20, "output_tokens": 1_290, "output_image_tokens": 1_290},
-        "0.038706",
+        "0.038706",  # 20 at 0.3, 1,290 at 30 dollars a million
         "",
     ),
     "thoughts, tools and a cache": Case(
@@ -650,8 +657,9 @@ GOOGLE: Final[dict[str, Case]] = {
             grounding_metadata={"web_search_queries": ["a", "b"]},
         ),
         BOTH | {"web_searches": 1},
-        "0.035155",
+        "0.035155",  # 100 at 0.3, 50 at 2.5 dollars a million, one grounded prompt at 0.035
     ),
+    # From Gemini 3 on each search query is charged, before that each prompt with any.
     "grounded, charged by query": Case(
         gemini(
             "gemini-3.8-flash",
@@ -661,6 +669,7 @@ GOOGLE: Final[dict[str, Case]] = {
         BOTH | {"web_searches": 2},
         "0.0282625",
     ),
+    # Capacity that was paid in advance has no price by tokens.
     "prepaid": Case(
         gemini(
             usage={
@@ -693,7 +702,7 @@ GOOGLE: Final[dict[str, Case]] = {
             ]
         },
         {"input_tokens": 1_000},
-        "0.00015",
+        "0.00015",  # 1,000 at 0.15 dollars a million
         "2 embeddings",
         model="gemini-embedding-001",
     ),
@@ -715,7 +724,7 @@ GOOGLE: Final[dict[str, Case]] = {
             },
         },
         BOTH | {"reasoning_tokens": 20, "input_audio_tokens": 80},
-        "0.000211",
+        "0.000211",  # 80 at 1, 20 at 0.3, 30 and 20 at 2.5 dollars a million
         calls=(("find", {"a": 1}),),
     ),
 }
@@ -739,14 +748,14 @@ BEDROCK: Final[dict[str, Case]] = {
             "cache_write_1h_tokens": 80_000,
             "cached_input_tokens": 1_000,
         },
-        "0.612513",
+        "0.612513",  # 10 at 3.3, 80,000 at 6.6, 20,000 at 4.125, 1,000 at 0.33, 100 at 16.5
         model=SONNET,
     ),
     "converse, routed": Case(
         converse(inputTokens=100, outputTokens=50)
         | {"trace": {"promptRouter": {"invokedModelId": NOVA}}},
         BOTH,
-        "0.000018",
+        "0.000018",  # the model that the router chose: 100 at 0.06, 50 at 0.24
     ),
     "converse, flex": Case(
         converse(inputTokens=100, outputTokens=50) | {"serviceTier": {"type": "flex"}},
@@ -776,7 +785,7 @@ BEDROCK: Final[dict[str, Case]] = {
             "results": [{"tokenCount": 50, "outputText": "hi", "completionReason": "FINISH"}],
         },
         BOTH,
-        "0.00005",
+        "0.00005",  # 100 at 0.2, 50 at 0.6 dollars a million
         model="amazon.titan-text-express-v1",
     ),
     "Titan's embedding": Case(
@@ -797,6 +806,7 @@ BEDROCK: Final[dict[str, Case]] = {
         None,
         model="meta.llama-unlisted",
     ),
+    # boto3 returns the body as a stream that is not read here: the counts come from the headers.
     "the call itself": Case(
         {
             "body": "(a stream)",
@@ -832,6 +842,7 @@ COHERE: Final[dict[str, Case]] = {
                 ],
             },
             "usage": {
+                # Cohere bills fewer tokens than it counts.
                 "billed_units": {"input_tokens": 100.0, "output_tokens": 50.0},
                 "tokens": {"input_tokens": 300.0, "output_tokens": 55.0},
             },
@@ -863,10 +874,11 @@ COHERE: Final[dict[str, Case]] = {
             "meta": {"billed_units": {"input_tokens": 1_000.0}},
         },
         {"input_tokens": 1_000},
-        "0.00012",
+        "0.00012",  # 1,000 at 0.12 dollars a million
         "2 embeddings",
         model="embed-v4.0",
     ),
+    # The price list has no price for reranking.
     "ranking": Case(
         {
             "id": "r",
@@ -906,7 +918,7 @@ OTHERS: Final[dict[str, Case]] = {
             "usage_info": {"pages_processed": 10},
         },
         {"document_pages": 10},
-        "0.01",
+        "0.01",  # 10 at 0.001
     ),
     "Mistral, transcription": Case(
         {
@@ -916,7 +928,7 @@ OTHERS: Final[dict[str, Case]] = {
             "usage": {"prompt_audio_seconds": 60},
         },
         {"audio_ms": 60_000},
-        "0.003",
+        "0.003",  # a minute at 0.003
         provider="mistral",
     ),
     "Ollama, embeddings": Case(
@@ -942,7 +954,7 @@ OTHERS: Final[dict[str, Case]] = {
             },
         },
         BOTH | {"cached_input_tokens": 40, "reasoning_tokens": 20},
-        "0.00027",
+        "0.00027",  # 60 at 1, 40 at 0.25, 50 at 4 dollars a million: half of the default tier
         tier="flex",
     ),
     "LangChain of Anthropic, cache for an hour": Case(
@@ -972,7 +984,7 @@ OTHERS: Final[dict[str, Case]] = {
             "cache_write_1h_tokens": 80_000,
             "web_searches": 1,
         },
-        "0.56653",
+        "0.56653",  # 10 at 3, 80,000 at 6, 20,000 at 3.75, 100 at 15, a search at 0.01
     ),
     "LangChain, audio": Case(
         {
@@ -989,7 +1001,7 @@ OTHERS: Final[dict[str, Case]] = {
             },
         },
         BOTH | {"input_audio_tokens": 80},
-        "0.000211",
+        "0.000211",  # 80 at 1, 20 at 0.3, 50 at 2.5 dollars a million
     ),
     "LangChain, generations": Case(
         {
