@@ -132,11 +132,13 @@ def test_nothing_is_lost_when_notifiers_are_killed(
 ) -> None:
     """Two notifiers share the alerts and are killed at random while a receiver fails now and then:
     every change is taken, in order for each alert, and what is taken twice has the same key."""
+    # A seed: a failure can be repeated with the same refusals.
     dice = random.Random(7)
     keys: dict[str, set[bytes]] = {}
 
     def status(call: Call) -> int:
         keys.setdefault(call.headers["Idempotency-Key"], set()).add(call.body)
+        # The body is noted before the answer: a refused attempt has the same key as its repetition.
         return 500 if dice.random() < 0.1 else 200
 
     total = 120
@@ -154,6 +156,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
             )
             if n >= 20:
                 publisher.send(f"a{n - 20}", 2, partition=n % 2, state="resolved")
+            # Not a multiple of the partitions or severities, so that kills meet all of them.
             if n % 29 == 28:
                 publisher.flush()
                 victim = kills % 2
@@ -195,6 +198,7 @@ def test_nothing_is_lost_when_notifiers_are_killed(
                     last[alert_id] = seq
         assert all(len(contents) == 1 for contents in keys.values())
         twice = Counter(call.headers["Idempotency-Key"] for call in hook.taken)
+        # A killed notifier may repeat what it sent in its last half second, and no more.
         assert sum(count - 1 for count in twice.values()) <= 40 * kills
         assert kills >= 4
 
@@ -308,6 +312,7 @@ def test_a_stalled_pipeline_is_reported_by_the_notifier_itself(
     )
 
     def join() -> Consumer:
+        # The least that brokers allow: the group notices sooner that its member has left.
         client = kafka.consumer(settings, group, **{"session.timeout.ms": 6000})
         client.subscribe([steps])
         wait_until(
@@ -316,6 +321,7 @@ def test_a_stalled_pipeline_is_reported_by_the_notifier_itself(
         return client
 
     worker = join()
+    # A group that has never committed counts as not installed, not as stalled.
     worker.commit(offsets=[TopicPartition(steps, 0, 0)], asynchronous=False)
     worker.close()
     with receiver() as hook:

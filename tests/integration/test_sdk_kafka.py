@@ -113,6 +113,7 @@ def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
         thread.join()
     assert tracer.close(30)
     counts = tracer.counts
+    # A start and an end of 40 runs with five steps each.
     assert counts.delivered == counts.enqueued == 2 * 40 * 5
     steps = arrived(settings)
     keys = Counter((step.trace_id, step.step_id, step.phase) for step in steps)
@@ -125,6 +126,7 @@ def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
     for step in steps:
         if step.phase == "start":
             begun.add(step.step_id)
+        # The topic has several partitions, but a run is in one, in order.
         assert step.step_id in begun
         assert not step.parent_step_id or step.parent_step_id in begun
     plans = [step for step in steps if step.name == "plan" and step.phase == "end"]
@@ -134,6 +136,7 @@ def test_a_fleet_of_runs_arrives(settings: Settings) -> None:
 def test_events_are_there_at_once(settings: Settings) -> None:
     """A start event is on the broker while its step is still open."""
     tracer = Tracer(settings)
+    # The first send waits for the connection; it is not what is tested.
     with tracer.tool("warm"):
         pass
     assert tracer.flush(30)
@@ -177,6 +180,7 @@ print(support("was order 7 paid?"))
             tmp_path, endpoints.Endpoints(settings.kafka_brokers, "http://127.0.0.1:1", os.getpid())
         )
     done = subprocess.run(
+        # A warning, such as one about an unclosed socket, would be the program's problem.
         [sys.executable, "-W", "error", "agent.py"],
         cwd=tmp_path,
         env=environment,
@@ -265,6 +269,7 @@ def test_brokers_that_come_later(settings: Settings) -> None:
                 with tracer.tool(f"tool{number}"):
                     pass
             assert not tracer.flush(1)
+            # A start and an end each, still in memory.
             assert tracer.counts.pending == 100
             late.open()
             assert tracer.flush(30)
@@ -329,6 +334,8 @@ if __name__ == "__main__":
     assert len(arrived(settings)) == 2 * len(ended)
 
 
+# The ways in which servers and pools fork, each right after the first step: the client's threads
+# are then in the middle of connecting.
 FORKING = {
     "inside a run": """
 with stepstream.run("parent") as run:

@@ -271,6 +271,7 @@ def test_an_endpoint_that_is_none_is_an_error(home: Path, endpoint: str) -> None
     """The message explains what to write and contains no password."""
     with pytest.raises(SettingsError, match=r"write kafka://host:port") as caught:
         load(environ=environ(home), endpoint=endpoint)
+    # A login in an endpoint is refused, and must not be in the error either.
     assert "pw" not in str(caught.value)
 
 
@@ -328,10 +329,12 @@ def test_an_address_missing_next_to_a_running_up_is_reported_with_the_reason(hom
 def test_what_a_dead_up_left_behind_does_not_count(home: Path) -> None:
     """After a power cut the file is still there, and its pid may belong to another process."""
     folder = home / "state" / "stepstream"
+    # A pid that existed and is free now.
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     endpoints.write(folder, endpoints.Endpoints("a:1", "http://b:2", ended.pid, "then"))
     assert load(environ=environ(home)).kafka_brokers == ""
+    # A living process with the pid, started at another time: the pid was reused.
     endpoints.write(folder, endpoints.Endpoints("a:1", "http://b:2", os.getpid(), "another time"))
     assert load(environ=environ(home)).kafka_brokers == ""
 

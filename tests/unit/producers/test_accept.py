@@ -25,6 +25,8 @@ from stepstream.schemas.step import Step as StepRecord
 from tests.support.sdk import traced
 
 any_text = st.text(st.characters(), max_size=20) | st.sampled_from(
+    # Longer than each limit in characters or in bytes; half a surrogate pair, which UTF-8 cannot
+    # encode; characters that JSON writes as two or six.
     ["", "x" * 600, "é" * 9_000, "\x00" * 70_000, "\ud800", '"' * 70_000, "🙂" * 30_000]
 )
 any_value = (
@@ -35,6 +37,7 @@ any_value = (
     | st.lists(st.integers())
     | st.dictionaries(any_text, any_text)
 )
+# Beyond the 64 bits of the store in both directions.
 numbers = st.integers(-(2**70), 2**70) | st.floats() | any_text | st.none()
 fields = st.fixed_dictionaries(
     {},
@@ -129,6 +132,7 @@ def test_whatever_a_program_does(whose: dict[str, Any], steps: list[Any], captur
         assert made.tracer.flush(20)
         found = accepted(made.transport)
     assert len(found) == 2 * (len(steps) + 1)
+    # A clamped field is a repair by the worker: what the SDK sends needs none.
     assert [each.clamped for each in found if each.clamped] == []
 
 

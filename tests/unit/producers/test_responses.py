@@ -90,6 +90,8 @@ ANTHROPIC = {
     ],
     "stop_reason": "tool_use",
     "usage": {
+        # Anthropic leaves cached tokens out of input_tokens: 30 + 60 + 10 are the 100 of the
+        # others.
         "input_tokens": 30,
         "output_tokens": 50,
         "cache_read_input_tokens": 60,
@@ -111,6 +113,7 @@ GOOGLE = {
         }
     ],
     "usage_metadata": {
+        # Google counts the results of tools apart from the prompt.
         "prompt_token_count": 90,
         "tool_use_prompt_token_count": 10,
         "candidates_token_count": 30,
@@ -168,6 +171,7 @@ OLLAMA = {
     "prompt_eval_count": 100,
     "eval_count": 50,
 }
+# The same answer as each library has it; only names, nesting and what counts include differ.
 # name, answer, (input, output, cached, written, reasoning), model, provider
 SHAPES = [
     ("openai chat", OPENAI_CHAT, (100, 50, 60, 0, 20), "gpt-4o-2024-08-06", ""),
@@ -218,6 +222,7 @@ def test_shapes(
     ]
     assert tokens(answer) == used
     assert (answer.model, answer.provider) == (model, provider)
+    # Each has its own words for it; they are kept as they are.
     assert answer.finish_reason
 
 
@@ -370,6 +375,7 @@ ANTHROPIC_CHUNKS = [
 ]
 RESPONSE_CHUNKS = [
     {"type": "response.output_text.delta", "delta": "Let me"},
+    # The last event has the whole answer, which replaces the pieces.
     {"type": "response.completed", "response": OPENAI_RESPONSE},
 ]
 GOOGLE_CHUNKS = [
@@ -423,6 +429,7 @@ def test_watched_streams(made: Traced) -> None:
         with made.tracer.llm("left") as step:
             pieces = iter(step.record_stream(iter(OPENAI_CHUNKS)))
             next(pieces)
+        # As a program that leaves a loop early does.
         pieces.close()  # type: ignore[attr-defined]
     whole, left = made.ended["whole"], made.ended["left"]
     assert json.loads(whole.output)["tool_calls"][0]["arguments"] == {"order": 7}

@@ -47,6 +47,8 @@ ALERT = {
     "opened_at": NOW_US, "updated_at": NOW_US,
 }  # fmt: skip
 
+# Texts that Decimal, int or float take, and that are no amounts: exponents, digits of other
+# scripts, underscores, and more digits than a nano-dollar has.
 BAD_COSTS = [
     "abc",
     "",
@@ -66,7 +68,9 @@ BAD_COSTS = [
     [],
     {},
 ]
+# 2**53 is the largest whole number that JSON keeps exactly; ClickHouse has 64 bits.
 BAD_COUNTS = [-1, 2**53 + 1, 2**63, 2**64, 10**30, 1.5, "1", None, [], {}]
+# Before anything that is kept (10**15 is 2001), and years that no date type has.
 BAD_TIMES = [-1, 0, 10**15, 10**17, 2**63, 10**30, 1.5, "1", None, []]
 
 
@@ -74,6 +78,7 @@ def rejected(item: dict[str, Any]) -> list[Output]:
     """The usage stage's answer to a record; it must not raise."""
     logic = WindowPartition(0, 1, learner=Learner())
     logic.process(record(item))
+    # A good record after it: the stage goes on.
     logic.process(
         Rec(1, NOW_US // 1000, b"p", msgspec.json.encode(MINUTE | {"trace_id": "good"}), ())
     )
@@ -127,6 +132,7 @@ def test_a_name_of_any_size_is_dead_lettered(agent: Any) -> None:
         b"[]",
         b"null",
         b"\xff\xfe",
+        # Deeper than the stack of a recursive decoder.
         b"[" * 100_000,
         b'{"a":' * 50_000,
         b'{"minute":1e400}',
@@ -201,6 +207,7 @@ def test_an_alert_of_the_pipeline_itself_ends_after_a_quiet_hour() -> None:
     logic.process(Rec(0, NOW_US // 1000, b"", msgspec.json.encode(opened), ()))
     logic.tick(NOW_US + QUIET_PERIOD_US - 1)
     assert [output.topic for output in logic.take_outputs()] == ["alerts"]
+    # Alerts are checked once a second of log time.
     logic.tick(NOW_US + QUIET_PERIOD_US + 2_000_000)
     (quiet,) = logic.take_outputs()
     logic.process(Rec(1, (NOW_US + QUIET_PERIOD_US) // 1000, b"", quiet.value, ()))
@@ -211,6 +218,7 @@ def test_an_alert_of_the_pipeline_itself_ends_after_a_quiet_hour() -> None:
 def test_alerts_that_all_fire_are_bounded_and_not_scanned_for_each_finding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The real limit would take a test of minutes; what is counted does not depend on it.
     monkeypatch.setattr(fleet, "KEEP_RESOLVED", 50)
     scanned = 0
     real = heapq.nsmallest
@@ -235,12 +243,14 @@ def test_alerts_that_all_fire_are_bounded_and_not_scanned_for_each_finding(
             )
         )
     assert len(logic._alerts) <= 200 + 51
+    # One scan for each 50 findings, not one for each finding.
     assert scanned <= 2_000 // 50
 
 
 def test_what_we_refuse_ourselves_blows_no_fuse() -> None:
     fuse = RefusalLimit()
     assert fuse.allows(0, 0.0)
+    # The limit is on refusals within a time: at it, one more is too many.
     assert fuse.allows(MAX_REFUSED, 1.0)
     assert not fuse.allows(1, 2.0)
 
@@ -262,6 +272,7 @@ def test_owners_that_are_ids_give_way_to_those_with_many_runs(
         )
     assert len(logic.histories) <= 200
     assert logic.counters.owners_not_learnt > 700
+    # Agents with one run each are dropped first: names with ids in them have one each.
     logic.settle(NOW_US + 1)
     assert len(logic.histories) == 100
     assert "zebra" in {owner.agent for owner in logic.histories}

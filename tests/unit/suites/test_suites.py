@@ -66,6 +66,7 @@ def raising_agent(_given: str) -> str:
     raise ValueError("no such order")
 
 
+# Ends its process without an exception and without cleanup, as a crash in native code does.
 def exiting_agent(_given: str) -> str:
     os._exit(7)
 
@@ -76,6 +77,7 @@ def endless_agent(_given: str) -> str:
 
 
 def forking_agent(given: str) -> str:
+    # The child inherits the pipe of the result: unless it is ended, the runner waits for it.
     if child := os.fork():
         Path(given).write_text(str(child))
     else:
@@ -86,6 +88,7 @@ def forking_agent(given: str) -> str:
 
 @pytest.mark.parametrize("agent", [recording_agent, plain_agent, asynchronous_agent])
 def test_agents_of_every_form_are_recorded(agent: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    # What an agent prints must not mix with the report on standard output.
     assert trial_of(agent).outcome is True
     assert capfd.readouterr().out == ""
 
@@ -116,6 +119,7 @@ def test_the_steps_of_an_agent_are_checked() -> None:
     ],
 )
 def test_an_agent_that_does_not_answer_has_crashed(agent: Any, reason: str) -> None:
+    # A short limit for all would fail the others on a slow machine.
     timeout_s = 0.5 if agent is endless_agent else 60.0
     trial = trial_of(agent, timeout_s=timeout_s)
     assert (trial.crashed, trial.outcome, trial.reason) == (True, False, reason)
@@ -187,9 +191,11 @@ def test_the_example_is_run_twice_with_the_same_results_and_its_regression_fails
         ]
         for name in ("v1", "again")
     )
+    # Every trial has a seed of its own, derived from --seed, case and number.
     assert first == again
     sides = ["--baseline", str(files["v1"]), "--candidate", str(files["v2"])]
     policy = tmp_path / "gate.yaml"
+    # Three trials of each case are few: only success is compared, with the whole error rate.
     policy.write_text("metrics: {success: {margin: 0.1, weight: 1}}")
     assert run(["eval", "gate", *sides, "--policy", str(policy)]) == 1
     assert "FAIL: success is worse" in capsys.readouterr().out

@@ -34,6 +34,7 @@ def test_the_same_agent_passes() -> None:
 
 
 def test_a_loss_fails_and_names_the_cases_that_moved() -> None:
+    # A fifth of the cases fails always: each of them is named, and no other.
     worse = [0.0 if place % 5 == 4 else rate for place, rate in enumerate(MIXED)]
     verdict = gate(made("a", MIXED), made("b", worse, seed=5), POLICY)
     assert verdict.outcome == "fail"
@@ -81,6 +82,7 @@ def test_a_tolerated_rise_of_cost_does_not_fail() -> None:
 
 
 def test_few_trials_are_inconclusive_and_report_what_they_could_find() -> None:
+    # One trial of 20 cases cannot exclude a loss of ten points, even if there is none.
     verdict = gate(made("a", MIXED[:20], 1), made("b", MIXED[:20], 1, seed=5), POLICY)
     assert verdict.outcome == "inconclusive"
     assert "may be worse by more than its margin (-10.0 points)" in verdict.reasons[0]
@@ -94,6 +96,7 @@ def test_a_policy_decides_what_inconclusive_counts_as() -> None:
 
 
 def test_few_cases_fail_or_stay_open_but_never_pass() -> None:
+    # Nine pairs without a difference are compatible with a loss that matters.
     assert gate(made("a", [1.0] * 9), made("b", [1.0] * 9), POLICY).outcome == "inconclusive"
     lost = gate(made("a", [0.9] * 5), made("b", [0.2] * 5), POLICY)
     assert lost.outcome == "fail"
@@ -105,6 +108,7 @@ def test_few_cases_fail_or_stay_open_but_never_pass() -> None:
 def test_a_crashed_trial_is_a_failure() -> None:
     good = made("a", [1.0] * 20)
     crashed = [
+        # success was set before the crash; the crash decides.
         Trial(trial.case, trial.trial, True, crashed=trial.trial < 4)
         for trials in good.cases.values()
         for trial in trials
@@ -144,6 +148,7 @@ def test_the_summary_counts_trials_without_a_cost() -> None:
 
 
 def test_a_loss_that_unknown_outcomes_cannot_undo_fails() -> None:
+    # Even if every unknown outcome were a success, the candidate would be worse.
     verdict = gate(made("a", [1.0] * 20), unknown(made("b", [0.2] * 20), 0.1), POLICY)
     assert verdict.outcome == "fail"
 
@@ -154,6 +159,7 @@ def test_planned_rounds_are_decided_at_the_first_that_is_certain() -> None:
         made("a", [1.0] * 30, header=header), made("b", [0.1] * 30, header=header), POLICY
     )
     assert (verdict.outcome, verdict.trials) == ("fail", 1)
+    # Five rounds share the 5 %: the first, with one of eight trials, has an eighth of it.
     assert verdict.level == pytest.approx(0.00625, abs=1e-5)
 
 
@@ -210,6 +216,7 @@ def test_results_are_read_as_they_were_written() -> None:
         ('{"case": "a", "trial": "x"}', "line 1: Expected `int`"),
         ('{"case": "", "trial": 0}', "line 1: the case has no name"),
         ('{"case": "a", "trial": 0}\n{"case": "a", "trial": 0}', "trial 0 of case 'a' stands"),
+        # Deeper than Python's stack allows.
         ("[" * 5_000, "line 1"),
     ],
 )
@@ -244,5 +251,6 @@ def decided(seed: int, loss: float) -> Verdict:
 
 def test_unchanged_agents_fail_rarely_and_losses_are_found() -> None:
     """benchmarks/evals has the exact shares; here a procedure with 77 % of false fails is found."""
+    # With a true rate of 5 % more than 12 of 100 have a probability of 0.15 %.
     assert sum(decided(seed, 0.0).outcome == "fail" for seed in range(100)) <= 12
     assert sum(decided(seed, 0.2).outcome == "fail" for seed in range(30)) >= 28

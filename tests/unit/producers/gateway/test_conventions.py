@@ -67,6 +67,7 @@ SPANS: dict[str, list[Case]] = {
             {
                 "gen_ai.operation.name": "chat.streaming_completions",
                 "gen_ai.request.model": "gpt-4o",
+                # Names of older releases of the .NET library.
                 "gen_ai.response.prompt_tokens": 12,
                 "gen_ai.response.completion_tokens": 3,
             },
@@ -118,6 +119,7 @@ SPANS: dict[str, list[Case]] = {
         ),
         (
             "gcp.vertex.agent",
+            # A summary of parallel calls, each of which has a span of its own.
             "execute_tool (merged tools)",
             {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "(merged tools)"},
             Row("other"),
@@ -136,6 +138,8 @@ SPANS: dict[str, list[Case]] = {
                 "gen_ai.usage.output_tokens": 6,
                 "gen_ai.usage.cache_read_input_tokens": 40,
             },
+            # Its input leaves out what was read from the cache: 50 + 40. Both names of the input
+            # count once.
             Row("llm_call", "", "us.anthropic.claude-sonnet-4-20250514-v1:0", "", (90, 6, 40)),
         ),
         (
@@ -161,6 +165,7 @@ SPANS: dict[str, list[Case]] = {
         (
             "@mastra/otel-exporter",
             "model_generation gpt-4o",
+            # Around several inferences, which have the usage: as a model call it would count twice.
             {"mastra.span.type": "model_generation", "gen_ai.operation.name": "model_generation"},
             Row("other"),
         ),
@@ -206,6 +211,7 @@ SPANS: dict[str, list[Case]] = {
                 "gen_ai.operation.name": "framework",
                 "gen_ai.system": "spring_ai",
             },
+            # A wrapper with the name of a framework as its system: no model was called by it.
             Row("other"),
         ),
         (
@@ -226,6 +232,7 @@ SPANS: dict[str, list[Case]] = {
                 "gen_ai.operation.name": "chat",
                 "gen_ai.system": "openai",
                 "gen_ai.request.model": "gpt-4o",
+                # Micrometer writes all values as texts.
                 "gen_ai.usage.input_tokens": "10",
                 "gen_ai.usage.output_tokens": "4",
             },
@@ -287,6 +294,7 @@ SPANS: dict[str, list[Case]] = {
         (
             "opentelemetry.instrumentation.cohere",
             "cohere.rerank",
+            # Ranking chooses documents: a retrieval, although a model does it.
             {"llm.request.type": "rerank", "gen_ai.request.model": "rerank-v3.5"},
             Row("retrieval", "", "rerank-v3.5"),
         ),
@@ -344,6 +352,7 @@ SPANS: dict[str, list[Case]] = {
             "openinference.instrumentation.smolagents",
             "CodeAgent.run",
             {
+                # The sum of its calls, which must not count again.
                 "openinference.span.kind": "AGENT",
                 "llm.token_count.prompt": 900,
                 "llm.token_count.completion": 90,
@@ -417,6 +426,7 @@ SPANS: dict[str, list[Case]] = {
             "mlflow.openai",
             "Completions",
             {
+                # MLflow writes every value as JSON, texts in quotation marks too.
                 "mlflow.spanType": '"CHAT_MODEL"',
                 "mlflow.llm.model": '"gpt-4o"',
                 "mlflow.llm.provider": '"openai"',

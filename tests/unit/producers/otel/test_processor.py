@@ -30,6 +30,7 @@ from stepstream.schemas.step import StepEvent
 from tests.support.processes import wait_until
 from tests.support.sdk import logged
 
+# A delay that no test waits for: starts are sent by other events, or not at all.
 NEVER_S = 3_600.0
 
 
@@ -74,6 +75,7 @@ def test_a_long_span_is_published_when_it_starts_and_when_it_ends(world: World) 
     tracer = world.provider().get_tracer("pydantic-ai", "2.68")
     with tracer.start_as_current_span("chat gpt-4o") as span:
         span.set_attribute("gen_ai.operation.name", "chat")
+        # Published while the span is open, by the publisher's thread.
         wait_until(lambda: world.transport.started, 5, "the start")
         span.set_attribute("gen_ai.usage.input_tokens", 12)
         span.set_attribute("gen_ai.output.messages", '[{"role":"assistant","content":"hi"}]')
@@ -123,6 +125,7 @@ def test_a_secret_across_the_cut_is_not_half_sent(world: World) -> None:
     """Contents are truncated after the redaction, which the SDK's encoder does."""
     world.settings = {"capture": "llm_call=200"}
     tracer = world.provider().get_tracer("t")
+    # The limit of 200 is in the middle of the key: cut first, the rest has no form of a key.
     text = "x" * 188 + " sk-proj-" + "a1B2" * 12 + " " + "y" * 500
     with tracer.start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}) as span:
         span.set_attribute("input.value", text)
@@ -195,6 +198,7 @@ def test_what_is_sampled_stays_sampled(world: World) -> None:
 
 def test_a_sampler_that_drops_is_logged_once(world: World) -> None:
     """It would make budgets and baselines count too little without notice."""
+    # A share that drops hardly anything still drops without notice.
     tracer = world.provider(TraceIdRatioBased(0.999999)).get_tracer("t")
     with logged() as lines:
         for _ in range(3):
@@ -254,6 +258,7 @@ def test_a_full_queue_drops_and_counts(world: World) -> None:
     world.settings = {"queue_events": 10}
     tracer = world.provider(start_delay_s=NEVER_S).get_tracer("t")
     publisher: SpanPublisher = world.processor._publisher
+    # Under this lock the publisher's thread takes nothing, so the queue stays full.
     with publisher._mapping:
         spans = [tracer.start_span(str(number)) for number in range(20)]
         for span in spans:
@@ -295,6 +300,7 @@ def stop(world: World, run: trace.Span, reason: str) -> None:
         command_id="c1", action="stop", time=1, project="shop", trace_id=trace_id, reason=reason,
         by="ops",
     )  # fmt: skip
+    # The number of open runs that it reached.
     assert engine.commands.deliver(command) == 1
 
 

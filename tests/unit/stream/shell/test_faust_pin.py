@@ -29,6 +29,7 @@ from mode.services import Service
 from stepstream.stream.shell.transport import BatchConsumer, BatchConsumerThread
 from stepstream.stream.shell.unpack import REPLACED
 
+# The versions that constraints.txt installs.
 FAUST, AIOKAFKA = "0.15.3", "0.14.0"
 
 
@@ -40,6 +41,7 @@ class Pinned(NamedTuple):
     recheck: str
 
 
+# Methods that classes of ours replace, with what ours does instead.
 OVERRIDDEN = (
     Pinned(
         driver.AIOKafkaConsumerThread._create_worker_consumer,
@@ -109,6 +111,7 @@ OVERRIDDEN = (
     ),
 )
 
+# Methods that ours call or are called by, with what ours depend on.
 RELIED_ON = (
     Pinned(
         transport.Consumer._wait_next_records,
@@ -218,6 +221,7 @@ RELIED_ON = (
 
 def fingerprint(what: Callable[..., Any]) -> str:
     """A hash of its source, whatever its indentation."""
+    # A method that moves into another class has another indentation and the same meaning.
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(what)))
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
@@ -257,6 +261,7 @@ def test_every_override_is_pinned(ours: type) -> None:
         and any(name in vars(base) for base in bases)
     }
     assert overridden
+    # The table may have more: methods of other classes are in it too.
     assert overridden <= theirs
 
 
@@ -271,6 +276,7 @@ async def test_the_attributes_that_are_read_exist() -> None:
     assert partition in subscription.subscription.assignment.tps
     state = subscription.subscription.assignment.state_value(partition)
     assert isinstance(state, TopicPartitionState)
+    # What the worker reads before the first fetch: it must not count as caught up.
     assert (state.has_valid_position, state.highwater, state.timestamp) == (False, None, None)
     state.reset_to(5)
     assert (state.has_valid_position, state.position) == (True, 5)
@@ -282,6 +288,7 @@ async def test_the_fetch_wait_can_still_be_set_before_the_start() -> None:
     assert consumer._fetch_max_wait_ms == 1_500
     assert consumer._subscription is not None
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
+    # A consumer that is collected without close() warns, and warnings are errors.
     consumer._closed = True  # it was never started
 
 

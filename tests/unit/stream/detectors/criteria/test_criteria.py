@@ -116,12 +116,14 @@ def scored(document: Criteria, events: list[StepEvent]) -> TrajectoryStruct:
             "false",
             "cancel was not called",
         ),
+        # Case and runs of spaces are not compared: models vary both.
         ({"check": "answer", "contains": ["order  4711", "REFUNDED"]}, "true", ""),
         ({"check": "answer", "equals": "no"}, "false", "the answer is not 'no'"),
         ({"check": "answer", "excludes": ["refunded"]}, "false", "the answer contains 'refunded'"),
         ({"check": "answer", "regex": r"Order \d{4}\b"}, "true", ""),
         ({"check": "answer", "regex": "^Refund"}, "false", "the answer does not match '^Refund'"),
         ({"check": "answer", "number": 129.5}, "true", ""),
+        # 129.50 is near enough; the answer's other number, 4711, is not.
         ({"check": "answer", "number": 130, "within": 1}, "true", ""),
         ({"check": "answer", "number": 130}, "false", "the answer has no number 130"),
         ({"check": "answer", "cites": True}, "true", ""),
@@ -146,6 +148,7 @@ def test_each_check_decides(check: dict[str, Any], success: str, reason: str) ->
         ({"check": "answer", "contains": ["x"]}, [root(), end("")], "no answer is recorded"),
         (
             {"check": "arguments", "tool": "refund", "contains": {"amount": 7}},
+            # A size without a text: contents are captured off, or were truncated.
             [root(), call(2, "refund", None, input_bytes=900), end()],
             "the arguments of refund are not recorded completely",
         ),
@@ -159,7 +162,9 @@ def test_each_check_decides(check: dict[str, Any], success: str, reason: str) ->
             [root(), ended(2, 2.0, kind="llm_call", model="unheard-of", name="m"), end()],
             "a part of its cost is unknown",
         ),
+        # RE2 has no look-ahead, and so no pattern that takes exponential time.
         ({"check": "answer", "regex": "(?=x)"}, RUN, "'(?=x)' is no regular expression of RE2"),
+        # Without its root a run closes by idle time; how it ended is not known.
         ({"check": "status"}, RUN[1:-1], "the run has no end"),
     ],
 )
@@ -178,6 +183,7 @@ def test_a_failure_outweighs_what_is_unknown() -> None:
 
 def test_a_hidden_error_of_the_last_call_fails_and_a_repaired_one_does_not() -> None:
     failed = [root(), call(2, "pay", {"a": 1}, '{"error": "card declined"}'), end()]
+    # The same tool again, with another argument: the error was noticed and corrected.
     repaired = [*failed[:2], call(3, "pay", {"a": 2}, '{"status": "paid"}'), end()]
     document = criteria({"check": "no_hidden_error"})
     assert scored(document, failed).success == "false"
@@ -197,6 +203,7 @@ def test_a_field_of_an_answer_in_json() -> None:
 
 
 def test_a_pattern_that_python_would_take_years_for_is_evaluated() -> None:
+    # Each letter doubles the time of a backtracking engine.
     run = [root(), end("a" * 5_000)]
     assert scored(criteria({"check": "answer", "regex": "(a+)+$b"}), run).success == "false"
 
@@ -216,6 +223,7 @@ def test_late_steps_change_the_outcome() -> None:
         pipeline.event(event.trace_id, event.model_dump_json().encode(), at_us)
     pipeline.finish(DAY_US)
     assert pipeline.outcome.trajectories[first.trace_id].success == "true"
+    # Later than close_after, so the run is closed, and within late_horizon.
     late_us = (last.end_time or 0) + 400_000_000
     pipeline.event(first.trace_id, calls[1].model_dump_json().encode(), late_us)
     pipeline.finish(DAY_US)
@@ -237,6 +245,7 @@ def test_a_failed_run_has_a_finding_with_its_evidence() -> None:
     assert found.message == (
         "the run does not meet the criteria refunds: must not be called: refund"
     )
+    # Both calls of the tool, not only the first.
     assert len(found.step_ids) == 2
 
 
