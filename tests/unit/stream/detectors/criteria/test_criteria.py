@@ -162,7 +162,7 @@ def test_each_check_decides(check: dict[str, Any], success: str, reason: str) ->
             [root(), ended(2, 2.0, kind="llm_call", model="unheard-of", name="m"), end()],
             "a part of its cost is unknown",
         ),
-        # RE2 has no look-ahead, and so no pattern that takes exponential time.
+        # RE2 does not support (?=...), and so has no pattern that takes exponential time.
         ({"check": "answer", "regex": "(?=x)"}, RUN, "'(?=x)' is no regular expression of RE2"),
         # Without its root a run closes by idle time; how it ended is not known.
         ({"check": "status"}, RUN[1:-1], "the run has no end"),
