@@ -43,9 +43,12 @@ PASSING: Final = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.REPLICA_NOT_AVAILABLE,
+        # From the client itself: its cached metadata is older than the topic.
+        KafkaError._UNKNOWN_PARTITION,
     }
 )
-"""Answers about a partition whose leader is being elected; the client marks only some retriable."""
+"""Answers about a partition that is being created or whose leader is being elected; the client
+marks only some retriable."""
 
 
 UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
@@ -492,7 +495,8 @@ def position_of(message: Message) -> tuple[int, int]:
 def ends_of(client: Consumer, place: TopicPartition, *, timeout: float = 10) -> tuple[int, int]:
     """The first offset of a partition and the one after its last.
 
-    Waits while the leader is being elected, for at most ``timeout``. Raises ``KafkaException``.
+    Waits while the partition is being created or its leader elected, for at most ``timeout``.
+    Raises ``KafkaException``.
     """
     deadline = time.monotonic() + timeout
     while True:
