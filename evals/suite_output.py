@@ -7,7 +7,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from stepstream.evals.gate.output import side_text
-from stepstream.evals.gate.trials import Results, Trial
+from stepstream.evals.gate.trials import Grade, Results, Trial
 from stepstream.evals.gate.verdict import side_of
 from stepstream.schemas.printable import printable
 
@@ -23,6 +23,24 @@ def lines(results: Results) -> Iterator[str]:
         yield f"  {case}: {good} of {len(trials)} succeeded: {_open(trials)[0].reason}"
     if len(shown) > MOST_SHOWN:
         yield f"  and {len(shown) - MOST_SHOWN} more cases"
+    yield from _graders(results)
+
+
+def _graders(results: Results) -> Iterator[str]:
+    """A line for each grader and function: its grades, the unknown ones, and what they cost."""
+    by_name: dict[str, list[Grade]] = {}
+    for trials in results.cases.values():
+        for trial in trials:
+            for grade in trial.grades:
+                by_name.setdefault(grade.by, []).append(grade)
+    for name, grades in by_name.items():
+        passed = sum(grade.outcome is True for grade in grades)
+        unknown = [grade for grade in grades if grade.outcome is None]
+        text = f"  {name}: {len(grades)} grades, {passed} passed, {len(unknown)} unknown"
+        costs = [grade.cost_usd for grade in grades if grade.cost_usd is not None]
+        if costs:
+            text += f", cost ${sum(costs):.4f}"
+        yield f"{text}; {unknown[0].reason}" if unknown else text
 
 
 def junit(results: Results) -> str:

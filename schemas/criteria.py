@@ -194,6 +194,42 @@ class ExprCheck(_Check):
         return when
 
 
+class _OutsideCheck(_Check):
+    """Code outside of the worker, which is called in suites only; elsewhere it is unknown."""
+
+    seconds: float = Field(30.0, gt=0, le=3600, description="time limit; after it: unknown")
+
+
+class GraderCheck(_OutsideCheck):
+    """The score of the answer by a grader. The check is unknown where the grader fails."""
+
+    check: Literal["grader"]
+    grader: str = Field(
+        min_length=1,
+        max_length=200,
+        description="module:function, or the name of an entry point of stepstream.graders",
+    )
+    rubric: Annotated[str, Field(max_length=20_000)] = Field(
+        "", description="what the grader evaluates"
+    )
+    at_least: float = Field(0.5, ge=0, le=1, description="the lowest score that passes")
+
+
+class FunctionCheck(_OutsideCheck):
+    """A function of the agent's project, for example one that checks the end state of a test
+    system."""
+
+    check: Literal["function"]
+    function: str = Field(
+        pattern=r"^[\w.]+:\w+$",
+        max_length=200,
+        description="module:function that gets input, answer and steps; returns True, False, None "
+        "(unknown), or a text with what is wrong",
+    )
+
+
+OUTSIDE_CHECKS: Final = (GraderCheck, FunctionCheck)
+
 Check = Annotated[
     ToolsCheck
     | NeverCheck
@@ -203,7 +239,9 @@ Check = Annotated[
     | NoHiddenErrorCheck
     | StatusCheck
     | LimitsCheck
-    | ExprCheck,
+    | ExprCheck
+    | GraderCheck
+    | FunctionCheck,
     Field(discriminator="check"),
 ]
 Checks = Annotated[tuple[Check, ...], Field(min_length=1, max_length=MAX_CHECKS)]

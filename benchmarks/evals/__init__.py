@@ -7,4 +7,5 @@ from typing import Final
 PARTS: Final = {
     "gate": "false fails of an unchanged agent, power, trials needed",
     "coverage": "how often the printed intervals contain the true value",
+    "agreement": "Criteria made from expected actions, compared with a benchmark's rewards",
 }

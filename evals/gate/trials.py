@@ -18,6 +18,19 @@ class ResultsError(ValueError):
     """Results that cannot be used; the message has the line and what is wrong."""
 
 
+class Grade(msgspec.Struct, frozen=True):
+    """What a grader or a function returned about a trial."""
+
+    by: str
+    """The grader, or the function."""
+    outcome: bool | None
+    score: float | None = None
+    reason: str = ""
+    model: str = ""
+    prompt_hash: str = ""
+    cost_usd: float | None = None
+
+
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """One execution of a case. None is unknown: never 0, never a failure."""
 
@@ -32,6 +45,8 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     trace_id: str = ""
     crashed: bool = False
     """The agent raised, ended without an answer or was stopped at its time limit."""
+    grades: tuple[Grade, ...] = ()
+    """Of the checks ``grader`` and ``function``. Their costs are not part of the trial's."""
 
     @property
     def outcome(self) -> bool | None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stepstream.cli import errors, eval_replay
+from stepstream.cli import errors, eval_agreement, eval_replay
 from stepstream.cli.backtest import Runs, progress, scope_of
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.eval_replay import AgentReferenceOption, criteria_in
+from stepstream.cli.files import read_text
 from stepstream.cli.options import Format, takes
 from stepstream.cli.options import FormatOption as ListFormatOption
 from stepstream.common.terminal import echo, remark
@@ -171,6 +172,7 @@ def register(app: typer.Typer) -> None:
     evals.command("compare")(compare)
     evals.command("score")(score)
     evals.command("replay")(eval_replay.replay)
+    evals.command("agreement")(eval_agreement.agreement)
     evals.command("gate")(gate)
     app.add_typer(evals, name="eval", rich_help_panel=PANEL)
 
@@ -192,13 +194,14 @@ def run(
     from stepstream.evals.gate.trials import lines_of
     from stepstream.evals.suite_output import junit, lines
     from stepstream.suites.agent import AgentError, load_agent
-    from stepstream.suites.runner import Plan, run_suite
+    from stepstream.suites.runner import Plan, check, run_suite
 
     # Everything is read before the first trial: a mistake in a file must not cost the trials.
     documents = criteria_in(trying.criteria) if trying.criteria else []
     try:
-        made = parse_suite(str(suite), _read(suite), documents)
+        made = parse_suite(str(suite), read_text(suite), documents)
         function = load_agent(agent)
+        check(made, documents)
     except (CasesError, AgentError) as error:
         raise errors.Failure(str(error), errors.USAGE) from None
     recordings = "" if written.record is None else str(written.record.absolute())
@@ -306,7 +309,7 @@ def _policy(deciding: Deciding) -> GatePolicy:
 
     file, inconclusive = deciding.policy, deciding.inconclusive
     try:
-        data: Any = {} if file is None else yaml.safe_load(_read(file))
+        data: Any = {} if file is None else yaml.safe_load(read_text(file))
         made = policy_of(data)
     # RecursionError: YAML may be nested deeper than Python's stack allows.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -317,17 +320,7 @@ def _policy(deciding: Deciding) -> GatePolicy:
 def _results(file: Path) -> Results:
     from stepstream.evals.gate.trials import parse_results
 
-    return parse_results(str(file), _read(file))
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise errors.Failure(f"{file}: not a text in UTF-8", errors.USAGE) from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise errors.Failure(f"{file}: {reason}", errors.USAGE) from None
+    return parse_results(str(file), read_text(file))
 
 
 def _print(verdict: Verdict, output: Output) -> None:

@@ -19,10 +19,11 @@ from typing import Any, Final
 from stepstream.backtest.history import Event
 from stepstream.backtest.score import score
 from stepstream.evals.cases import Case, Suite
-from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
+from stepstream.evals.gate.trials import RESULTS_VERSION, Grade, Header, Results, Trial, results_of
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.trajectory import TrajectoryStruct
 from stepstream.suites.agent import load_agent
+from stepstream.suites.outside_checks import combined, graded, inside_only, load, outside_of
 from stepstream.suites.trial import Recording, perform
 
 _SUCCESS: Final = {"true": True, "false": False}
@@ -60,6 +61,15 @@ class Running:
     result: Path
 
 
+def check(suite: Suite, criteria: Sequence[Criteria]) -> None:
+    """Raises ``AgentError`` for a user, grader or function that cannot be loaded."""
+    for case in suite.cases:
+        if case.user:
+            load_agent(case.user)
+        for one in outside_of([*criteria, *filter(None, [case.criteria()])]):
+            load(one)
+
+
 def run_suite(
     suite: Suite,
     agent: Callable[[Any], Any],
@@ -69,11 +79,9 @@ def run_suite(
 ) -> Done:
     """Run every trial. ``name`` is that of the agent, for the results.
 
-    Raises ``AgentError`` for a user of a case that cannot be loaded.
+    Raises ``AgentError``, as ``check`` does.
     """
-    for case in suite.cases:
-        if case.user:
-            load_agent(case.user)
+    check(suite, criteria)
     trials: list[Trial] = []
     events: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
@@ -188,7 +196,7 @@ def scored(
         for event in recorded.get("events", ())
     ]
     events.sort(key=lambda event: event.at_us)
-    scored = score(events, documents)
+    scored = score(events, inside_only(documents))
     error = recorded.get("error", "")
     run: TrajectoryStruct | None = scored.get(events[0].trace_id) if events else None
     if run is None:
@@ -198,16 +206,46 @@ def scored(
             reason=error or "its run has not ended, or no document matches it",
             crashed=bool(error),
         )
+    grades = () if error else _graded(case, run, recorded, documents)
+    success, reason = combined(_SUCCESS.get(run.success), run.success_reason, grades)
     unpriced = run.unpriced_steps > 0
     return Trial(
         case.id,
         number,
-        success=_SUCCESS.get(run.success),
-        reason=error or run.success_reason,
+        success=success,
+        reason=error or reason,
         cost_usd=None if unpriced else float(run.cost_usd),
         latency_s=round(recorded["latency_s"], 6),
         tokens=float(run.input_tokens + run.output_tokens),
         tool_errors=float(run.error_steps),
         trace_id=run.trace_id,
         crashed=bool(error),
+        grades=grades,
     )
+
+
+def _graded(
+    case: Case,
+    run: TrajectoryStruct,
+    recorded: dict[str, Any],
+    documents: Sequence[Criteria],
+) -> tuple[Grade, ...]:
+    """What graders and functions of the documents that match the run return about it."""
+    matching = [
+        one
+        for one in documents
+        if one.match.matches(
+            project=run.project,
+            environment=run.environment,
+            agent=run.agent,
+            agent_version=run.agent_version,
+            task=run.task,
+        )
+    ]
+    checks = outside_of(matching)
+    if not checks:
+        return ()
+    steps = [event for event in recorded["events"] if event["phase"] == "end"]
+    root: dict[str, Any] = next((one for one in steps if not one.get("parent_step_id")), {})
+    answer = str(root.get("output") or "")
+    return tuple(graded(check, case.input, answer, steps) for check in checks)

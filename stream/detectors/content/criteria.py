@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from stepstream.schemas.criteria import (
+    OUTSIDE_CHECKS,
     AnswerCheck,
     ArgumentsCheck,
     AtMostCheck,
@@ -122,6 +123,9 @@ class CriteriaDetector(DetectorBase[CriteriaFailed]):
     ) -> Outcome:
         if run.over_limit:
             return unknown("the run has more steps than are followed")
+        if isinstance(check, OUTSIDE_CHECKS):
+            # They may ask a model, which no worker waits for.
+            return unknown(f"checks of the form {check.check} are made in suites only")
         if isinstance(check, ArgumentsCheck):
             return self._arguments[str(place)].outcome(kept.get(str(place), {}), called)
         if isinstance(check, NoHiddenErrorCheck):
