@@ -1,7 +1,7 @@
 """What the SDK costs in the agent's thread: ``hostile`` is a step with values that would hurt it,
 compared with an ordinary one; ``steps`` is an ordinary step and one of other tracing SDKs,
 ``burst`` one at full speed without an endpoint, ``rate`` 8,000 steps a second over a real Kafka,
-``spool`` an event that is written to disk.
+``spool`` an event that is written to disk, ``kills`` what an agent loses that is killed.
 
 Each value is the input and the output of a tool's step, many times; measured is the step alone,
 with the sender at work at the same time. The first step of a process is measured in processes of
@@ -32,6 +32,7 @@ from unittest.mock import AsyncMock, MagicMock
 from benchmarks import harness
 from benchmarks.harness import Goal, Report, percentile
 from benchmarks.peers.sdk_step import ANSWER, ARGUMENTS
+from benchmarks.sdk_kills import kills
 from benchmarks.sdk_peers import compare_with_others, install
 from stepstream.admin.topics import create_topics
 from stepstream.local.embedded.kafka import EmbeddedKafka
@@ -377,6 +378,7 @@ PARTS: Final[dict[str, Callable[[Report, int], None]]] = {
     "burst": bursts,
     "rate": rate_over_kafka,
     "spool": spooling,
+    "kills": kills,
 }
 
 

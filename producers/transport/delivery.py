@@ -36,6 +36,9 @@ T = TypeVar("T")
 # and the write itself, it is on disk 250 ms after it was recorded.
 LATE_S: Final = 0.2
 LATE_MEDIANS: Final = 4
+# However long acknowledgements usually take: a write costs some microseconds, and a lost event
+# cannot be had again.
+LONGEST_LATE_S: Final = 0.5
 # Acknowledgements that took longer are those of an outage and no measure of the usual time.
 LONGEST_SAMPLE_S: Final = 1.0
 SAMPLES: Final = 63
@@ -152,7 +155,8 @@ class Pace:
         if took_s <= LONGEST_SAMPLE_S and now_s - self._added_s >= SAMPLE_EVERY_S:
             self._added_s = now_s
             self._samples.append(took_s)
-            self.late_after_s = max(self._least_s, LATE_MEDIANS * statistics.median(self._samples))
+            usual_s = LATE_MEDIANS * statistics.median(self._samples)
+            self.late_after_s = min(max(self._least_s, usual_s), LONGEST_LATE_S)
 
 
 class Delivery:

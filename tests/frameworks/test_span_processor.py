@@ -131,3 +131,26 @@ def test_logfire(world: World, served: Provider) -> None:
     assert call.usage.input_tokens == 9
     assert call.parent_step_id
     local.shutdown()
+
+
+def test_langfuse(world: World) -> None:
+    """On the provider that Langfuse writes to; nothing answers at the address of Langfuse."""
+    langfuse = pytest.importorskip("langfuse")
+    client = langfuse.Langfuse(
+        public_key="pk-lf-1",
+        secret_key="sk-lf-1",
+        base_url="http://127.0.0.1:9",
+        tracer_provider=world.spans,
+    )
+    with client.start_as_current_observation(as_type="agent", name="support"):
+        with client.start_as_current_observation(
+            as_type="generation", name="plan", model="gpt-4o"
+        ) as plan:
+            plan.update(output=TEXT, usage_details={"input": 9, "output": 3})
+        with client.start_as_current_observation(as_type="tool", name="search"):
+            pass
+    (call,) = world.calls()
+    check(call)
+    kinds = {event.name: event.kind for event in world.transport.ended}
+    assert kinds == {"plan": "llm_call", "search": "tool_call", "support": "agent"}
+    assert len({event.trace_id for event in world.transport.ended}) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import ssl
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
 from tests.support.console import Client, Page
 from tests.support.console import running as console
-from tests.support.gate import Gate
+from tests.support.gate import Gate, certificate_in
 from tests.support.gateway import running as gateway
 from tests.support.processes import Process, wait_until, worker
 from tests.support.sink import running as sink
@@ -137,17 +135,3 @@ def test_over_https(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
             world.agent("https", endpoint=gate.url, kafka_brokers="", clickhouse_url="") as agent,
         ):
             stop_and_check(world, agent)
-
-
-def certificate_in(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for localhost, and what a server needs to present it."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return certificate, context

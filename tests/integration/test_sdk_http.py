@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +25,9 @@ from stepstream.common.web.credentials import Credentials, new_credential, save,
 from stepstream.producers.exceptions import RunStopped
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.settings import Settings
+from tests.support.gate import Gate, certificate_in
 from tests.support.gateway import running, stored_steps
-from tests.support.processes import wait_until
+from tests.support.processes import Process, wait_until
 from tests.support.receiver import serving
 from tests.support.sdk import logged
 
@@ -171,6 +173,70 @@ def test_commands_reach_a_run_over_http(settings: Settings, tmp_path: Path) -> N
         controls = {step.name for step in stored_steps(settings) if step.kind == "control"}
     assert set(received) == {"resume", "stop"}
     assert controls
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_a_process_is_paused_approved_and_stopped_over_https(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole agent that knows the gateway's https address alone, and the command line too."""
+    certificate, tls = certificate_in(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    entry, secret = new_credential("boss", ["ingest", "act"], ["shop"])
+    file = tmp_path / "credentials.json"
+    save(file, Credentials([entry]))
+    monkeypatch.setenv("STEPSTREAM_ENDPOINT_KEY", token_of("boss", secret))
+    guarded = settings.model_copy(update={"credentials_file": str(file)})
+    log = tmp_path / "agent.log"
+
+    def printed(word: str) -> list[list[str]]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line.split()[1:] for line in lines if line.startswith(f"{word} ")]
+
+    def stands_still() -> int:
+        """The number of steps, if none is added in the time of ten."""
+        before = len(printed("step"))
+        time.sleep(0.5)
+        return before if len(printed("step")) == before else 0
+
+    def controls() -> list[tuple[str, str]]:
+        steps = stored_steps(settings)
+        return [(step.name, step.phase) for step in steps if step.kind == "control"]
+
+    with running(guarded) as gateway, Gate(gateway.server.url, tls) as gate:
+        process = Process(
+            "tests.integration.control_agent",
+            Settings(endpoint=gate.url, agent="patient", project="shop", state_dir=str(tmp_path)),
+            log,
+            "0.01",
+            "4000",
+        )
+
+        def command(*words: str) -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", "stepstream", words[0], trace_id, "--by", "ada", *words[1:]],
+                env={**os.environ, "STEPSTREAM_ENDPOINT": gate.url,
+                     "STEPSTREAM_STATE_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()},
+                capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+
+        try:
+            ((trace_id,),) = wait_until(lambda: printed("run"), 60, "a run")
+            wait_until(lambda: stored_steps(settings), 60, "the gateway has a step of the run")
+            command("pause", "--reason", "check first")
+            wait_until(lambda: ("pause", "start") in controls(), 60, "the run has paused")
+            # The step that ran when the pause arrived may still end.
+            paused_at = wait_until(stands_still, 60, "no further steps")
+            command("approve", "--budget", "5")
+            wait_until(lambda: len(printed("step")) > paused_at + 2, 60, "steps after the approval")
+            command("stop", "--reason", "enough")
+            assert process.wait(60) == 3
+        finally:
+            process.kill()
+        assert printed("stopped")[0][1:] == ["ada", "enough"]
+        ended = [name for name, phase in controls() if phase == "end"]
+    assert ended == ["pause", "approve $5", "stop"]
 
 
 def test_the_key(settings: Settings, tmp_path: Path) -> None:
