@@ -272,6 +272,7 @@ def _follow(settings: Settings, scope: Scope, format: Format) -> None:
         coming = subscribe(settings=settings, **wanted)
     except NoAlertsTopic as error:
         raise Failure(str(error)) from None
+    # Subscribed before the store is read, so that nothing is missed in between.
     with coming:
         # An alert may be in the store and arrive as well: only a higher seq is a change.
         shown: dict[str, int] = {}

@@ -16,6 +16,7 @@ from stepstream.schemas.printable import printable
 def one_of(option: str, given: str | None, known: Sequence[str]) -> None:
     """Raise ``Failure`` where something was given for an option that is none of the known words."""
     if given and given not in known:
+        # Imported here, as in all commands: `stepstream --help` and valid calls load less.
         from stepstream.cli.errors import USAGE, Failure
         from stepstream.schemas.suggestions import did_you_mean
 
@@ -39,6 +40,7 @@ def print_rows(
     columns that do not fit are left out: first those of ``leave`` in that order, then from the last
     on, but never the first one and those of ``keep``.
     """
+    # A list, because the widths of all rows are needed before the first one is printed.
     listed = list(rows)
     if format is not Format.TABLE:
         from stepstream.render.tables import records_csv, records_json
@@ -82,6 +84,7 @@ def _print_table(
     from stepstream.cli.printing import show_listing
     from stepstream.render.listing import Column
 
+    # The first columns identify a row, so a narrow terminal loses the last ones first.
     order = [
         *leave,
         *(name for name in reversed(columns[1:]) if name not in leave and name not in keep),

@@ -192,6 +192,7 @@ def run_tests(
     else:
         for place, result in results:
             _print_result(place, result)
+    # After all results: a build's log shows every failed test, not only the first.
     failed = sum(bool(result.problems) for _, result in results)
     remark(f"{len(results) - failed} of {len(results)} tests passed")
     if failed:

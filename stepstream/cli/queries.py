@@ -50,6 +50,7 @@ class Scope:
 
         conditions: list[str] = []
         values: dict[str, Any] = {}
+        # Columns are from this list and values are parameters: no text of a user is in the SQL.
         for column in ("project", "environment", "agent", "status", "severity", "alert", "state"):
             wanted = getattr(self, column)
             if wanted is not None:
@@ -91,6 +92,7 @@ def store(settings: Settings) -> Iterator[Client]:
     from stepstream.sinks.clickhouse.errors import StoreError
 
     require_clickhouse(settings)
+    # The message of a failed connection is for users already; those of queries are explained below.
     try:
         client = connect(settings, readonly=True)
     except StoreError as error:
@@ -172,6 +174,7 @@ def learnt_runs(client: Client, projects: list[str]) -> dict[Owner, int]:
 def list_alerts(client: Client, scope: Scope) -> list[Alert]:
     """The newest alerts, in ascending order of time."""
     where, values = scope.where("updated_at")
+    # The newest ones within the limit, and reversed: on a terminal the newest stands last.
     sql = f"SELECT * FROM alerts {where} ORDER BY opened_at DESC LIMIT {{limit:UInt32}}"
     return [
         alert_of(row) for row in reversed(records(client, sql, {**values, "limit": scope.limit}))

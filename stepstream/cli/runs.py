@@ -169,6 +169,7 @@ def trace(settings: Settings, options: TraceOptions, format: FormatOption = Form
     """
     from stepstream.cli import printing
 
+    # Without a run and without --last a wrong guess could be shown to a reader who expects another.
     if (options.run is None) == (not options.last):
         raise Failure(
             "name one run: its id (or a unique beginning of it), or --last for the newest", USAGE

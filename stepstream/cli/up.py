@@ -46,6 +46,7 @@ def up(
     With --policies the documents of a directory are applied, and again whenever a file changes.
     Documents of these files can only be changed there: other commands refuse and name the file.
     """
+    # --policies is a name for the setting: everything below reads the setting only.
     if policies is not None:
         settings = settings.model_copy(update={"documents_dir": str(policies)})
     from stepstream.local.up import run

@@ -45,8 +45,10 @@ def check(scenario: Scenario, policies: Iterable[Policy], start_us: int) -> Chec
         runs.add(trace_id)
         for fault in timed.faults:
             faulty[fault].add(trace_id)
+    # A day is longer than any limit after which a run without an end is closed.
     pipeline.finish(DAY_US)
     found = pipeline.outcome
+    # All alerts count here, incidents too: it is what a reader of the alerts would see.
     counts: dict[str, int] = defaultdict(int)
     for alert in found.alerts.values():
         counts[alert.alert] += 1

@@ -70,6 +70,7 @@ def events(scenario: Scenario, start_us: int, *, speed: float = 1.0) -> Iterator
     waiting: list[tuple[int, int, Timed]] = []
     number = count()
     for begins_us, agent, draw, index in _beginnings(scenario):
+        # Later runs have no earlier events: what is waiting up to here is in its final order.
         while waiting and waiting[0][0] <= begins_us:
             yield heapq.heappop(waiting)[2]
         salt = f"{scenario.name}|{scenario.seed}|{start_us}|{agent.agent}|{index}"
@@ -77,6 +78,8 @@ def events(scenario: Scenario, start_us: int, *, speed: float = 1.0) -> Iterator
         for at_us, event in run.events:
             timed = Timed(start_us + int(at_us / speed), event, tuple(run.faults))
             _shift(event, start_us, speed)
+            # The number keeps events of the same time in the order of their making: ``Timed`` has
+            # no order, and a heap is not stable.
             heapq.heappush(waiting, (at_us, next(number), timed))
     while waiting:
         yield heapq.heappop(waiting)[2]
@@ -93,6 +96,7 @@ def _beginnings(scenario: Scenario) -> Iterator[tuple[int, Agent, random.Random,
     streams = [_arrivals(scenario, agent, place) for place, agent in enumerate(scenario.agents)]
     merged = heapq.merge(*streams, key=lambda one: (one[0], one[2]))
     for begins_us, agent, place, index in merged:
+        # One source of chance per run: a run does not change when another one draws more often.
         yield begins_us, agent, random.Random(f"{scenario.seed}|{place}|{index}"), index
 
 
@@ -141,12 +145,14 @@ def _run(scenario: Scenario, agent: Agent, draw: random.Random, at_us: int, salt
         shared["user_id"] = f"user-{draw.randrange(agent.users)}"
     run = _Run(agent, draw, at_us, shared, f"{1:016x}")
     for fault in scenario.faults:
+        # Drawn before the conditions: a fault that does not apply changes no later draw of the run.
         chosen = draw.random() < fault.share
         if isinstance(fault, TrafficSpike | TrafficStop):
             continue
         if isinstance(fault, VersionRegression) and fault.version != version:
             continue
         if chosen and scenario.applies(fault, agent, at_us):
+            # Of two faults of the same kind the first one of the document counts.
             run.faults.setdefault(fault.fault, fault)
     _fill(run)
     return run
@@ -155,6 +161,7 @@ def _run(scenario: Scenario, agent: Agent, draw: random.Random, at_us: int, salt
 def _version(agent: Agent, draw: random.Random, at_us: int) -> str:
     chosen = ""
     for one in agent.versions:
+        # Drawn for each version, so that a version that begins later changes no earlier run.
         takes_part = draw.random() < one.share
         if one.begins <= at_us and (takes_part or not chosen):
             chosen = one.version
@@ -178,6 +185,7 @@ def _fill(run: _Run) -> None:
         (start_us, {**root, "phase": "start", "start_time": start_us, "input": question})
     )
     calls = draw.randint(agent.least_calls, agent.most_calls)
+    # Early in some runs and late in others: detectors must not depend on the position.
     faulty = draw.randrange(calls)
     for number in range(calls):
         _model_call(run, question)
@@ -199,12 +207,14 @@ def _fill(run: _Run) -> None:
 
 def _model_call(run: _Run, question: str, *, answers: bool = False) -> None:
     draw, agent = run.draw, run.agent
+    # Costs and durations of calls are skewed: log-normal, with the scenario's value as the median.
     cost = float(agent.cost_usd) * draw.lognormvariate(0, 0.3)
     blowup, worse = run.faults.get("cost_blowup"), run.faults.get("version_regression")
     if isinstance(blowup, CostBlowup):
         cost *= blowup.factor
     if isinstance(worse, VersionRegression):
         cost *= worse.cost_factor
+    # 20 dollars per million tokens, so that rules about tokens find what rules about cost find.
     tokens = max(1, int(cost * 50_000))
     end = {
         "output": f"{'Done' if answers else 'next'}: {_words(draw, 6)}",
@@ -217,6 +227,7 @@ def _model_call(run: _Run, question: str, *, answers: bool = False) -> None:
 
 def _tool_call(run: _Run, tool: str, *, given: str = "", **more: Any) -> None:
     words = _words(run.draw, 3)
+    # A page number, because two calls of a run with the same words would be a repetition.
     text = given or json.dumps({"query": words, "page": run.draw.randrange(10_000)})
     end = {"output": f"result: {_words(run.draw, 8)}"} | more
     _step(run, "tool_call", tool, {"tool": tool}, text, end)
@@ -272,6 +283,7 @@ def _step(
     run.now_us += max(1_000, int(took))
     event = {**base, "phase": "end", "end_time": run.now_us, "status": "ok", **end}
     run.events.append((run.now_us, event))
+    # The agent's own time until its next step.
     run.now_us += SECOND_US // 50
 
 

@@ -1,27 +1,42 @@
-"""The blocks of the documents, run: Python against a running pipeline, commands in a shell."""
+"""The blocks of the documents, run: Python and commands against a running pipeline, documents
+applied to it.
+
+What a page names by example (the id of a run, a reader's file) is replaced by what the test has.
+"""
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
+import io
 import itertools
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 import stepstream
+from stepstream.cli import app
 from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect
 from tests.support.document_blocks import Block, blocks
 from tests.support.notifier import Publisher
+from tests.support.otlp import json_request, span
+from tests.support.paths import ROOT
 from tests.support.processes import wait_until
 from tests.support.sdk import own_tracer_provider
 
@@ -34,16 +49,17 @@ def search(query): return [query]
 def cached(query): return []
 """,
     "docs/subscriptions.md": "def page(alert): return alert",
-    "docs/control.md": "",
-    "docs/sdk.md": "",
+    "stepstream/queries/README.md": """
+from stepstream.common.settings import load
+from stepstream.sinks.clickhouse import connect
+client = connect(load(), readonly=True)
+""",
 }
-NOT_RUN: Final = {
-    "docs/detection.md": "CatDetector stands for a reader's class; "
-    "tests/unit/testing runs such a one",
-    "docs/releases.md": "needs a published release; test_releases.py and test_release.py",
-    "docs/store.md": "needs pandas and sqlalchemy, which are not dependencies; "
-    "the first query is run by "
-    "tests/integration/test_embedded_clickhouse_clients.py",
+# Python that is not run here, by what it contains.
+PYTHON_NOT_RUN: Final = {
+    "TooManyQuestions": "tests/unit/project/test_document_blocks.py, in a process of its own",
+    "stepstream.release(": "needs a published release; test_releases.py and test_release.py",
+    "sqlalchemy": "is not a dependency",
 }
 COMMANDS_NOT_RUN: Final = {
     "make ": "sets up an environment; tests/unit/project/test_makefile.py",
@@ -53,37 +69,42 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream notify": "runs until it is stopped; test_notify.py",
     "stepstream console": "runs until it is stopped; test_console.py",
     "stepstream open": "opens a browser; tests/unit/console",
-    "stepstream trace 4bf92f": "4bf92f stands for a run's id; tests/unit/console/test_export.py",
     "stepstream alerts --follow": "runs until it is stopped; test_views.py",
-    "stepstream alerts show ID": "ID stands for an alert's id; test_views.py",
-    "stepstream alerts ack ID": "ID stands for an alert's id; test_views.py",
-    "stepstream import": "export.json stands for a reader's file; test_import.py",
-    "stepstream stop ID": "ID stands for a run's id; test_control.py",
-    "stepstream pause ID": "ID stands for a run's id; test_control.py",
-    "stepstream resume ID": "ID stands for a run's id; test_control.py",
-    "stepstream approve ID": "ID stands for a run's id; test_control.py",
-    "python examples/": "from the project's folder; test_examples.py",
-    "stepstream store backup": "needs stopped sinks; test_store_backup.py",
+    "stepstream store backup": "writes to the server's disk or to S3; test_store_backup.py",
     "stepstream store restore": "needs stopped sinks; test_store_backup.py",
-    "stepstream store reconcile": "test_store_reconcile.py",
     "stepstream subscriptions test": "sends to PagerDuty; test_notify.py",
-    "npm install ./dist/": "needs a package of the project's folder; tests/unit/clients",
     "stepstream get policy costs@3": "needs three revisions; test_documents.py",
-    "docker": "needs Docker; make test-containers",
-    "curl": "the server-sent events end only when stopped; test_notify.py",
-    "stepstream build": "agents/support stands for a reader's folder; test_releases.py",
+    "stepstream build agents/support": "stands for a reader's folder; test_releases.py",
     "stepstream promote": "needs a published release; test_releases.py",
     "stepstream rollback": "needs a published release; test_releases.py",
     "stepstream diff": "needs published releases; test_releases.py",
-    "printf": "writes .env for Docker, or needs kcat",
-    "kcat": "is not installed everywhere; tests/unit/schemas/test_readme.py accepts the record",
-    "chmod": "a part of the setup for Docker",
-    "set -a": "a part of the setup for Docker",
-    "export STEPSTREAM": "a part of the setup for Docker",
-    "python agent.py": "stands for a reader's program",
+    "stepstream simulate scenario.yaml --speed": "takes minutes; test_simulate.py",
+    "stepstream simulate scenario.yaml": "takes the scenario's 90 minutes; test_simulate.py",
+    "stepstream eval replay": "names a recording by its id; tests/unit/suites",
+    "pytest --stepstream": "runs a reader's tests; tests/unit/testing",
+    "npm install ./dist/": "needs a package of the project's folder; tests/unit/clients",
+    "docker": "needs Docker; make test-containers",
+    "curl -": "needs a gateway or notifier on a fixed port; test_gateway.py, test_notify.py",
+    "printf '%s\\t": "needs kcat; tests/unit/schemas/test_readme.py accepts the record",
+    "kcat": "is not installed everywhere",
     ".venv/bin/python -m pytest": "runs tests",
-    "python -m stepstream.local.clickhouse_server": "test_embedded_clickhouse.py",
-    "stepstream: set_usage": "is a line of a log",
+}
+# Exit codes other than 0 that the page describes for what the test has.
+OTHER_CODES: Final = {"stepstream policy suggest": 1, "stepstream eval gate": 3}
+# What stands for a reader's run or alert.
+RUN_PLACEHOLDERS: Final = re.compile(r"\b(?:4bf92f35|4bf92f|00f067aa)\b")
+ALERT_PLACEHOLDERS: Final = re.compile(
+    r"\b0f3a91c2\b|(?<=^stepstream alerts show )ID|(?<=^stepstream alerts ack )ID"
+)
+RUN_COMMANDS: Final = re.compile(r"^stepstream (?:stop|pause|resume|approve) ID\b")
+# Lines with these are for a shell; other lines are run in this process, which saves the imports.
+SHELL: Final = re.compile(r"[|$<>;&`*]")
+# YAML that other programs read, or rules of packages that the pages teach to write.
+YAML_NOT_APPLIED: Final = ("services:", "scrape_configs:", "too_many_questions")
+# Files that a page names, where its block does not begin with the name.
+FILES: Final = {
+    ("docs/evaluation.md", "Criteria"): "criteria.yaml",
+    ("docs/simulate.md", "Scenario"): "scenario.yaml",
 }
 
 
@@ -92,7 +113,8 @@ def of(*languages: str) -> list[Any]:
     return [
         pytest.param(block, id=block.id)
         for block in BLOCKS
-        if block.language in languages and (block.language != "python" or block.page not in NOT_RUN)
+        if block.language in languages
+        and not (block.language == "python" and any(one in block.text for one in PYTHON_NOT_RUN))
     ]
 
 
@@ -120,14 +142,50 @@ def settings(
 
 
 def store_a_run(settings: Settings) -> None:
-    """Pages show the newest run: there is one."""
+    """Pages show the newest run and its alert: there is one of each."""
     tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
-    with tracer.run(agent="support", task="refund") as run, run.tool("lookup_order"):
-        pass
+    with tracer.run(agent="support", task="refund"):
+        with tracer.tool("search_docs") as step:
+            step.set_error("the index is away")  # nothing is done about it: tool_error_ignored
+        with tracer.llm("answer", model="gpt-4o", provider="openai") as step:
+            step.set_output("It is done.")
+            step.set_usage(input_tokens=900, output_tokens=40)
     assert tracer.close(20)
     with connect(settings) as client:
-        query = "SELECT count() FROM runs WHERE status = 'ok'"
-        wait_until(lambda: client.query(query).result_rows[0][0], 60, "a stored run")
+
+        def stored() -> bool:
+            query = "SELECT (SELECT count() FROM runs WHERE status = 'ok'), count() FROM alerts"
+            return all(client.query(query).result_rows[0])
+
+        wait_until(stored, 60, "a stored run and its alert")
+
+
+class OpenRun:
+    """A run that goes on until it is stopped or the test ends, for commands to running agents."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
+        self._ended, self._started = threading.Event(), threading.Event()
+        self.trace_id = ""
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+        assert self._started.wait(30)
+        assert self.tracer.flush(20)
+
+    def _work(self) -> None:
+        with (
+            contextlib.suppress(stepstream.RunStopped),
+            self.tracer.run(agent="buyer", task="order") as run,
+        ):
+            self.trace_id = str(run.trace_id)
+            with run.tool("buy"):
+                self._started.set()
+                self._ended.wait()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join(30)
+        self.tracer.close(20)
 
 
 @pytest.fixture
@@ -203,22 +261,155 @@ def test_python_runs(block: Block, settings: Settings, environment: dict[str, st
     assert stepstream.flush(20)
 
 
-@pytest.mark.parametrize("block", of("shell", "sh"))
-def test_commands_run(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
-    """Each command of a page that can run here exits with 0; the rest are listed with a reason."""
-    for line in block.commands:
-        if line.startswith(tuple(COMMANDS_NOT_RUN)):
-            continue
-        done = subprocess.run(
-            ["bash", "-c", line],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+@dataclass(frozen=True)
+class Ids:
+    """What stands for the ids that pages give as examples."""
+
+    settings: Settings
+    run: str
+    alert: str
+
+    def placed_in(self, line: str) -> str:
+        """The command with the ids of this test, and with one trial a case."""
+        line = ALERT_PLACEHOLDERS.sub(self.alert, RUN_PLACEHOLDERS.sub(self.run, line))
+        database = f"?database={self.settings.clickhouse_database}"
+        return line.replace("?database=stepstream", database).replace(" -n 8 ", " -n 1 ")
+
+
+@pytest.fixture(scope="module")
+def ids(settings: Settings) -> Ids:
+    with connect(settings) as client:
+        (run,) = client.query("SELECT trace_id FROM runs WHERE task = 'refund'").result_rows[0]
+        (alert,) = client.query("SELECT alert_id FROM alerts").result_rows[0]
+    return Ids(settings, run, alert)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's folder with the files that pages name."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("policies", "saved", "scenarios", "examples", "results"):
+        (folder / name).mkdir()
+    for block in BLOCKS:
+        if block.language == "yaml":
+            for name in _names_of(block):
+                (folder / name).write_text(block.text)
+    first = next(b for b in BLOCKS if b.page == "README.md" and b.language == "python")
+    (folder / "agent.py").write_text(first.text)
+    now = time.time_ns()
+    spans = [span(1, start_ns=now - 1_000, end_ns=now)]
+    (folder / "export.json").write_text(json.dumps(json_request(spans)))
+    # Two cases, because each trial is a process.
+    cases = (ROOT / "examples" / "refunds.jsonl").read_text().splitlines(keepends=True)[:2]
+    (folder / "examples" / "refunds.jsonl").write_text("".join(cases))
+    trial = {"trial": 0, "success": True, "cost_usd": 0.01}
+    results = "".join(f"{json.dumps({'case': f'case-{n}', **trial})}\n" for n in range(20))
+    for name in ("v12", "v13"):
+        (folder / "results" / f"{name}.jsonl").write_text(results)
+    _write_client(folder / "clickhouse-client")
+    return folder
+
+
+def _names_of(block: Block) -> Iterator[str]:
+    """The files of a reader that have this block's document."""
+    document = next(iter(yaml.safe_load_all(block.text)))
+    if named := re.match(r"# (\S+\.ya?ml)\n", block.text):
+        yield named[1]
+    if name := FILES.get((block.page, document.get("kind", ""))):
+        yield name
+        if document["kind"] == "Scenario":
+            yield f"scenarios/{name}"
+    if block.page == "docs/policies.md" and document.get("kind") == "Policy":
+        yield f"policies/{document['name']}.yaml"
+
+
+def _write_client(path: Path) -> None:
+    """ClickHouse's command-line client, which is not installed: runs SETs of parameters and one
+    query.
+    """
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "from stepstream.common.settings import load\n"
+        "from stepstream.sinks.clickhouse import connect\n"
+        "with connect(load()) as client:\n"
+        "    *parameters, query = sys.stdin.read().strip().rstrip(';').split(';\\n')\n"
+        "    given = dict(one.removeprefix('SET param_').split(' = ', 1) for one in parameters)\n"
+        "    values = {name: value.strip(chr(39)) for name, value in given.items()}\n"
+        "    client.query(query, parameters=values)\n"
+    )
+    path.chmod(0o700)
+
+
+def run_line(line: str, environment: dict[str, str], folder: Path) -> tuple[int, str]:
+    """Exit code and output of a command, in this process where it needs no shell."""
+    if line.startswith("stepstream ") and not SHELL.search(line.partition('"')[0]):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            try:
+                code = app.run(shlex.split(line)[1:])
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+        return code, out.getvalue()
+    done = subprocess.run(
+        ["bash", "-c", line],
+        env=environment | {"PATH": f"{folder}{os.pathsep}{environment['PATH']}"},
+        # The examples are named from the project's folder, other files from a reader's.
+        cwd=ROOT if line.startswith("python examples/") else folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, f"{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("block", of("shell", "sh", "console"))
+def test_commands_run(
+    block: Block,
+    ids: Ids,
+    environment: dict[str, str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each command of a page that can run here exits as the page states; the rest are listed with
+    a reason.
+    """
+    monkeypatch.chdir(folder)
+    lines = [one for one in block.commands if not one.startswith(tuple(COMMANDS_NOT_RUN))]
+    run = OpenRun(ids.settings) if any(map(RUN_COMMANDS.match, lines)) else None
+    try:
+        for line in map(ids.placed_in, lines):
+            if run is not None and RUN_COMMANDS.match(line):
+                code, printed = run_line(line.replace("ID", run.trace_id), environment, folder)
+            else:
+                code, printed = run_line(line, environment, folder)
+            other = next((c for start, c in OTHER_CODES.items() if line.startswith(start)), 0)
+            assert code in (0, other), f"{line}\n{printed}"
+    finally:
+        if run is not None:
+            run.close()
+
+
+@pytest.mark.parametrize("block", of("yaml"))
+def test_documents_are_applied(
+    block: Block,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """``stepstream apply`` takes each document, and ``delete`` withdraws it."""
+    if any(one in block.text for one in YAML_NOT_APPLIED):
+        pytest.skip("for another program, or with a rule that is not installed here")
+    document = next(iter(yaml.safe_load_all(block.text)))
+    if document.get("kind", "Part") in ("Part", "Gate", "Scenario"):
+        pytest.skip("no document of the config topic; tests/unit/project/test_document_blocks.py")
+    file = tmp_path / "document.yaml"
+    file.write_text(block.text)
+    code, printed = run_line(f"stepstream apply -f {file}", environment, tmp_path)
+    assert code == 0, printed
+    kind, name = document["kind"].lower(), document["name"]
+    code, printed = run_line(f"stepstream delete {kind} {name}", environment, tmp_path)
+    assert code == 0, printed
 
 
 def test_the_run_of_the_readme_is_stored(settings: Settings, environment: dict[str, str]) -> None:
@@ -238,11 +429,11 @@ def test_the_run_of_the_readme_is_stored(settings: Settings, environment: dict[s
 
 def test_exceptions_are_needed() -> None:
     """No exception outlives the command or page it stands for."""
-    lines = [
-        line for block in BLOCKS if block.language in ("shell", "sh") for line in block.commands
-    ]
-    unused = [
-        start for start in COMMANDS_NOT_RUN if not any(line.startswith(start) for line in lines)
-    ]
-    pages = {block.page for block in BLOCKS if block.language == "python"}
-    assert (unused, [page for page in NOT_RUN if page not in pages]) == ([], [])
+    languages = ("shell", "sh", "console")
+    lines = [line for block in BLOCKS if block.language in languages for line in block.commands]
+    starts = (*COMMANDS_NOT_RUN, *OTHER_CODES)
+    unused = [one for one in starts if not any(line.startswith(one) for line in lines)]
+    texts = [block.text for block in BLOCKS if block.language in ("python", "yaml")]
+    contained = (*PYTHON_NOT_RUN, *YAML_NOT_APPLIED)
+    absent = [one for one in contained if not any(one in text for text in texts)]
+    assert (unused, absent) == ([], [])

@@ -16,7 +16,7 @@ GENERATED = {"docs/cli.md"}
 # An indented block is shell where its first line is one of these; others show output.
 _COMMANDS = re.compile(
     r"^(?:[A-Z_]+=\S+ )*"
-    r"(?:stepstream|make|python|pip|docker|printf|chmod|set|export|\.venv/bin/\S+)\b"
+    r"(?:stepstream|make|python|pip|docker|printf|chmod|set|export|\.venv/bin/\S+)(?:\s|$)"
 )
 
 
@@ -46,12 +46,13 @@ class Block:
 
 def pages() -> list[Path]:
     """README, CONTRIBUTING, the pages of docs, and the pages of packages."""
-    folders = ("producers", "schemas", "stream", "sinks", "stepstream", "benchmarks", "tests")
+    folders = ("producers", "schemas", "stream", "sinks", "console", "stepstream", "benchmarks")
     packages = [
         page
-        for folder in (*folders, "examples", "evals")
-        for page in sorted((ROOT / folder).rglob("README.md"))
-        if not any(part.is_symlink() for part in page.parents)
+        for folder in (*folders, "tests", "examples", "evals", "clients")
+        for page in sorted((ROOT / folder).rglob("*.md"))
+        if page.name in ("README.md", "API.md")
+        and not any(part.is_symlink() or part.name == "node_modules" for part in page.parents)
     ]
     top = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     return [*top, *sorted((ROOT / "docs").glob("*.md")), *packages]
