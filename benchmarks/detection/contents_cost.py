@@ -197,6 +197,6 @@ def _read_all(loaded: Loaded, rules: RuleSet) -> float:
             readers = rules.readers(step.kind)
             contents = Contents(step) if readers else None
             for detector in readers:
-                if seen := detector.read(run, info, contents, info.end_us):
+                if seen := detector.on_content(run, info, contents, info.end_us):
                     list(seen)
     return time.process_time() - began

@@ -11,8 +11,6 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from stepstream.stream.detectors.aftermath import is_writing
-
 _TRACE_SIGNS: Final = (
     "anic",
     "Error",
@@ -54,12 +52,13 @@ _CELL: Final = re.compile(r"#(?:[A-Z]{3,8}[!?]?|DIV/0!|N/A)")
 _ROW: Final = re.compile(r"\s*(?:[-*\u2022]\s+\S|\d+[.)]\s+\S)")
 _ENDS_WELL: Final = re.compile(
     r"\b(?:succe(?:ss|eded|ssful|ssfully)|passed|completed?(?=[:.,!]|\s+in\b|$)|"
-    r"is live|recovered|reconnected|ok(?!=)|done)\b|\u2713",
+    r"finished(?! with)|is live|recovered|reconnected|ok(?!=)|done)\b|\u2713",
     re.IGNORECASE,
 )
 _BAD_WORD: Final = re.compile(
     r"\b(?:not|no|never|cannot|fail\w*|error\w*|unable|aborted|partial\w*|un\w+ful|"
-    r"before|once|until|if|when|to be)\b|n['\u2019]t\b",
+    r"before|once|until|if|when|to be|rollback|roll\w* back|revert\w*|restor\w*|clean-?up)\b|"
+    r"n['\u2019]t\b",
     re.IGNORECASE,
 )
 _NO_FAILURE: Final = re.compile(
@@ -86,12 +85,22 @@ _UNDONE: Final = frozenset(
         "no",
         "nothing",
         "none",
+        "can",
+        "may",
+        "must",
+        "should",
+        "only",
+        "skipped",
+        "except",
     ]
+)
+_FULL: Final = re.compile(
+    r"\b(?:fully|double|over)[- ]?booked\b|\bbooked (?:out|up|by)\b|\b(?:before|twice)[.!]?$", re.I
 )
 _PART_OF: Final = re.compile(r"\b(\d{1,9}) (?:of|out of) (\d{1,9})\b")
 _TRANSFORMING: Final = re.compile(
     r"(?:^|[_\W])(?:translat|summar|classif|categor|sentiment|extract|explain|rewrit|paraphras|"
-    r"transcri|ocr|wiki|ask_user)",
+    r"transcri|ocr|wiki|ask_user|think|thought|reflect|reasoning)",
     re.IGNORECASE,
 )
 
@@ -193,7 +202,7 @@ def _stems(label: str) -> tuple[str, ...]:
         # Without a final e, so that "approved" matches approve.
         word[: max(4, len(word) - 1)]
         for word in words
-        if len(word) >= 4 and (is_writing(word) or word == words[0])
+        if len(word) >= 4
     )
 
 
@@ -206,9 +215,9 @@ def reports_success(label: str, text: str) -> bool:
     if any(part[1] != part[2] for part in _PART_OF.finditer(text[:400])):
         return False
     stated = [
-        word.lower() for word in _WORDS.findall(re.split(r"[.;!?\n]", text[:400], maxsplit=1)[0])
+        word.lower() for word in _WORDS.findall(re.split(r"[.,;!?\n]", text[:400], maxsplit=1)[0])
     ]
-    if not _UNDONE.isdisjoint(stated):
+    if not _UNDONE.isdisjoint(stated) or _FULL.search(text[:400]):
         return False
     return any(
         word.endswith("ed") and word.startswith(stem) for stem in _stems(label) for word in stated

@@ -37,7 +37,7 @@ _ERRNO: Final = (
 )
 SHELL_LINE: Final = re.compile(
     rf"[\w./+@~-]{{1,60}}(?: line \d+)?\s?:\s{{1,3}}(?:\(\d+\) )?(?:[^\n]{{1,160}}: "
-    rf")?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?[.]?$",
+    rf")?(?:\[Errno \d+\] )?(?:{_ERRNO})[.!]?(?: *\([^)]*\))?[.]?$",
     re.IGNORECASE,
 )
 _ERROR_LINE: Final = re.compile(
@@ -46,10 +46,11 @@ _ERROR_LINE: Final = re.compile(
         execution\ |unhandled\ |uncaught\ )?
         (?:error|exception|fatal|panic|failure)(?:\[\w+\]|\s+[A-Z]{1,4}\d{2,5})?\s?[:!\]]\s*\S
       | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[]|$)
-      | [\w./\\@-]{1,80}[(:]\d+[,:)\d]*:?\s*(?:-\s*)?(?:\w{1,20}\s+)?error\b
+      | (?=[\d:]*[A-Za-z_./\\@-])[\w./\\@-]{1,80}[(:]\d+[,:)\d]*:?\s*(?:-\s*)?
+        (?:\w{1,20}\s+)?error\b
       | npm\ (?:ERR!|error)\s | make(?:\[\d+\])?:\ \*\*\* | ld\ returned\ [1-9] | collect2:\ error
-      | (?:the\ )?(?:build|compilation|tests?|job|deploy\w*|install\w*|migration|command|process|
-        script|task|step|run|program|
+      | (?:(?:the|your|code|python)\ ){0,2}(?:build|compilation|tests?|job|deploy\w*|
+        install\w*|migration|command|process|script|task|step|run|program|
          execution|request|operation|call|query|upload|download|import|export|validation)\s+
         (?:has\s+|was\s+|is\s+)?(?:failed|aborted|crashed|killed|terminated|rejected|refused|
         denied|unsuccessful)\b(?!\s*[:=]\s*0)
@@ -57,6 +58,10 @@ _ERROR_LINE: Final = re.compile(
         finished)\ with\ (?:\w+\ ){0,3}?[1-9]\d*
       | exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)\s*[:=]?\s*-?[1-9]
       | .{0,80}returned\ non-zero\ exit\ status
+      | (?:permission\ denied|no\ such\ file\ or\ directory|file\ exists|
+        (?:directory|folder)\ (?:is\ )?not\ empty|(?:is|not)\ a\ directory|
+        operation\ not\ permitted|address\ already\ in\ use|
+        no\ space\ left\ on\ device|disk\ quota\ exceeded)(?:\s*[:(!.]|$)
       | segmentation\ fault | bus\ error | killed$ | aborted(?:\ \(core\ dumped\))?$ |
         .{0,60}core\ dumped
       | (?:bash:\ |sh:\ |zsh:\ ).{0,80}(?:not\ found|denied|cannot|no\ such)
@@ -65,10 +70,12 @@ _ERROR_LINE: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _PRINTED_LINE: Final = re.compile(
-    r"""(?:
-        [^\n]{0,200}\((?-i:(?:\w+(?:::|\.))*\w*(?:Error|Exception))\)\s*$
-      | [\w.-]{1,40}:\ (?![^\n]{0,80}\b(?:0|no|none|not)\b)[^\n]{0,100}
-        \b(?:failed|stopped|aborted|crashed|unreachable)\b[^\n]{0,30}$
+    r"""(?!\w{0,40}warn(?:ing)?\b)(?:
+        [^\n]{0,200}\((?-i:(?:\w+(?:::|\.))*\w*(?:Error|Exception)|(?:[A-Z]\w+::)+\w+)\)\s*$
+      | (?-i:SQLSTATE\[\w+\]) | (?:\w+\\)+(?-i:\w*(?:Exception|Error))\b
+      | (?:runtime|compilation|compile|link|presentation)\ error\s*(?:\(|$)
+      | [\w.#\ -]{1,40}:\ (?![^\n]{0,80}\b(?:0|no|none|not)\b)[^\n]{0,100}?
+        (?<!\bas\ )\b(?:failed|stopped|aborted|crashed|unreachable)\b[^\n]{0,30}$
       | [^\n]{0,120}\b(?:undefined\ reference\ to|unresolved\ external\ symbol)\b
       | (?=[^\n]{0,120}\b(?:test|build|failures|errors|suite|passed|result|task|target)\b)
         [^\n]{0,100}?(?-i:\bFAIL(?:ED|URE|URES)?\b)(?!\s?[:=]\s*0)
@@ -82,14 +89,29 @@ _PRINTED_LINE: Final = re.compile(
       | (?-i:---\ FAIL\b|FAIL$|FAIL\t)
       | (?:[\w-]{1,30}\ )?(?:could\ not|couldn't|cannot|can't|was\ unable\ to|unable\ to|
         failed\ to)\ \w
-      | (?-i:[A-Z])[^\n:]{0,80}\b(?:failed|aborted)(?:[.;!]|$)
-      | [^\n:=]{0,120},\ [\w\ ]{1,40}\bfailed[.!]?$
+      | (?-i:[A-Z])[^\n:]{0,80}(?<!\bas\ )\b(?:failed|aborted|crashed|errored)(?:[.;!:]|\ after\b|$)
+      | curl:\ \([1-9]\d*\)\ \S
+      | [^\n]{0,160}\b(?:failed|unreachable|failures|errors)=[1-9]
+      | [^\n]{0,80}\b(?:requested\ URL\ returned\ error|max\ retries\ exceeded|address\ already
+        \ in\ use|no\ route\ to\ host|operation\ timed\ out|can(?:'|no)t\ (?:install|open|load|
+        connect|bind|find|read|write)|unrecognized\ import\ path)\b
+      | [\W_]{0,8}no\ (?:\w+\ )?\w+\ found\ (?:when|for|while)\b
+      | [^\n]{0,120}\bis\ not\ recognized\ as\b
+      | (?-i:(?:ERROR|FATAL)\ [A-Z]\w+\ \w) | [\w./:-]{3,80}:\d+:\ (?-i:ERROR):
+      | (?-i:[A-Z])\w+(?:\ \w+){0,3}\ not\ found\b
+      | msg\ \d+,\ level\ \d+ | error\ (?:\w+\ ){1,4}?\w+:\ \S
+      | (?:invalid|unknown|undefined|unsupported|unexpected|illegal|unrecogni[sz]ed)
+        \ (?:\w+\ ){1,3}?
+        ['"`\u2018]
+      | the\ [^\n]{1,80}\bwas\ (?:refused|rejected|reset|closed|denied|lost)\b
+      | (?:you\ have\ an\ error\ in\ your|errors?\ in\ \S)
+      | [^\n:=]{0,120},\ (?!(?:0|no|none|zero)\ )[\w\ ]{1,40}\bfailed[.!]?$
       | [\d\-:T.,Z\[\]/\ ]{8,32}(?-i:ERROR|FATAL|CRITICAL)\b
       | (?-i:[A-Z])[^\n:]{0,60}\bfailed\ (?:because|due|with|on|at|in)\b
       | (?=[^\n]{0,120}\b(?:examples?|tests?|passed|specs?|assertions|total)\b)
         [^\n]{0,80}\b[1-9]\d*\ (?:failures?|failed|errors?)\b
       | [\w.@/-]{1,40}\s?:\ (?![^\n]{0,160}\b(?:0|no|none|warning|note)\b)[^\n]{0,160}
-        \b(?:denied|invalid|unrecogni[sz]ed|unknown|missing|refused|unable|cannot|can't|illegal|
+        \b(?:denied|invalid|unrecogni[sz]ed|unknown|unterminated|missing|refused|unable|cannot|can't|illegal|
         unsupported|forbidden|
         rejected|mismatch|expired|unexpected|bad|failure|already\ in\ use|exceeded|not\ empty|
         does\ not\ exist|doesn't\ exist)\b
@@ -106,12 +128,18 @@ _TIMED_OUT: Final = re.compile(
     r"\s+(?:after|of)\s+\d|[:!])|"
     r"\bdeadline exceeded\b|"
     r"\bexceeded (?:the |its )?(?:\w+ )?(?:time ?limit|timeout|time budget)|\btook too long\b|"
-    r"\btime limit (?:was )?(?:exceeded|reached)|"
-    r"\bno (?:response|output|answer) (?:with)?in \d",
+    r"\bexceeded \d+ ?(?:s|ms|sec|seconds|min|minutes)\b|"
+    r"\btime limit (?:was )?(?:exceeded|reached)|\b(?:wall[- ]clock|running time) limit\b|"
+    r"\bno (?:new )?(?:response|output|answer|data|reply|result)s? "
+    r"(?:(?:was |were )?(?:received |returned )?)?(?:within|in|after|for) \d|"
+    r"\b(?:did|could|was) not (?:be )?(?:finish\w*|complet\w*|end\w*|respond\w*|return\w*|"
+    r"answer\w*|start\w*|reached|load\w*)(?: \w+)? (?:with)?in \d|"
+    r"\b(?:was|been) (?:interrupted|killed|terminated|cancel+ed|stopped) after \d",
     re.IGNORECASE,
 )
 _NOT_TIMED_OUT: Final = re.compile(
-    r"\b(?:not|never|no|without|0|if|when|unless|zero|default|set|retry)\b[^.]{0,40}\btime",
+    r"\b(?:not|never|no|without|0|if|when|unless|zero|default|set|retry|raise|except|def|class)\b"
+    r"[^.]{0,40}\btime",
     re.IGNORECASE,
 )
 _CODE: Final = (
@@ -122,7 +150,7 @@ _CODE: Final = (
 )
 _PAGE: Final = re.compile(
     rf"""(?!.*\b(?:how|why|what|fix\w*|handl\w*|guide)\b)
-        (?:(?:page\s+)?title\s*[:=]\s*|<title>\s*|\#{{1,3}}\s+|<h1>\s*)(?:{_CODE}|
+        (?:(?:(?:page\s+)?title\s*[:=]\s*|<title>\s*|\#{{1,3}}\s+|<h1>\s*)(?:{_CODE}|
         .{{0,40}}\b(?:not\ found|access\ denied|forbidden|service\ (?:temporarily\ )?unavailable|
         bad\ gateway|
         gateway\ time-?out|internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|
@@ -131,10 +159,18 @@ _PAGE: Final = re.compile(
         page\ unavailable|temporarily\ (?:down|unavailable)|
         under\ maintenance|can(?:'|\u2019)?t\ find\ (?:that|this|the)\ page)\b.{{0,40}}$)
       | {_CODE}
-      | .{{0,25}}\b(?:page\ not\ found|access\ denied|service\ (?:temporarily\ )?unavailable|
-        bad\ gateway|
+      | (?:title:\ )?[^:\n]{{0,25}}\b(?:page\ not\ found|access\ denied|
+        service\ (?:temporarily\ )?unavailable|bad\ gateway|
         internal\ server\ error|site\ can[\u2019'`]?t\ be\ reached|problem\ loading\ page|
-        checking\ your\ browser)\b.{{0,15}}$""",
+        checking\ your\ browser)\b.{{0,15}}$
+      | (?:\#\ )?access\ to\ this\ page\ (?:has\ been|is|was)\ denied
+      | attention\ required!.{{0,20}}$ | (?:sorry,\ )?you\ have\ been\ blocked\b.{{0,20}}$
+      | this\ page\ isn[\u2019']t\ working\b | (?-i:ERR_[A-Z]+(?:_[A-Z]+)+)$
+      | checking\ your\ browser\ before\b | verif(?:y|ying)\ (?:that\ )?you\ are\ (?:a\ )?human
+      | .{{0,25}}\b(?:our\ systems\ have\ detected\ unusual\ traffic|complete\ the\ captcha)
+      | .{{0,40}}\b(?:this|that|the)\ page\ (?:can[\u2019'`]?t|cannot|could\ not)\ be\ (?:found|
+        reached|displayed|loaded)\b
+      | (?:please\ )?enable\ (?:javascript|cookies)\b.{{0,40}}\bto\ (?:continue|proceed)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 """The title of a page that is no page but an error: named as one, or as one of the first lines."""
@@ -167,11 +203,32 @@ _SIGNS: Final = (
     "non-zero", "undefined "
     "ref", "unresolved", "unreachable", "terminated", "stopped", "caused "
     "by", "missing", "no answer",
-    "no match", "no space", "undefined", "couldn", "can't", "recognized", "is invalid",
+    "no match", "no space", "undefined", "illegal", "unexpected", "unsupported", "unknown",
+    "unrecogni",
+    "untermin", "level ", "lost", "closed", "reset", "couldn", "can't", "recognized", "is invalid",
     "busy", "too many", "broken pipe", "read-only", "syntax", "checking your",
-    "maintenance", "human",
+    "maintenance", "human", "captcha", "unusual traffic", "cookies", "javascript", "be found",
+    "be displayed", "did not", "interrupted", "wall clock", "wall-clock", "no data", "no reply",
+    "curl: (", "retries", "in use", "no route", "no new", "failed=", "attention req", "blocked",
+    "isn't working", "isn\u2019t working", "err_", "errors", "no result",
 )  # fmt: skip
 """One of these, in lower case, is in every line that is looked for."""
+# Lines that announce or count failures without naming one.
+_BANNER: Final = re.compile(
+    r"[\W_]*(?:\[\w+\]\s*)?(?:failures?|errors?|failed|fail|build (?:failed|failure)|"
+    r"see \S.{0,80}\bfor (?:details|more)|tests? failed|test result: failed)\b[\W_\d]*\.?$|"
+    r"see \S.{0,120}\bfor (?:details|more)\b|"
+    r"(?:a complete log|full log)\b",
+    re.IGNORECASE,
+)
+# What tools print above an output: "Tool result:", a fence.
+_LABEL: Final = re.compile(r"```\w*|[\w ]{1,30}:")
+_LISTED: Final = re.compile(r"\w{1,10}: ")
+_SEVERE_LINE: Final = re.compile(
+    r"^[ \t]{0,8}(?:\[?(?:ERROR|FATAL|CRITICAL)\]?|error|Error|fatal|Fatal error)"
+    r"(?:\[[\w.]{1,12}\])?: \S[^\n]{0,240}",
+    re.MULTILINE,
+)
 _EXIT: Final = re.compile(
     r"[\W_]{0,8}(?:exit(?:ed)?[\s_]?(?:with\s)?(?:code|status)|.{0,80}(?:exited|returned|finished) "
     r"with)",
@@ -218,7 +275,11 @@ def _own_text(text: str, exit_line: str) -> str:
     lines = [
         line
         for line in lines
-        if line and not line.isdigit() and line != exit_line and not _EXIT.match(line)
+        if line
+        and not line.isdigit()
+        and line != exit_line
+        and not _EXIT.match(line)
+        and not _BANNER.match(line)
     ]
     is_first = text.lstrip().startswith(exit_line)  # what follows it is then what it was about
     return next(
@@ -233,17 +294,22 @@ def _failed_at_the_ends(text: str, *, runs: bool) -> str:
     if not runs:  # requested content has long lines; lines that report a failure are short
         first = [line for line in first if len(line) <= _MAX_SHOWN]
         last = [line for line in last if len(line) <= _MAX_SHOWN]
+        if text[:1] == "<" and (title := _TITLE.search(text[:1_500])):
+            return text[title.start() + 7 : title.end() + 60].partition("<")[0].strip()
     lowered = [line.lower() for line in (*first, *last)]
     examined = "\n".join(lowered)
     signs = [sign for sign in _SIGNS if sign in examined]
     if not signs and not (runs and ": " in examined):
-        return ""
+        return _stated_between(text) if runs else ""
     reported = [any(sign in line for sign in signs) or (runs and ": " in line) for line in lowered]
+    begins = True
     for number, line in enumerate(first if runs else first[:3]):
         if not reported[number]:
+            begins = begins and _LABEL.fullmatch(line) is not None
             continue
-        if _is_failure(line, is_first=number == 0, runs=runs):
+        if _is_failure(line, is_first=begins, runs=runs):
             return line
+        begins = begins and _LABEL.fullmatch(line) is not None
         rest = _behind_preamble(line)
         if rest and rest is not line and error_line(rest, printed=runs):
             return rest
@@ -254,22 +320,41 @@ def _failed_at_the_ends(text: str, *, runs: bool) -> str:
             (len(line) <= 160 and _PAGE.match(line)) or "(chrome-error://" in line
         ):
             return line
-    for line, is_reported in zip(reversed(last), reversed(reported), strict=False):
-        if is_reported and error_line(line, printed=runs) and (runs or _ends_badly(line)):
-            return line
-    return ""
+    candidates = [
+        line for line, is_reported in zip(last, reported[len(first) :], strict=True) if is_reported
+    ]
+    return _last_error(candidates, runs=runs) or (_stated_between(text) if runs else "")
+
+
+def _last_error(lines: list[str], *, runs: bool) -> str:
+    """The last of these lines that reports a failure; rather one that names it than a banner."""
+    found = [
+        line for line in lines if error_line(line, printed=runs) and (runs or _ends_badly(line))
+    ]
+    named = [line for line in found if not _BANNER.match(line)]
+    return (named or found or [""])[-1]
+
+
+def _stated_between(text: str) -> str:
+    """A line of severity "error" between the first and the last lines of what a program printed."""
+    if not any(sign in text for sign in ("rror", "ERROR", "atal", "FATAL", "CRITICAL")):
+        return ""
+    found = _SEVERE_LINE.search(text)
+    return found[0].strip()[:_MAX_LINE] if found else ""
 
 
 def _is_failure(line: str, *, is_first: bool, runs: bool) -> bool:
     """Of contents only a first line counts that is short: a heading about errors is no error."""
-    if not error_line(line, printed=runs):
+    if not error_line(line, printed=runs) or _BANNER.match(line):
         return False
     return runs or (is_first and (SHELL_LINE.match(line) is not None or len(line) <= 160))
 
 
 def _ends_badly(line: str) -> bool:
     return SHELL_LINE.match(line) is not None or (
-        _TIMED_OUT.search(line) is not None and len(line) <= 120
+        _TIMED_OUT.search(line) is not None
+        and len(line) <= 120
+        and _LISTED.match(line) is None  # a line of a list of errors
     )
 
 
@@ -310,7 +395,7 @@ def traceback_error(text: str, *, anywhere: bool) -> str:
     lines = text[at:].split("\n", _MAX_TRACE_LINES)
     for line in lines[1:_MAX_TRACE_LINES]:
         if line[:1].strip() and not line.startswith(
-            ("During handling", "The above exception", "Traceback")
+            ("During handling", "The above exception", "Traceback", "Cell In", "File ", "---->")
         ):
             reported = line.strip()
             break

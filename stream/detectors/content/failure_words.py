@@ -24,6 +24,7 @@ ERROR_KEYS: Final = frozenset(
     ]
 )
 _ERROR_KEY: Final = re.compile(
+    r"(?:reject(?:ion|ed)?|decline?d?|denial|refusal)(?:reason|code|message)|"
     r"(?:user|validation|api|request|field)?(?:error|err|failure|fault|exception|problem)s?"
     r"(?:message|messages|msg|reason|reasons|text|cause|type|description|detail|details|string)?"
 )
@@ -49,7 +50,7 @@ DONE_COUNTS: Final = frozenset(
 """
 MESSAGE_LIKE: Final = re.compile(
     r"(?:message|msg|reason|description|text|details?|explanation|info|cause|string|why|"
-    r"diagnostics?|log|out|body)s?$",
+    r"diagnostics?|log|out|body|evalue)s?$",
     re.IGNORECASE,
 )
 SUCCESS_KEYS: Final = frozenset(
@@ -98,6 +99,19 @@ BAD_STATUS: Final = frozenset(
         "aborted",
         "timeout",
         "timed_out",
+        "not_found",
+        "invalid_request",
+        "invalid_argument",
+        "request_denied",
+        "over_query_limit",
+        "permission_denied",
+        "unauthorized",
+        "unauthenticated",
+        "resource_exhausted",
+        "deadline_exceeded",
+        "partial_failure",
+        "rate_limited",
+        "crashed",
     ]
 )
 REFUSED_STATUS: Final = frozenset(
@@ -114,7 +128,8 @@ CERTAIN_START: Final = re.compile(
     r"""[\W_]{0,8}(?:
         (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|
         panic)\b[^\w\s]{0,2}[:\-!\u2014]
-      | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[\s]|$)
+      | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[{\s]|$)
+      | error\s+\w+ing\b | \d+\ validation\ errors?\ for\b
       | (?:error|exception|failure)\s+(?:\w+\s+){0,3}?(?:while|when|in|at|during|executing|calling|
         code\s*[:=(]?\s*\d|\d)
       | (?:http(?:/\d(?:\.\d)?)?\s*)?[45]\d\d\s+
@@ -157,7 +172,7 @@ FAILING: Final = frozenset(
     exhausted faulty halted inactive inadequate inapplicable interrupted lack lacking mistake
     mistaken oops regret regrettably revoked shortage shortfall sorry suspended undeliverable
     unfortunately unmet
-    unprocessed unreadable unresponsive unsuitable unverified voided""".split()
+    duplicate unprocessed unreadable unresponsive unsuitable unverified voided""".split()
 )
 SUCCEEDING: Final = frozenset(
     b"""accepted added applied approved booked cancelled canceled changed completed confirmed
@@ -167,19 +182,43 @@ SUCCEEDING: Final = frozenset(
     written""".split()
 )
 SURELY: Final = frozenset(b"cannot error exception invalid unable".split())
-"""Words that report a failure in a sentence of any tool."""
+"""Words that report a failure in a sentence of a tool that does not read."""
+SURELY_READING: Final = SURELY - {b"error", b"exception"}
 NOT_ABLE: Final = re.compile(
     r"(?:\bnot|n['\u2019]t)\s+(?:be\s+|been\s+|yet\s+|currently\s+|properly\s+|a\s+)?(?:found|"
     r"allowed|permitted|authori[sz]ed|supported|"
     r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|"
     r"read|opened|located|resolved|"
     r"connect\w*|installed|defined|configured|logged in|identified|verified|retrieved|fetched|"
-    r"processed|performed|executed|completed?)\b|\b(?:failed|fails|failure) (?:to|with|while|"
+    r"linked|associated|ready|"
+    r"processed|performed|executed|completed?)\b|\bis (?:unknown|still being \w+ed)\b|"
+    r"\b(?:failed|fails|failure) (?:to|with|while|"
     r"during)\b|"
     r"\b(?:try|retry)(?: again)? (?:in|later|after|again)\b|\bplease (?:sign|log) in\b|\bslow "
     r"down\b|"
     r"\bthis (?:tool|command|function|endpoint|operation)\b[^.]{0,40}\b(?:only|not|cannot)\b|"
-    r"\b(?:did not|didn't|does not|doesn't) (?:answer|respond|reply)\b|"
+    r"\b(?:did not|didn't|does not|doesn't|do not|don't|could not) (?:answer|respond|reply|"
+    r"understand|recogni[sz]e|know)\b|\byou have an error in your\b|"
+    r"\bnot (?:sent|saved|applied|created|deleted|updated|written|delivered|submitted|uploaded|"
+    r"logged in|signed in|in the list|interactable|running|connected|a valid)\b|"
+    r"\bno (?:\w+ ){1,3}(?:was |were |is |are |has been )?(?:found|open|selected|loaded|running|"
+    r"configured|connected|performed|provided|specified|given)\b|"
+    r"\b(?:past|beyond|outside|out of) (?:the |its )?(?:\w+ )?(?:end|range|bounds|limits?)\b|"
+    r"\b(?:is|are) (?:currently )?(?:disabled|blocked|unavailable|restricted|locked|closed) "
+    r"(?:for|on|in|by) (?:this|your)\b|"
+    r"\b(?:max(?:imum)? retries|rate ?limit\w*|quota|allowance|credits?)\b[^.]{0,30}"
+    r"\b(?:exceeded|reached|hit|exhausted|used up)|\balready exists\b|\btarget closed\b|"
+    r"(?:\b(?:i|we) (?:could|can) ?(?:not|n['\u2019]t)|\bcould(?: not|n['\u2019]t)) (?:find|"
+    r"retrieve|fetch|load|open|read|parse|connect|access|locate|resolve|determine|get|reach)\b|"
+    r"\bthere (?:is|are|was) no \w+(?: \w+){0,3} (?:with|named|called|having)\b|"
+    r"^no \w+(?: \w+){0,2} (?:with|named|called|having) (?:(?:the |this |that )?(?:id|number|name|"
+    r"code|key|e-?mail|title)\b|(?:\w+ )?\S*\d)|"
+    r"\b(?:closed|lost|reset|dropped) the connection\b|"
+    r"\bconnection (?:was )?(?:closed|lost|reset)\b|"
+    r"\b(?:internal|unexpected|unknown|system) (?:server )?error\b|\ban error (?:has )?occurred\b|"
+    r"\bmust be (?:in range|in the range|between|one of|an? (?:valid|integer|number|string|date|"
+    r"positive)|positive|greater|less|numeric)\b|\bis still (?:starting|loading|initiali[sz]ing)\b|"
+    r"(?<=[.;,] )failed: \S|\bstale element\b|\b(?:was|been|is) disconnected\b|"
     r"\byou (?:have|are) (?:used up|reached|exceeded|not|trying)\b|"
     r"n['\u2019o]t have (?:the |any )?(?:\w+ )?(?:permission|access|rights|authority)|\bno "
     r"(?:response|answer|reply)\b|"
@@ -211,8 +250,8 @@ NOT_DONE: Final = re.compile(
     r"exists?\b|"
     r"\bno (?:\w+ ){1,3}(?:left|available|remaining|free)\b|"
     r"\b(?:because of|with|due to) (?:\d+ )?errors\b|"
-    r"\bbeyond the (?:end|last|limit|range)\b|\bout of (?:stock|reach|bounds|range|memory|space|"
-    r"credit)\b|"
+    r"\bnothing (?:happens|happened|changed)\b|\bbeyond the (?:end|last|limit|range)\b|"
+    r"\bout of (?:stock|reach|bounds|range|memory|space|credit)\b|"
     r"\b(?:sold out|fully booked|no longer)\b|"
     r"\bnothing (?:was|has been|could be) (?:changed|applied|saved|written|done|sent|updated|"
     r"modified|edited)|"
@@ -239,7 +278,7 @@ READING: Final = re.compile(
     r"translate|grep|rg|notes?|messages?|e?mails?|inbox|logs?|records?|reports?|comments?|reviews?|"
     r"transcripts?|feedback|"
     r"classif\w*|categor\w*|sentiment|score|rate|extract\w*|detect\w*|analy[sz]e\w*|grade|"
-    r"predict\w*|cat|tell|history|"
+    r"predict\w*|cat|tell|history|memor(?:y|ies)|recall|"
     r"retrieve|query|list|scan|snapshot|valid\w*|verif\w*|eligib\w*|slots|availability|measure|"
     r"sense|compare|diagnos\w*|"
     r"surfer|websurfer|filesurfer)(?:$|[_\W\d])",
@@ -276,11 +315,13 @@ ASK_AGAIN: Final = re.compile(
     re.IGNORECASE,
 )
 SEARCHED_BY: Final = re.compile(
-    r"quer|search|pattern|text|keyword|term|string|question|regex|^q$|prompt|topic|phrase",
+    r"quer|search|pattern|text|keyword|term|string|symbol|question|regex|^q$|prompt|topic|phrase",
     re.IGNORECASE,
 )
 SEARCHING: Final = re.compile(
-    r"search|find|grep|look|list|query|retriev|browse|scan|exists|check|count", re.IGNORECASE
+    r"search|find|grep|glob|references|symbols?|look|list|query|retriev|browse|scan|exists|check|"
+    r"count",
+    re.IGNORECASE,
 )
 NOTHING_FOUND: Final = re.compile(
     r"\b(?:not|n't|no|nothing|none|zero|0)\b[^.\n]{0,60}"

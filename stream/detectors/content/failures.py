@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from re import Pattern
 from typing import Any, Final, NamedTuple
 
 from stepstream.stream.detectors.aftermath import is_writing
@@ -20,44 +19,43 @@ from stepstream.stream.detectors.content.failure_forms import (
     SEVERITY,
     ends_well,
     is_error_value,
-    is_log,
     is_table,
     reports_success,
     runtime_error,
     transforms,
-    without_quotations,
 )
 from stepstream.stream.detectors.content.failure_lines import (
-    error_line,
     failed_at_the_ends,
     shell_error,
     traceback_error,
+)
+from stepstream.stream.detectors.content.failure_sentences import (
+    failing_sentence,
+    finds,
+    is_document,
+    reads,
+    untransformed,
 )
 from stepstream.stream.detectors.content.failure_words import (
     ASK_AGAIN,
     BAD_STATUS,
     CERTAIN_START,
     CODE_KEYS,
-    DEMANDING,
     DONE_COUNTS,
     ERROR_KEYS,
     FAILED_COUNTS,
     FAILED_KEYS,
-    FAILING,
     FOUND_SIGNS,
     HTTP_STATUS,
     INNER_KEYS,
     MESSAGE_KEYS,
     MESSAGE_LIKE,
-    NEGATED,
-    NEGATED_SIGNS,
     NO_ERROR,
     NOT_ABLE,
     NOT_DONE,
     NOTHING_FOUND,
     NOTHING_WRONG,
     PLAIN_FAILING,
-    READING,
     REFUSED_STATUS,
     SEARCHED_BY,
     SEARCHING,
@@ -65,17 +63,18 @@ from stepstream.stream.detectors.content.failure_words import (
     STATUS_KEYS,
     SUCCEEDING,
     SUCCESS_KEYS,
-    SURELY,
     WRONG_SIGNS,
     is_error_key,
 )
 from stepstream.stream.detectors.content.given import (
     has_free_text,
     is_command,
+    program_error,
     runs_program,
+    shows_log,
     shows_something,
 )
-from stepstream.stream.run.contents import Contents, ends_of, json_of, words_in_order
+from stepstream.stream.run.contents import Contents, ends_of, json_of
 
 MAX_SENTENCE: Final = 400
 """Characters of an output that may be a message instead of contents."""
@@ -86,7 +85,15 @@ _MAX_KEY: Final = 40
 _MOST_ABOUT_A_PAGE: Final = 160
 _CONDITIONS: Final = ("If ", "When ", "Unless ", "Where ", "Whenever ")
 TRACEBACK: Final = "a traceback"
+_XML: Final = re.compile(
+    r"(?:<\?xml[^>]*>\s*)?(?:<\w+:Envelope[^>]*>\s*<\w+:Body[^>]*>\s*)?"
+    r"(<(?:\w+:)?(?:Error|ErrorResponse|Fault|Exception|ServiceException)\b)"
+)
+_TAGGED: Final = re.compile(r"<(?:\w*_)?(?:error|exception)>\s*([^\n<]{1,240})", re.IGNORECASE)
+_TAGS: Final = re.compile(r"<[^>]*>")
 _LONG_LIST: Final = 1_000
+# Not "[01] stage 1 finished", a line of a log.
+_LIST: Final = re.compile(r"\[\s*(?:[{\[\"']|-?\d[\d.eE+-]*\s*,|\s)")
 _OBJECT_SIGNS: Final = (
     "rr",
     "xception",
@@ -108,8 +115,10 @@ _ERROR_KEYS: Final = ERROR_KEYS | SUCCESS_KEYS | FAILED_KEYS | STATUS_KEYS | COD
 _REPORTING_OR_INNER: Final = _ERROR_KEYS.union(INNER_KEYS, MESSAGE_KEYS)
 _PRINTED_KEYS: Final = ("stderr", "stdout", "output", "logs", "result")
 """Under which a program's text is found."""
-_END_OF_SENTENCE: Final = re.compile(r"(?<=\w[.!?;])\s+(?=[A-Z])")
-_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+_DONE: Final = ("ed", "sent", "done", "made", "paid", "sold", "written", "found")
+"""Endings of what was to be done."""
 _EXIT_KEYS: Final = frozenset({"exit_code", "exitcode", "returncode", "return_code", "exit_status"})
 
 
@@ -136,7 +145,7 @@ def _failure_in(contents: Contents, label: str, form_only: bool) -> Failure | No
     output = contents.output
     first = output[:1]
     # A long list is rows of data: parsing it costs time and finds nothing.
-    if first == "[" and len(output) > _LONG_LIST and output[1:2] in "{[\"'0123456789 \n":
+    if first == "[" and len(output) > _LONG_LIST and _LIST.match(output):
         return None  # data
     if first == "{" and len(output) > _LONG_LIST and not _may_report(contents):
         return None
@@ -170,7 +179,9 @@ def _in_json(value: Any, contents: Contents, label: str) -> Failure | None:
     if isinstance(value, str):
         return failure_in_text(value, contents, label)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        return _in_object(value[0], contents, label)
+        # A list with one row is data unless it is the envelope of a message.
+        is_row = "level" in value[0] or (reads(label) and "text" not in value[0])
+        return None if is_row and "error" not in value[0] else _in_object(value[0], contents, label)
     return None
 
 
@@ -182,7 +193,9 @@ def _in_object(
     for key, item in value.items():
         found = _by_key(value, key, item)
         if found is None and small:
-            found = _by_status(value, key, item, contents, label)
+            found = _by_status(value, key, item, contents, label) or _not_done(
+                value, key, item, label
+            )
         if found is not None:
             return found
     return _inside(value, contents, label, depth)
@@ -208,6 +221,21 @@ def _by_key(value: dict[str, Any], key: str, item: Any) -> Failure | None:
     return None
 
 
+def _not_done(value: dict[str, Any], key: str, item: Any, label: str) -> Failure | None:
+    """A small object with ``"published": false`` and a reason, of a tool that acts."""
+    if item is not False or not key.lower().endswith(_DONE) or reads(label):
+        return None
+    reason = _message_of(value) or next(
+        (
+            other
+            for name, other in value.items()
+            if isinstance(other, str) and name.lower().endswith(("reason", "code", "cause"))
+        ),
+        "",
+    )
+    return Failure(f"{key!r} is false", reason) if reason else None
+
+
 def _by_status(
     value: dict[str, Any], key: str, item: Any, contents: Contents, label: str
 ) -> Failure | None:
@@ -225,12 +253,17 @@ def _by_status(
         and "msg" in item[0]
     ):
         return Failure("it lists what is invalid", _text_of(item))
+    if name == "code" and ("stdout" in value or "stderr" in value) and _is_bad_exit(item):
+        return Failure(
+            f"{key!r} is {item}", _printed_error(value, contents, label) or _streams(value)
+        )
     # "code": 404 alone may be an article's number; with a message it is a status.
     if name in CODE_KEYS and _is_bad_code(item) and (name != "code" or _message_of(value)):
         return Failure(f"{key!r} is {item}", _message_of(value))
     if name in _EXIT_KEYS and _is_bad_exit(item):
         return Failure(
-            f"{key!r} is {item}", _printed_error(value, contents, label) or _message_of(value)
+            f"{key!r} is {item}",
+            _printed_error(value, contents, label) or _message_of(value) or _streams(value),
         )
     return None
 
@@ -240,9 +273,8 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
 
     Or its message, where it holds nothing else.
     """
-    printed = (
-        _printed_error(value, contents, label) if ("stderr" in value or "stdout" in value) else ""
-    )
+    is_printed = "stderr" in value or "stdout" in value or not _EXIT_KEYS.isdisjoint(value)
+    printed = _printed_error(value, contents, label) if is_printed else ""
     if printed:
         return Failure("what it printed", printed)
     if len(value) > _MOST_IN_WRAPPER:
@@ -259,6 +291,8 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
             )
             if found is not None:
                 return found
+    if reads(label) and any(isinstance(item, bool) for item in value.values()):
+        return None  # a check whose answer is no, and why
     message = _message_of(value, _MOST_IN_WRAPPER)
     if not message or len(message) > MAX_SENTENCE or depth >= _MOST_IN_WRAPPER:
         return None
@@ -278,6 +312,14 @@ def _printed_error(value: dict[str, Any], contents: Contents, label: str) -> str
             if found is not None:
                 return found.message
     return ""
+
+
+def _streams(value: dict[str, Any]) -> str:
+    """What a program wrote to its error stream, else to its output."""
+    return next(
+        (text for key in ("stderr", "stdout") if isinstance(text := value.get(key), str) and text),
+        "",
+    )
 
 
 def _part_failed(value: dict[str, Any], item: Any) -> bool:
@@ -300,7 +342,7 @@ def _is_bad_status(item: str, label: str) -> bool:
     return (
         status in BAD_STATUS
         or HTTP_STATUS.match(item) is not None
-        or (status in REFUSED_STATUS and not _reads(label))
+        or (status in REFUSED_STATUS and not reads(label))
     )
 
 
@@ -329,6 +371,13 @@ def _message_of(value: dict[str, Any], depth: int = 0) -> str:
     for key in MESSAGE_KEYS:
         item = value.get(key)
         if isinstance(item, str) and item:
+            return item
+    if depth == 0 and value.get("is_error", value.get("isError")) is True:
+        content = value.get("content")
+        if isinstance(content, str) and content:
+            return content
+    for key, item in value.items():
+        if isinstance(item, str) and item and is_error_key(key.lower()):
             return item
     for key, item in value.items():
         if isinstance(item, str) and " " in item and MESSAGE_LIKE.search(key):
@@ -366,18 +415,22 @@ def failure_in_text(output: str, contents: Contents, label: str) -> Failure | No
 def _failure_in_text(output: str, contents: Contents, label: str) -> Failure | None:
     is_sentence = len(output) <= MAX_SENTENCE and output.count("\n") <= 5
     found = _by_form(output, contents, label, is_sentence)
-    if found is not None or transforms(label):
+    if found is not None:
         return found
+    if transforms(label):
+        return (
+            Failure("it was not done", output) if untransformed(output, contents, label) else None
+        )
     if is_sentence:
         if (
             _searches(label)
             and ASK_AGAIN.search(output)
-            and _finds(NOTHING_FOUND, FOUND_SIGNS, output)
+            and finds(NOTHING_FOUND, FOUND_SIGNS, output)
         ):
             return Failure("it found nothing and wants to be asked otherwise", output)
-        found = (
-            None if _is_answer(output, contents, label) else _in_sentence(output, contents, label)
-        )
+        if _is_answer(output, contents, label) or not failing_sentence(output, contents, label):
+            return None
+        found = Failure("a sentence that reports a failure", output)
     else:
         found = _in_first_line(output, contents, label)
     return None if found is not None and reports_success(label, output) else found
@@ -388,7 +441,7 @@ def _is_answer(output: str, contents: Contents, label: str) -> bool:
 
     A look-up by a key that finds nothing was given a wrong key.
     """
-    if not _searches(label) or not _finds(NOTHING_FOUND, FOUND_SIGNS, output):
+    if not _searches(label) or not finds(NOTHING_FOUND, FOUND_SIGNS, output):
         return False
     given = contents.arguments
     return given is None or any(SEARCHED_BY.search(name) for name in given)
@@ -398,12 +451,19 @@ def _by_form(
     output: str, contents: Contents, label: str, is_sentence: bool, *, form_only: bool = False
 ) -> Failure | None:
     start = output[:_START]
-    if shows_something(contents):
-        stated = shell_error(output)
-        return Failure("a line of an error", stated) if stated else None
-    if (CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))) or SEVERITY.match(
-        start
+    if shows_something(contents) or (
+        shows_log(label) and ("\n" in output or output.startswith("["))
     ):
+        stated = shell_error(output) or program_error(output, contents)
+        return Failure("a line of an error", stated) if stated else None
+    if output.startswith("<") and (tagged := _TAGGED.match(output)):
+        return Failure("it is marked as an error", tagged[1])
+    if output.startswith("<") and (xml := _XML.match(output[:600])):
+        return Failure("an error as XML", _TAGS.sub(" ", output[xml.start(1) : 600]).strip())
+    if is_command(contents) and (stated := program_error(output, contents)):
+        return Failure("a line of an error", stated)
+    begins = CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))
+    if (begins and not is_document(output)) or SEVERITY.match(start):
         return Failure("it begins like an error", _reported_failure(output))
     runs = not form_only and runs_program(contents, label)
     trace = traceback_error(output, anywhere=runs or form_only) or (
@@ -440,91 +500,28 @@ def _has_colon_first(start: str) -> bool:
 
 def _in_first_line(output: str, contents: Contents, label: str) -> Failure | None:
     """A longer output of a tool that acts, whose first line reports that it did not act."""
-    if _reads(label) or _searches(label):
+    if reads(label) or _searches(label) or is_command(contents):
         return None
-    line = next((line.strip() for line in output[:1_000].split("\n") if line.strip()), "")
+    lines = [line.strip() for line in output[:1_000].split("\n") if line.strip()]
+    line = next(iter(lines), "")
+    for later in lines[1:3]:
+        if later.endswith((".", ":")) and (NOT_DONE.search(later) or NOT_ABLE.search(later)):
+            line = later
+            break
     if (
         not 8 <= len(line) <= _MAX_FIRST
         or " " not in line
-        or _finds(NOTHING_WRONG, WRONG_SIGNS, line)
+        or finds(NOTHING_WRONG, WRONG_SIGNS, line)
     ):
         return None
     if (
         SENTENCE_START.match(line)
         or NOT_DONE.search(line)
+        or (NOT_ABLE.search(line) and is_writing(label))
         or (PLAIN_FAILING.search(line) and not has_free_text(contents))
     ):
         return Failure("a failure in its first line", line)
     return None
-
-
-def _in_sentence(output: str, contents: Contents, label: str) -> Failure | None:
-    if " " not in output:
-        is_stated = SENTENCE_START.fullmatch(output.strip(" .!\n")) is not None and not _reads(
-            label
-        )
-        return Failure("a sentence that reports a failure", output) if is_stated else None
-    if output.startswith(_CONDITIONS) or is_log(output):
-        return None
-    own_sentence = without_quotations(output)
-    is_page = (
-        "://" in contents.input and "\n" not in output and len(output) <= _MOST_ABOUT_A_PAGE
-    )  # a page has more lines
-    reads = (_reads(label) and not is_page) or shows_something(contents)
-    # Several lines of a tool that reads are its contents, not its message.
-    if reads and "\n" in output.strip():
-        return None
-    if reads:
-        output = _END_OF_SENTENCE.split(output, maxsplit=1)[0]
-    if not SENTENCE_START.match(output):
-        if has_free_text(contents) and not error_line(output):
-            return None
-        if is_command(contents):
-            return None  # a program reports its failure by the form of a line
-        if reads:
-            own_sentence = without_quotations(output)
-        stated = (
-            contents.output_words
-            if own_sentence is contents.output
-            else words_in_order(own_sentence)
-        )
-        if not _states_failure(own_sentence, stated, reads=reads):
-            return None
-    return (
-        None
-        if _finds(NOTHING_WRONG, WRONG_SIGNS, output)
-        else Failure("a sentence that reports a failure", output)
-    )
-
-
-def _states_failure(output: str, stated: list[bytes], *, reads: bool) -> bool:
-    """Whether a sentence reports a failure.
-
-    A tool that reads may report the state of what it read.
-    """
-    if not SURELY.isdisjoint(stated) or NOT_ABLE.search(output):
-        return True
-    if reads:
-        return False
-    if _finds(NEGATED, NEGATED_SIGNS, output) or NOT_DONE.search(output):
-        return True
-    return SUCCEEDING.isdisjoint(stated) and (
-        not FAILING.isdisjoint(stated) or DEMANDING.search(output) is not None
-    )
-
-
-def _finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
-    """Whether a pattern is in a text.
-
-    It is looked for only where one of its signs is, which costs far less.
-    """
-    lowered = text.lower()
-    return any(sign in lowered for sign in signs) and pattern.search(text) is not None
-
-
-@lru_cache(4_096)
-def _reads(label: str) -> bool:
-    return READING.search(_CAMEL.sub("_", label)) is not None and not is_writing(label)
 
 
 @lru_cache(4_096)

@@ -19,6 +19,10 @@ _PROGRAM_KEYS: Final = frozenset({
     "command", "cmd", "commands", "code", "script", "bash", "shell", "sql", "program", "python",
     "source", "argv", "cell", "statement", "command_line", "keystrokes",
 })  # fmt: skip
+_EDITED: Final = frozenset({
+    "path", "file", "file_path", "filename", "old_str", "new_str", "file_text", "insert_line",
+    "view_range", "selector", "element", "url",
+})  # fmt: skip
 _IS_CODE: Final = re.compile(r"[\n(=]|\w \w")
 """In a program, not in a voucher's code."""
 _COMMAND: Final = re.compile(
@@ -34,23 +38,43 @@ _FUNCTION_WORDS: Final = word_list(
 )
 _RUNNING: Final = re.compile(
     r"(?:^|[_\W])(?:run|exec\w*|bash|shell|terminal|console|python\w*|code|command|cmd|script|"
-    r"jupyter|notebook|repl|sandbox|"
+    r"jupyter|notebook|repl|sandbox|ansible|terraform|helm|gradle|mvn|maven|yarn|pnpm|cargo|node|"
+    r"ruby|perl|php|powershell|pwsh|etl|batch|"
     r"build|compile|make|test|tests|pytest|npm|install|deploy|cli|subprocess|interpreter|"
     r"computer_?terminal|kernel|step|"
     r"migrate|lint|docker|kubectl|ssh|job|task|pipeline)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
+_PROGRAMS: Final = re.compile(r"(?:^|[;&|(]\s*|\bsudo\s+|\bxargs\s+)([\w./+-]+)")
+# Programs that put their names before messages about what they do.
+_CHATTY: Final = word_list("go make gmake ninja npm cargo echo printf time nix bazel node python")
+_PROGRESS: Final = re.compile(
+    r"^(?:warning|info|note|debug|\w+ing\b|nothing|done|ok|finished|version|success\w*|\d)|"
+    r"\b(?:up to date|successfully|no (?:errors|problems))\b",
+    re.IGNORECASE,
+)
+_LOGS: Final = re.compile(
+    r"(?:^|[_\W])(?:git[_\W]?(?:log|diff|show|blame)|browser_console|console_?(?:logs?|messages?)|"
+    r"(?:get|read|show|view|tail|list|fetch|search|query)_?(?:\w+_)?logs?|logs?|log_?(?:search|"
+    r"query)|journal|history)(?:$|[\W\d])",
+    re.IGNORECASE,
+)
+_READS_FIRST: Final = re.compile(
+    r"(?i:get|read|list|show|view|describe|find|search|fetch)_(?!\w*(?:output|terminal|console|result))"
+)
+_EDITING: Final = re.compile(r"(?:^|[_\W])(?:edit|insert|replace|rename)(?:$|[_\W])", re.IGNORECASE)
 _SHOWING: Final = re.compile(
     r"^\s*(?:sudo\s+|cd\s+\S+\s*(?:&&|;)\s*)*(?:cat|grep|egrep|rg|ag|less|more|head|tail|sed\s+-n|"
     r"awk|zcat|strings|journalctl|"
-    r"find|locate|git\s+(?:log|show|diff|blame|grep)|echo|open|view|cut|sort|man|nl|bat)\b",
+    r"docker\s+(?:compose\s+)?logs|kubectl\s+(?:logs|describe)|dmesg|ps|env|printenv|history|"
+    r"find|locate|git\s+(?:log|show|diff|blame|grep)|echo|open|view|cut|sort|man|nl|bat)(?=\s|$)",
     re.IGNORECASE,
 )
 
 
 _CHANGING: Final = re.compile(
     r"(?:^|[;&|]\s*)(?:sudo\s+)?(?:sed\s+-i|rm|mv|cp|mkdir|touch|tee|patch|chmod|ln|"
-    r"git\s+(?:add|commit|apply|checkout|merge|rebase|stash|mv|rm|reset|push|pull)|"
+    r"git\s+(?:bisect|restore|switch|cherry-pick|revert|add|commit|apply|checkout|merge|rebase|stash|mv|rm|reset|push|pull)|"
     r"(?:pip|npm|yarn|apt|apt-get|cargo|go|brew)\s+(?:install|add|i|get))\b|"
     r"(?<![<>2&=-])>{1,2}\s*(?!/dev/null)[\w./~]"
 )
@@ -102,28 +126,57 @@ def runs_program(contents: Contents, label: str) -> bool:
 
 
 def _runs_program(contents: Contents, label: str) -> bool:
-    if shows_something(contents):
+    if shows_something(contents) or shows_log(label) or _READS_FIRST.match(label):
         return False
-    return _is_running(label) or (contents.arguments is not None and bool(_command_of(contents)))
+    return (_is_running(label) and not _EDITING.search(label)) or (
+        contents.arguments is not None and bool(command_of(contents))
+    )
+
+
+@lru_cache(4_096)
+def shows_log(label: str) -> bool:
+    """Whether a tool by its name shows a log or a history, in which others report failures."""
+    return _LOGS.search(label) is not None
 
 
 def shows_something(contents: Contents) -> bool:
     """Whether the call is a command that shows what a file or a log holds."""
-    command = _command_of(contents)
+    command = command_of(contents)
     return bool(command) and _SHOWING.match(command) is not None
+
+
+def program_error(output: str, contents: Contents) -> str:
+    """The first line of what a command printed, where it starts with the name of its program.
+
+    Programs report their errors so ("find: unknown predicate"), whatever words they use.
+    """
+    name, colon, rest = output[:200].partition("\n")[0].partition(": ")
+    if not colon or not rest or not name.isascii() or len(name) > 40 or name in _CHATTY:
+        return ""
+    command = command_of(contents)
+    if not command or _PROGRESS.search(rest):
+        return ""
+    programs = {part.rpartition("/")[2] for part in _PROGRAMS.findall(command)}
+    return f"{name}: {rest}" if name.rpartition("/")[2] in programs else ""
+
+
+def views(contents: Contents) -> bool:
+    """Whether the call is an editor's operation that shows a file."""
+    given = contents.arguments
+    return given is not None and given.get("command") in ("view", "open", "read", "list", "cat")
 
 
 def changes_something(contents: Contents) -> bool:
     """Whether the call is a command that changes files, a repository or what is installed."""
-    return is_command(contents) and _CHANGING.search(_command_of(contents)) is not None
+    return is_command(contents) and _CHANGING.search(command_of(contents)) is not None
 
 
 def is_command(contents: Contents) -> bool:
     """Whether the call is a command or code by the name that it stands under."""
-    return contents.arguments is not None and bool(_command_of(contents))
+    return contents.arguments is not None and bool(command_of(contents))
 
 
-def _command_of(contents: Contents) -> str:
+def command_of(contents: Contents) -> str:
     """The command or the code of a call; its whole input where that has no parts.
 
     Empty where it is neither.
@@ -137,6 +190,8 @@ def _command_of(contents: Contents) -> str:
             and name.lower() in _PROGRAM_KEYS
             # "code" is as often a voucher's or a country's.
             and (name.lower() != "code" or _IS_CODE.search(value))
+            # An editor's "command" is the name of an operation: view, create, str_replace.
+            and (not value.replace("_", "").isalpha() or _EDITED.isdisjoint(given))
         ):
             return value[:_MAX_EXAMINED]
     return ""

@@ -18,13 +18,14 @@ from stepstream.stream.detectors.aftermath import is_writing, label_of
 from stepstream.stream.detectors.base import MAX_EVIDENCE, NOTHING, Observation, Observations
 from stepstream.stream.detectors.content.base import CALLS, DeferringDetector, is_reported_by
 from stepstream.stream.detectors.content.failures import failure_in
-from stepstream.stream.detectors.content.given import changes_something
+from stepstream.stream.detectors.content.given import changes_something, command_of, is_command
 from stepstream.stream.detectors.content.sameness import (
     BITS,
     digits_of,
     error_form,
     is_in_words,
     names_of_things,
+    operands_of,
     short_values,
     similarity,
     sketch,
@@ -92,6 +93,7 @@ _WAITING: Final = re.compile(r"(?:^|[_\W])(?:wait|sleep|pause|delay|poll)", re.I
 """In turns with one of these a call is polling."""
 _IN_ALL: Final = "in all"
 _CODE: Final = "code"
+_FAILED: Final = "failed"
 _LOOP: Final = frozenset({"loop"})
 _REPORTED_BY: Final = frozenset({"loop", "repetition"})
 _DETAIL: Final = (
@@ -161,7 +163,7 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             and sum(_is_equal(call, other) for other in before) >= self._repeats
         ):
             self.defer(run, "turns", now_us)
-        return self._compare(run, label, before, call, is_call=is_call)
+        return self._compare(run, label, before, call, now_us, is_call=is_call)
 
     def _note_code(self, run: Run, step: StepInfo, now_us: int) -> None:
         """Code that ran and failed.
@@ -218,6 +220,9 @@ class RepetitionDetector(DeferringDetector[Repetition]):
         text = (contents.input if arguments is None else values_text(arguments))[:_MAX_TEXT]
         found = words_in_order(text)
         in_words = is_in_words(found)
+        about = (
+            operands_of(command_of(contents)) if is_command(contents) else short_values(arguments)
+        )
         return [
             step.step_id,
             _bytes(sketch(found)),
@@ -225,12 +230,19 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             step.output_hash or _hash_of_documents(contents),
             _error_of(step, contents),
             int(in_words) + _WRITES * (is_writing(step.label) or changes_something(contents)),
-            names_of_things(found) ^ short_values(arguments),
+            names_of_things(found) ^ about,
             _bytes(sketch(words(contents.output[:_MAX_OUTPUT]))) if in_words else b"",
         ]
 
     def _compare(
-        self, run: Run, label: str, calls: list[_Call], new: _Call, *, is_call: bool
+        self,
+        run: Run,
+        label: str,
+        calls: list[_Call],
+        new: _Call,
+        now_us: int,
+        *,
+        is_call: bool,
     ) -> Observations:
         # A model that writes nearly the same twice may have been asked twice.
         repeats = self._repeats if is_call else max(3, self._repeats)
@@ -241,7 +253,11 @@ class RepetitionDetector(DeferringDetector[Repetition]):
         if len(calls) >= repeats and len(near) > 1:
             same = self._same_as if is_call else _written_as
             most = max((same(call, calls) for call in near), key=len)
-            if len(most) >= repeats and (self._exact or not is_call or not _is_loop(most)):
+            if len(most) >= repeats and is_call and all(call[_ERROR] for call in most):
+                # Whether something was changed in between is known when earlier records, which
+                # may arrive later, are there.
+                self.defer(run, f"{_FAILED}|{label}", now_us)
+            elif len(most) >= repeats and (self._exact or not is_call or not _is_loop(most)):
                 return self._observation(run, label, most, repeats, is_call=is_call)
         return NOTHING
 
@@ -336,7 +352,38 @@ class RepetitionDetector(DeferringDetector[Repetition]):
         """The observations of a deferred decision."""
         if key == _CODE:
             return self._same_code(run)
+        kind, _, label = key.partition("|")
+        if kind == _FAILED:
+            return self._same_failure(run, label)
         return self._in_all(run) if key == _IN_ALL else self._in_turns(run)
+
+    def _same_failure(self, run: Run, label: str) -> list[Observation]:
+        """Whether a tool failed in the same way again and again, nothing having been changed."""
+        if self.has_fired(run, label):
+            return []
+        calls = self.own(run)["calls"].get(label, [])
+        failed = [call for call in calls if call[_ERROR] and call[_STEP] in run.steps]
+        work_us = self._changes(run)
+        most: list[_Call] = []
+        for call in failed:
+            same = [
+                other
+                for other in self._same_as(call, failed)
+                if not _follows_a_change(run, other, failed, work_us)
+            ]
+            most = max(most, same, key=len)
+        if len(most) < self._repeats:
+            return []
+        return list(self._observation(run, label, most, self._repeats, is_call=True))
+
+    def _changes(self, run: Run) -> list[int]:
+        """When the run changed something without a failure, in order."""
+        return sorted(
+            run.steps[call[_STEP]].start_us
+            for of_tool in self.own(run)["calls"].values()
+            for call in of_tool
+            if call[_IN_WORDS] >= _WRITES and not call[_ERROR] and call[_STEP] in run.steps
+        )
 
     def _in_turns(self, run: Run) -> list[Observation]:
         """Whether two calls took turns: A B A B A B, each the same every time."""
@@ -514,6 +561,17 @@ def _has_reason(run: Run, call: _Call, of_tool: list[_Call], work_us: list[int])
         run.steps[other[_STEP]].start_us
         for other in same
         if run.steps[other[_STEP]].start_us < at_us
+    ]
+    return bool(before) and bisect(work_us, max(before)) < bisect(work_us, at_us)
+
+
+def _follows_a_change(run: Run, call: _Call, failed: list[_Call], work_us: list[int]) -> bool:
+    """Whether something was changed since the same call failed before: it is a check then."""
+    at_us = run.steps[call[_STEP]].start_us
+    before = [
+        run.steps[other[_STEP]].start_us
+        for other in failed
+        if other[_INPUT] == call[_INPUT] and run.steps[other[_STEP]].start_us < at_us
     ]
     return bool(before) and bisect(work_us, max(before)) < bisect(work_us, at_us)
 

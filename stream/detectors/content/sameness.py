@@ -17,6 +17,9 @@ _SEVERAL: Final = 2
 _SHORT: Final = 40
 _WORDS_OF_SPEECH: Final = 3
 _DIGITS: Final = b"0123456789"
+_MAX_COMMAND: Final = 600
+_QUOTED: Final = re.compile(r"'([^'\n]{1,200})'|\"([^\"\n]{1,200})\"")
+_PIPELINE: Final = re.compile(r"&&|\|\||[|;\n]")
 _NO_DIGITS: Final = bytes(code for code in range(256) if code not in _DIGITS)
 _COUNTS: Final = re.compile(r"(\d{1,9}) (?:\w{1,20} )?(failed|failures?|errors?|passed)\b")
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")
@@ -92,6 +95,25 @@ def names_of_things(found: Iterable[bytes]) -> int:
         if named
         else 0
     )
+
+
+def operands_of(command: str) -> int:
+    """What a command is about, as a number; 0 where it names nothing.
+
+    The texts in quotation marks if there are any, else the words that are no options, without the
+    names of the programs. Commands in which they differ are about other things.
+    """
+    quoted = _QUOTED.findall(command)
+    if quoted:
+        about = {one or other for one, other in quoted}
+    else:
+        about = set()
+        for part in _PIPELINE.split(command[:_MAX_COMMAND]):
+            words = part.split()
+            if words[:1] != ["cd"]:
+                about.update(word.strip("./") for word in words[1:] if word[:1] not in "-<>&")
+    about.discard("")
+    return crc32("\n".join(sorted(about)).encode("utf-8", "replace")) if about else 0
 
 
 def short_values(arguments: dict[str, Any] | None) -> int:

@@ -73,6 +73,8 @@ def test_what_it_keeps_is_bounded(tested: DetectorCase) -> None:
             ["ticket not closed, reported as closed", "backup then delete by other means"],
         ),
         (2, "repetition", []),
+        (3, "repetition", []),
+        (4, "repetition", []),
     ],
 )
 def test_made_runs_give_the_same_findings_as_before(

@@ -179,7 +179,16 @@ def test_failures_of_other_forms(made: Made) -> None:
 
 @pytest.mark.parametrize(
     ("name", "recall", "precision"),
-    [("list 5", 0.97, 0.98), ("list 6", 0.91, 0.93), ("list 7", 0.88, 0.91)],
+    [
+        ("list 5", 0.98, 0.99),
+        ("list 6", 0.96, 0.98),
+        ("list 7", 0.98, 0.99),
+        ("list 8", 0.97, 0.98),
+        ("list 9", 0.97, 0.98),
+        ("list 10", 0.86, 0.97),
+        ("list 11", 0.87, 0.96),
+        ("list 12", 0.90, 0.97),
+    ],
 )
 def test_failures_of_the_kept_lists(name: str, recall: float, precision: float) -> None:
     """What was found in a list is not lost."""
@@ -244,3 +253,64 @@ def test_long_text_of_one_kind_is_evaluated(filler: str) -> None:
             contents(filler * (200_000 // len(filler)), json.dumps({"command": filler * 50_000})),
             tool,
         )
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "output", "quoted"),
+    [
+        # A program reports an error by its name, whatever words follow.
+        ("bash", {"command": "find . -nam x"}, "find: unknown predicate `-nam'", "predicate"),
+        ("bash", {"command": "cd a && sed -i s/a b"}, "sed: -e expression #1: bad", "expression"),
+        # An editor's "command" names an operation, not a program.
+        ("editor", {"command": "create", "path": "/a"}, "File already exists at: /a.", "exists"),
+        # In the middle of a long output, between progress and clean-up.
+        (
+            "bash",
+            {"command": "./etl"},
+            "\n".join(["row"] * 40 + ["ERROR: disk is full"] + ["close"] * 40),
+            "disk is full",
+        ),
+        ("s3_get", {"key": "a"}, "<Error><Code>NoSuchKey</Code></Error>", "NoSuchKey"),
+        ("exec", {"x": 1}, '{"exit_code": 0, "output": "Error: no config"}', "no config"),
+        ("publish", {"id": 1}, '{"published": false, "reason": "no title"}', "no title"),
+        ("termin_buchen", {"tag": "so"}, "Der Termin konnte nicht gebucht werden.", "konnte nicht"),
+        ("query", {"id": 1}, "\u8ba2\u5355\u4e0d\u5b58\u5728", "\u4e0d\u5b58\u5728"),
+        ("unlock_door", {"door": "front"}, "The door is locked by the alarm.", "locked"),
+        (
+            "delegate",
+            {"task": "Fix the build of the shop"},
+            "I was not able to fix it.",
+            "not able",
+        ),
+    ],
+)
+def test_failures_of_other_kinds_are_quoted(
+    tool: str, given: dict[str, object], output: str, quoted: str
+) -> None:
+    """Programs by name, editors, long outputs, XML, other languages, limits."""
+    found = failure_in(contents(output, json.dumps(given)), tool)
+    assert found is not None
+    assert quoted in found.message
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "output"),
+    [
+        ("editor", {"command": "view", "path": "/a"}, "Here is /a:\n1 raise Denied('failed')"),
+        ("bash", {"command": "docker logs web"}, "GET / 200\nERROR: payment timed out\nGET / 200"),
+        ("git_log", {"n": 2}, "a1 fix: error when empty\nb2 failed jobs are retried"),
+        ("book_table", {"time": "19:00"}, "Booked. No changes are possible within 2 hours."),
+        (
+            "send_email",
+            {"to": "a"},
+            "Message queued. Delivery may fail if there is no such address.",
+        ),
+        ("get_policy", {"topic": "x"}, "A booking cannot be changed after departure."),
+        ("revoke_token", {"id": 1}, "Token t1 is now invalid."),
+        ("richtlinie", {"thema": "hunde"}, "Hunde d\u00fcrfen nicht in den Speisewagen."),
+        ("bash", {"command": "go test ./..."}, "go: downloading example.com/x v1.0.0"),
+    ],
+)
+def test_what_only_resembles_a_failure(tool: str, given: dict[str, object], output: str) -> None:
+    """Shown files and logs, remarks after a success, rules, possibilities."""
+    assert failure_in(contents(output, json.dumps(given)), tool) is None
