@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
 from stepstream.schemas.times import time_of
@@ -57,23 +57,42 @@ def clean_lines(text: str) -> list[str]:
 
 def folded(line: str, cells: int) -> list[str]:
     """The line split into pieces of at most ``cells``, at spaces if possible."""
-    pieces, rest = [], line
-    while cell_len(rest) > cells:
-        end = len(set_cell_size(rest, cells))
-        while end > 1 and cell_len(rest[:end]) > cells:  # a wide character that fits only in half
-            end -= 1
-        space = rest.rfind(" ", 1, end + 1)
-        end = space if space > 0 and rest[:space].strip() else end
-        pieces.append(rest[:end])
-        rest = rest[end:].removeprefix(" ")
-    return [*pieces, rest]
+    pieces, start = [], 0
+    while (end := _fold_end(line, start, cells)) < len(line):
+        pieces.append(line[start:end])
+        start = end + 1 if line[end] == " " else end
+    return [*pieces, line[start:]]
+
+
+def _fold_end(line: str, start: int, cells: int) -> int:
+    """Where the piece that begins at ``start`` ends."""
+    # Only the next characters are measured: measuring all of the rest for each piece took 60 s for
+    # a line of 1 MB. Characters of no width may make a piece longer than this.
+    measured = 2 * cells + 1
+    while cell_len(rest := line[start : start + measured]) <= cells:
+        if start + measured >= len(line):
+            return len(line)
+        measured *= 2
+    end = max(1, _chars_that_fit(rest, cells))
+    space = rest.rfind(" ", 1, end + 1)
+    return start + (space if space > 0 and rest[:space].strip() else end)
+
+
+def _chars_that_fit(text: str, cells: int) -> int:
+    # Not rich's set_cell_size: it raises for some texts with modifiers of emoji (rich 15.0).
+    end = min(cells, len(text))
+    while end > 0 and cell_len(text[:end]) > cells:  # wide characters
+        end -= 1
+    while end < len(text) and cell_len(text[: end + 1]) <= cells:  # characters of no width
+        end += 1
+    return end
 
 
 def fold_text(line: Text, width: int, indent: int) -> list[Text]:
     """The line split to fit ``width``, with its styles; further pieces are indented."""
     found, rest, room = [], line, width
     while cell_len(rest.plain) > room:
-        end = len(folded(rest.plain, room)[0])
+        end = _fold_end(rest.plain, 0, room)
         found.append(rest[:end])
         # The space at which the line breaks is not repeated on the next one.
         rest = rest[end + 1 :] if rest.plain[end : end + 1] == " " else rest[end:]
@@ -90,7 +109,7 @@ def clip(text: str, cells: int, ellipsis: str = "…") -> str:
         return ""
     if cell_len(text) <= cells:
         return text
-    return set_cell_size(text, cells - 1).rstrip() + ellipsis
+    return text[: _chars_that_fit(text, cells - 1)].rstrip() + ellipsis
 
 
 def fit(text: str, cells: int, *, right: bool = False, ellipsis: str = "…") -> str:

@@ -25,7 +25,7 @@ from stepstream.render.rows import (
     step_row,
 )
 from stepstream.render.tree import render_trace
-from stepstream.render.values import clean_lines, folded
+from stepstream.render.values import clean_lines, clip, folded
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.times import us_of
 
@@ -174,13 +174,17 @@ def test_contents_in_full_are_folded_and_nothing_is_left_out() -> None:
     assert "…" in short
 
 
-@given(st.text(max_size=200), st.integers(2, 60))
+EMOJI = st.text(st.sampled_from("ab 世\u0301\u200d\ufe0f\U0001f469\U0001f3fd"), max_size=40)
+
+
+@given(st.text(max_size=200) | EMOJI, st.integers(2, 60))
 def test_folded_text_is_whole_and_narrow(text: str, cells: int) -> None:
     """No piece is wider than it may be, and only single spaces at folds are left out."""
     for line in clean_lines(text):
         pieces = folded(line, cells)
         assert max(map(cell_len, pieces)) <= cells
         assert "".join(pieces).replace(" ", "") == line.replace(" ", "")
+        assert cell_len(clip(line, cells)) <= cells
 
 
 def test_a_run_whose_own_row_is_behind_has_the_totals_of_its_steps() -> None:
