@@ -22,7 +22,7 @@ from stepstream.stream.assemble.active_run import ActiveRun
 from stepstream.stream.assemble.checkpoint_writer import CheckpointWriter
 from stepstream.stream.assemble.closed_runs import ClosedRuns
 from stepstream.stream.assemble.detection import Detection
-from stepstream.stream.assemble.failed_runs import FailedRuns, UnreadRange
+from stepstream.stream.assemble.given_up_runs import GivenUpRuns, UnreadRange
 from stepstream.stream.assemble.memory_accounting import MemoryAccounting
 from stepstream.stream.assemble.publish_schedule import PublishSchedule
 from stepstream.stream.assemble.run_closer import RunCloser
@@ -73,7 +73,7 @@ class AssemblePartition:
         self.offsets = OffsetTracker()
         self.runs: dict[str, ActiveRun] = {}
         self.closed = ClosedRuns(limits.late_horizon_us, limits.max_closed_runs)
-        self.failed = FailedRuns(self.offsets)
+        self.given_up = GivenUpRuns(self.offsets)
         # The run that is being published, or whose timers are being called. If that does not
         # return, the watchdog ends the process and notes the run's last record as the cause.
         self._in_progress: ActiveRun | None = None
@@ -157,7 +157,7 @@ class AssemblePartition:
             self._reject(record, verdict)
         elif isinstance(verdict, Misrouted):
             self._reroute(record, verdict)
-        elif self.failed.runs and (why := self.failed.runs.get(verdict.step.trace_id)):
+        elif self.given_up.runs and (why := self.given_up.runs.get(verdict.step.trace_id)):
             self._reject(record, Rejected("poison", why))
         else:
             self._accept(verdict, offset, append_us)
@@ -274,12 +274,12 @@ class AssemblePartition:
         self._reject(record, Rejected("poison", detail))
 
     def refuse(self, records: Iterable[Record], wanted: Iterable[UnreadRange]) -> None:
-        """Dead-letter the records of failed runs.
+        """Dead-letter the records of given-up runs.
 
         ``records`` were read again for this purpose; ``wanted`` are the offset ranges that
         ``failed.take_unread`` returned. Afterwards these no longer keep the safe offset back.
         """
-        for record, why in self.failed.refused(records, wanted):
+        for record, why in self.given_up.refused(records, wanted):
             self._reject(record, Rejected("poison", why))
 
     def _reject(self, record: Record, verdict: Rejected) -> None:
@@ -454,7 +454,7 @@ class AssemblePartition:
         checkpoint.fail(self.offsets)
         self._send_pipeline_finding(self._failures.run(run.trace_id, error, self.clock.now_us))
         first = needed_from if needed_from >= 0 else last
-        self.failed.add(run.trace_id, first, last, error_text(error), is_needed=needed_from >= 0)
+        self.given_up.add(run.trace_id, first, last, error_text(error), is_needed=needed_from >= 0)
         self.runs.pop(run.trace_id, None)
         active.publication.is_outdated = True
         self._closer.mark_closed(active, self.clock.now_us)

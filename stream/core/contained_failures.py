@@ -95,7 +95,7 @@ class ContainedFailures:
         return self._finding(RULE_FAILED, "rule_failed", subject, message, error, now_us)
 
     def run(self, trace_id: str, error: BaseException, now_us: int) -> FindingStruct | None:
-        """Count a run that failed while it was open. Returns the finding to send, if one is due."""
+        """Count a run that was given up while it was open. Returns the finding to send, if due."""
         return self._failed_run(
             trace_id, error, now_us, "its records that no state contains go to the dead letter"
         )

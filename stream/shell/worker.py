@@ -40,9 +40,9 @@ from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.shell.app import make_app
 from stepstream.stream.shell.broker_health import BrokerHealth
 from stepstream.stream.shell.config import ConfigTopic, Documents, follow, note_batch
-from stepstream.stream.shell.failed_run_reader import FailedRunReader
 from stepstream.stream.shell.faust_binding import bind_stages
 from stepstream.stream.shell.gc_tuning import relax_collector
+from stepstream.stream.shell.given_up_run_reader import GivenUpRunReader
 from stepstream.stream.shell.loader import has_records, load_with_retries, refuse_unreadable
 from stepstream.stream.shell.observation import WorkerObservation
 from stepstream.stream.shell.partition_loader import PartitionLoader
@@ -127,7 +127,7 @@ class Worker:
         self.stages: tuple[TopicStage, ...] = ()
         self._usage_partitions = 0
         self._failure: BaseException | None = None
-        self.failed_run_reader = FailedRunReader(settings, self._fail)
+        self.given_up_run_reader = GivenUpRunReader(settings, self._fail)
         self._stopping = asyncio.Event()
         self._has_threads_left = False
         # Threads that wait for brokers would keep the process running for minutes after the request
@@ -435,7 +435,7 @@ class Worker:
         if isinstance(runner.processor, AssemblePartition) and not runner.halted:
             for output in self.progress.due(runner.processor):
                 self.sender.send(output, _ignore)
-            self.failed_run_reader.read_new(runner, runner.processor)
+            self.given_up_run_reader.read_new(runner, runner.processor)
 
     def _caught_up_at(self, tp: TP, position: int) -> int:
         """The wall time (us) of the last fetch, if it reached the end offset and every record
@@ -484,7 +484,7 @@ class Worker:
         if unreadable:
             self.counters.rejected["unreadable"] += len(unreadable)
             refuse = functools.partial(refuse_unreadable, self.settings, unreadable)
-            self.failed_run_reader.begin(
+            self.given_up_run_reader.begin(
                 load_with_retries(refuse, "the dead letter, to add unreadable documents")
             )
 

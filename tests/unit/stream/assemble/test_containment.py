@@ -148,7 +148,7 @@ def test_whatever_a_tool_returns_runs_close(shape: str, text: str) -> None:
     assert settled(process).kafka.final()[BAD]["closed"]
 
 
-# -- failed runs
+# -- given-up runs
 
 
 def test_an_absurd_usage_closes_or_is_given_up_and_others_go_on() -> None:
@@ -245,7 +245,7 @@ def failing_for(trace_id: str, function: Hook) -> Hook:
 
 
 def refuse(process: Process, log: list[Rec]) -> None:
-    """What the shell does: read the records of failed runs again."""
+    """What the shell does: read the records of given-up runs again."""
     if unread := process.logic.failed.take_unread():
         process.logic.refuse(log, unread)
 

@@ -27,7 +27,7 @@ def counted(logic: AssemblePartition) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_what_is_counted_is_what_is_in_memory(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through growth, ends, late steps, closing by force, failed runs and crashes."""
+    """Through growth, ends, late steps, closing by force, given-up runs and crashes."""
     monkeypatch.setattr(memory_accounting, "SPARE", 5)
     rng, kafka = random.Random(seed), Kafka()
     limits = AssembleLimits(

@@ -1,4 +1,4 @@
-"""Reads the records of failed runs again, to dead-letter them."""
+"""Reads the records of given-up runs again, to dead-letter them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faust.types import TP
 
 from stepstream.common.kafka import position_of, read_to_end
 from stepstream.schemas.settings import Settings
-from stepstream.stream.assemble.failed_runs import UnreadRange
+from stepstream.stream.assemble.given_up_runs import UnreadRange
 from stepstream.stream.assemble.partition import AssemblePartition
 from stepstream.stream.shell.loader import load_with_retries
 from stepstream.stream.shell.partition_runner import PartitionRunner
@@ -47,8 +47,8 @@ def read_records(
     return found
 
 
-class FailedRunReader:
-    """Dead-letters the records of failed runs while the worker goes on. ``on_error`` is called with
+class GivenUpRunReader:
+    """Dead-letters the records of given-up runs while the worker goes on. ``on_error`` is called with
     what raises.
     """
 
@@ -58,8 +58,8 @@ class FailedRunReader:
         self._tasks: set[asyncio.Task[object]] = set()
 
     def read_new(self, runner: PartitionRunner, processor: AssemblePartition) -> None:
-        """Begin with the runs that have failed since the last call."""
-        if unread := processor.failed.take_unread():
+        """Begin with the runs that were given up since the last call."""
+        if unread := processor.given_up.take_unread():
             self.begin(self._refuse(runner, processor, unread))
 
     def begin(self, action: Coroutine[None, None, object]) -> None:
@@ -79,7 +79,7 @@ class FailedRunReader:
         first, last = min(item.first for item in unread), max(item.last for item in unread)
         keys = frozenset(item.trace_id.encode() for item in unread)
         read = functools.partial(read_records, self._settings, runner.tp, first, last, keys)
-        records = await load_with_retries(read, f"records of {len(unread)} failed runs")
+        records = await load_with_retries(read, f"records of {len(unread)} given-up runs")
         if runner.alive:
             processor.refuse(records, unread)
             runner.send_outputs()

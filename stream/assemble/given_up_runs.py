@@ -1,5 +1,5 @@
-"""Failed runs: which of their records are to be read again and dead-lettered, and what becomes of
-later ones.
+"""Runs whose processing raised: which of their records are to be read again and dead-lettered, and
+what becomes of later ones.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from stepstream.stream.core.outputs import OffsetHold
 from stepstream.stream.core.records import Record
 
 REMEMBERED: Final = 10_000
-"""Later records of so many failed runs are dead-lettered at once; those of one beyond begin a run
-of their own.
+"""Number of given-up runs whose later records are dead-lettered at once. Those of a run that was
+given up earlier begin a run of their own.
 """
 
 
@@ -27,8 +27,8 @@ class UnreadRange(NamedTuple):
     hold: OffsetHold
 
 
-class FailedRuns:
-    """The failed runs of one partition, and the records that no state contains."""
+class GivenUpRuns:
+    """The given-up runs of one partition, and the records that no state contains."""
 
     def __init__(self, offsets: OffsetTracker) -> None:
         self._offsets = offsets
@@ -37,8 +37,8 @@ class FailedRuns:
         self._unread: list[UnreadRange] = []
 
     def add(self, trace_id: str, first: int, last: int, why: str, *, is_needed: bool) -> None:
-        """A run has failed. ``is_needed``: no state contains its records from ``first`` on, so they
-        stay readable.
+        """Give a run up. ``is_needed``: no state contains its records from ``first`` on, so a restart
+        must still be able to read them.
         """
         self.runs[trace_id] = why
         if len(self.runs) > REMEMBERED:
