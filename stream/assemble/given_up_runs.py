@@ -37,8 +37,8 @@ class GivenUpRuns:
         self._unread: list[UnreadRange] = []
 
     def add(self, trace_id: str, first: int, last: int, why: str, *, is_needed: bool) -> None:
-        """Give a run up. ``is_needed``: no state contains its records from ``first`` on, so a restart
-        must still be able to read them.
+        """Give a run up. ``is_needed``: no state contains its records from ``first`` on, so a
+        restart must still be able to read them.
         """
         self.runs[trace_id] = why
         if len(self.runs) > REMEMBERED:

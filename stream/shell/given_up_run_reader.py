@@ -48,8 +48,9 @@ def read_records(
 
 
 class GivenUpRunReader:
-    """Dead-letters the records of given-up runs while the worker goes on. ``on_error`` is called with
-    what raises.
+    """Dead-letters the records of given-up runs while the worker goes on.
+
+    ``on_error`` is called with what raises.
     """
 
     def __init__(self, settings: Settings, on_error: Callable[[BaseException], None]) -> None:

@@ -246,7 +246,7 @@ def failing_for(trace_id: str, function: Hook) -> Hook:
 
 def refuse(process: Process, log: list[Rec]) -> None:
     """What the shell does: read the records of given-up runs again."""
-    if unread := process.logic.failed.take_unread():
+    if unread := process.logic.given_up.take_unread():
         process.logic.refuse(log, unread)
 
 
