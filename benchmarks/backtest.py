@@ -42,7 +42,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def scenario(steps: int) -> Scenario:
-    """Eight agents with some faults; about so many steps in seven days."""
+    """Eight agents with some faults; about this many steps in seven days."""
     rate = steps / STEPS_A_RUN / (DAYS * 24 * 60) / 8
     agents = [{"agent": f"agent-{n}", "runs_per_minute": rate} for n in range(8)]
     kinds = ("loop", "tool_timeout", "silent_error", "cost_blowup")

@@ -141,9 +141,8 @@ def _publish(
             late_s = max(late_s, elapsed - sent / rate)
             now_us = time.time_ns() // 1000
             if len(open_alerts) > 5 * rate and dice.random() < 0.5:
-                before = open_alerts.pop(
-                    dice.randrange(int(rate))
-                )  # published long ago, so that its end is news
+                # Published long ago, so that its end is news.
+                before = open_alerts.pop(dice.randrange(int(rate)))
                 one = msgspec.structs.replace(
                     before, seq=2, state="resolved", updated_at=now_us, resolved_at=now_us
                 )  # type: ignore[type-var]

@@ -235,7 +235,7 @@ class _Alone:
             self.report.wrong.append(f"{acked:,} spans were acknowledged, {stored:,} are in Kafka")
 
     def row(self, form: str, spans: int, *, connections: int) -> None:
-        """As fast as so many connections are answered."""
+        """As fast as this many connections are answered."""
         seconds = self.scale.seconds
         count = int((30_000 if spans > 1 else 9_000) * seconds / spans)
         answer, used = self._send(form, spans, count, connections=connections, seconds=seconds)

@@ -17,7 +17,7 @@ import uvloop
 from benchmarks.child import Answer, Child, Handler, serve
 from benchmarks.otlp_load import SPANS, Body, OtlpLoad
 
-# Of so many requests one waits for `100 Continue`, so that a refusal can come before its body.
+# Of this many requests one waits for `100 Continue`, so that a refusal can come before its body.
 PROBE_EVERY: Final = 4
 REFUSED: Final = ("429", "503")
 
@@ -42,7 +42,7 @@ class OtlpSender:
         timeout_s: float = 10,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send for so many seconds, or until all bodies are acknowledged.
+        """Send for this many seconds, or until all bodies are acknowledged.
 
         ``rate`` is spans a second that become due, however long answers take; 0 for as fast as the
         connections get answers. Returns ``_Outcome`` as a dictionary.

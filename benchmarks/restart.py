@@ -89,7 +89,7 @@ def _wait_read(settings: Settings, process: Process) -> None:
     wait_until(
         lambda: process.tail(400).count("ready: ") >= settings.partitions, 60, "a ready worker"
     )
-    # Open runs keep offsets back by so many records each partition, and no more.
+    # Open runs keep offsets back by this many records each partition, and no more.
     most = settings.partitions * settings.replay_records
     wait_until(
         lambda: _behind(settings) <= most,

@@ -177,7 +177,7 @@ def hostile_values() -> dict[str, Any]:
 
 
 def steps(tracer: Tracer, value: Any, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds in the agent's thread of each of so many steps with the value: as they passed,
+    """Milliseconds in the agent's thread of each of this many steps with the value: as they passed,
     and of its CPU."""
     took: list[float] = []
     worked: list[float] = []
@@ -211,9 +211,8 @@ def hostile(report: Report, rounds: int) -> None:
     transport = MemoryTransport()
     tracer = Tracer(Settings(project="benchmark", agent="agent", quiet=True), transport=transport)
     columns = ("value", "steps", "p50 us", "p99 us", "maximum us", "CPU p99 us")
-    steps(
-        tracer, ordinary_values(), 50
-    )  # what is imported when a step is first seen is not counted
+    # What is imported when a step is first seen is not counted.
+    steps(tracer, ordinary_values(), 50)
     plain = {name: steps(tracer, value, rounds) for name, value in ordinary_values().items()}
     report.table("Ordinary values", columns, [_row(name, *took) for name, took in plain.items()])
     rows: dict[str, tuple[list[float], list[float]]] = {}
@@ -252,7 +251,7 @@ def hostile(report: Report, rounds: int) -> None:
 
 
 def _paced(rate: float, count: int, step: Callable[[int], None]) -> tuple[list[float], float]:
-    """Microseconds of each of so many calls, and CPU seconds of the process for all of them.
+    """Microseconds of each of this many calls, and CPU seconds of the process for all of them.
 
     ``rate`` is calls a second; 0 is without a pause.
     """

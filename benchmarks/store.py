@@ -91,9 +91,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             settings = prepared(kafka.bootstrap, "bench", clickhouse_url=store.writer_url)
             migrate(settings)
             with connect(settings) as client:
-                client.command(
-                    "SYSTEM STOP MERGES"
-                )  # they come after inserts that end soon, and during those that do not
+                # They come after inserts that end soon, and during those that do not.
+                client.command("SYSTEM STOP MERGES")
             with Sender(kafka.bootstrap) as sender:
                 truth = sender.load(spec)
                 sender.send(steps_topic(settings))
@@ -104,9 +103,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         ceiling = (before + after) / 2
         report.figures["ceiling_rows_per_s"] = ceiling
         with connect(settings) as client:
-            for when in (
-                CEILINGS
-            ):  # not before: file systems make files slowly while many have just been deleted
+            # Not before: file systems make files slowly while many have just been deleted.
+            for when in CEILINGS:
                 client.command(f"DROP DATABASE ceiling_{when} SYNC")
         report.ratios["sink_to_ceiling_rows_per_s"] = sunk / ceiling
         report.goals.append(
@@ -145,9 +143,8 @@ def _sink(report: Report, settings: Settings, truth: Truth, store: list[int]) ->
             if time.monotonic() > deadline:
                 raise ChildFailed(f"the sink stored {last:,} of {truth.steps:,} steps in 600 s")
             so_far = (last - first) / (time.monotonic() - began)
-            time.sleep(
-                min(0.5, max(0.02, (truth.steps - last) / 3 / max(so_far, 1.0)))
-            )  # asking costs the store as well
+            # Asking costs the store as well.
+            time.sleep(min(0.5, max(0.02, (truth.steps - last) / 3 / max(so_far, 1.0))))
         took, used = time.monotonic() - began, meter.lap()
     counted = last - first
     cpu = {name: seconds / counted * 1e6 for name, seconds in used.items()}

@@ -175,7 +175,7 @@ def _statuses(children: list[Child]) -> list[Answer]:
 
 
 def _wait_records(children: list[Child], wanted: int) -> list[Answer]:
-    """Until so many records have been processed in all."""
+    """Until this many records have been processed in all."""
     while True:
         now = _statuses(children)
         if sum(status["records"] for status in now) >= wanted:

@@ -65,7 +65,7 @@ class StepFields(TypedDict, total=False):
     attributes: Mapping[str, object]
     capture_content: bool | int
     """False: this step and the steps inside it send the sizes of inputs and outputs only. A number:
-    their contents are truncated to so many bytes. True: they are sent whatever the settings."""
+    their contents are truncated to this many bytes. True: they are sent whatever the settings."""
     reserve_usd: Decimal | float | str
     """Reserved from the run's budget until the step ends. Default: the highest cost of a step of
     this kind and name in the run so far."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 MAX_EDITS: Final = 500
-"""Above so many different steps the exact alignment takes too long; the rest is aligned with a
+"""Above this many different steps the exact alignment takes too long; the rest is aligned with a
 limited distance."""
 MAX_DISTANCE: Final = 200
 

@@ -81,7 +81,7 @@ class Limits:
     usual: bool = field(init=False, repr=False)
     """Whether every record that decodes as ``Step`` is within these limits."""
     unmeasured_chars: int = field(init=False, repr=False)
-    """A text of so many characters is within the limit of every kind, whatever its characters."""
+    """A text of this many characters is within the limit of every kind, whatever its characters."""
 
     def __post_init__(self) -> None:
         usual = (

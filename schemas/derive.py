@@ -63,9 +63,8 @@ def _plain(annotation: Any, nested: dict[type, type]) -> Any:
     """The annotation with structs instead of models, and of pydantic's metadata only the bounds."""
     if annotation in nested:
         return nested[annotation]
-    if (
-        annotation is Decimal
-    ):  # a JSON number is a double in every reader; exact amounts are strings
+    # A JSON number is a double in every reader; exact amounts are strings.
+    if annotation is Decimal:
         return Decimal | float
     origin = get_origin(annotation)
     if origin is Annotated:

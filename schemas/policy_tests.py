@@ -28,7 +28,7 @@ class ExpectedAlert(BaseModel):
         None, description="at the latest when this share of the run's cost was spent"
     )
     by_step: int | None = Field(
-        None, gt=0, description="at the latest when the run had so many steps, the root included"
+        None, gt=0, description="at the latest when the run had this many steps, the root included"
     )
 
 
@@ -52,7 +52,7 @@ class TestStep(BaseModel):
     took: DurationUs = Field(1_000_000, ge=0, description="default: 1s")
     after: DurationUs = Field(0, ge=0, description="time between the step before and this one")
     ends: bool = Field(True, description="false: the step hangs, and no step follows it")
-    times: int = Field(1, gt=0, le=MAX_TIMES, description="so many such steps in a row")
+    times: int = Field(1, gt=0, le=MAX_TIMES, description="number of such steps in a row")
 
 
 class PolicyTest(BaseModel):

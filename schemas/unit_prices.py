@@ -75,7 +75,7 @@ class _Unit:
     field: str
     price: int
     tiers: tuple[tuple[int, int], ...] = ()
-    """Above so many input tokens, in rising order: that price for all of them."""
+    """Above this many input tokens, in rising order: that price for all of them."""
     narrower: tuple[int, ...] = ()
     """Units before this one that count a part of what this one counts."""
 

@@ -38,7 +38,8 @@ def subscribe(
 
     ``match`` filters by severity, alert, rule, project, environment, agent, agent_version, task and
     user (patterns with * and ?), and by a ``text`` in the message; ``severity`` is one or several.
-    ``timeout`` ends the iteration when no alert came for so many seconds; by default it never ends.
+    ``timeout`` ends the iteration when no alert came for this many seconds; by default it does not
+    end.
 
     With a ``name`` it continues after the last alert whose loop body was completed, also in another
     process, and ``since`` applies the first time only. An alert whose body was left by ``break`` or

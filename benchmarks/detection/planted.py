@@ -176,9 +176,8 @@ def windows_of(
         costlier = factor if busier == 1.0 else 1.0
         count = _arrivals(rng, agent, hour, busier)
         start = rng.randrange(len(sizes))
-        value = sum(
-            sizes[(start + call) % len(sizes)] for call in range(count * agent.calls)
-        )  # neighbours go together
+        # Neighbours go together.
+        value = sum(sizes[(start + call) % len(sizes)] for call in range(count * agent.calls))
         yield Window(hour, value * costlier * agent.trend_at(hour), count)
 
 

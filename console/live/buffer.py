@@ -102,7 +102,7 @@ class PartitionBuffer:
             self._watched[key] = deque(Item(one.offset, self._read(one)) for one in matching)
 
     def unwatch(self, key: bytes) -> None:
-        """A viewer has left."""
+        """Stop keeping a key's records once no viewer of it is left."""
         left = self._viewers.get(key, 0) - 1
         if left > 0:
             self._viewers[key] = left

@@ -31,7 +31,7 @@ DONE: Final = re.compile(
 NUMBER: Final = re.compile(r"\d[\d,.]*")
 NAME: Final = re.compile(r"\b[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*\b")
 
-# A claim after so many characters of planning is no claim.
+# A claim after this many characters of planning is no claim.
 PLAN_CHARS: Final = 200
 MOST_NEW_VALUES: Final = 500
 """Values that are kept of a step: of a table of numbers the longest are the most specific."""

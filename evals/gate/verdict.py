@@ -25,7 +25,7 @@ from stepstream.evals.gate.small_suites import p_worse
 from stepstream.evals.gate.trials import Results
 
 MIN_CASES: Final = 10
-"""With at least so many cases Student's t-test is used, with fewer an exact test of success."""
+"""With at least this many cases Student's t-test is used, with fewer an exact test of success."""
 MAX_LISTED_CASES: Final = 10
 """The most cases in ``Verdict.moved``."""
 _K_OF_PASS_K: Final = (1, 2, 4, 8)

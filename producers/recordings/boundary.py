@@ -32,13 +32,13 @@ class Pieces(Protocol):
     """A stream of a client that is recorded piece by piece."""
 
     def piece(self, piece: object) -> None:
-        """A piece has come."""
+        """Record a piece."""
 
     def returned(self, result: object) -> None:
-        """The stream has ended."""
+        """Record the end of the stream."""
 
     def failed(self, error: BaseException) -> None:
-        """The stream has raised."""
+        """Record the exception that the stream raised."""
 
 
 class Boundary(Protocol):

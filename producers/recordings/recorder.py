@@ -289,7 +289,7 @@ class _Call:
             self._chunks.append(encode(piece))
 
     def returned(self, result: object) -> None:
-        """The call has ended with this result."""
+        """Record the result of the call."""
         if self.number:
             try:
                 outcome = {"result": encode(result)}
@@ -300,7 +300,7 @@ class _Call:
                 internal_error("recordings", error)
 
     def failed(self, error: BaseException) -> None:
-        """The call has ended with this exception."""
+        """Record the exception that the call raised."""
         if self.number:
             try:
                 outcome = {"error": encode_error(error)}

@@ -184,7 +184,7 @@ class BackgroundSender:
         )
 
     def _put(self, record: StepRecord, max_bytes: int | None, size: int, share: int) -> bool:
-        """Queue the record if it fits in so many tenths of the limits."""
+        """Queue the record if it fits in this many tenths of the limits."""
         with self._lock:
             if not self._has_room(size, share):
                 return False

@@ -31,7 +31,7 @@ LEASE_S: Final = 30.0
 BUSY_S: Final = 2.0
 OPEN_PAUSE_S: Final = 0.01
 _PAGE_BYTES: Final = 4_096
-# SQLite writes changed pages to the WAL first and copies them at every so many pages: a hundredth
+# SQLite writes changed pages to the WAL first and copies them after this many pages: a hundredth
 # of the file's limit, within these bounds. Each copy waits for the disk: with 400 pages an event
 # takes half of the time that it takes with 100. With the size limit of the WAL, this bounds the
 # WAL file, which counts as part of ``max_bytes``.

@@ -20,7 +20,7 @@ PROBE_AGENT: Final = "stepstream-probe"
 ALERT: Final = "pipeline-stalled"
 RULE: Final = "pipeline_stalled"
 SUSPENDED_FACTOR: Final = 4
-"""After a pause of so many check intervals the machine must have been suspended."""
+"""After a pause of this many check intervals the machine must have been suspended."""
 
 
 @dataclass(frozen=True, slots=True)

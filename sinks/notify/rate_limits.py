@@ -16,7 +16,7 @@ _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def pause_us(attempts: int, key: str) -> int:
-    """The pause after so many failed attempts. ``key`` decides the jitter.
+    """The pause after this many failed attempts. ``key`` decides the jitter.
 
     Not a random one: a notifier that restores its state plans the same times.
     """

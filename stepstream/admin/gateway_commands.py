@@ -67,7 +67,7 @@ def send_command(
 ) -> Command:
     """Send ``stop``, ``pause``, ``resume`` or ``warn`` to a run, over Kafka or by a gateway.
 
-    ``budget_usd`` with ``resume`` approves so many dollars more. ``settings`` is by default what
+    ``budget_usd`` with ``resume`` approves this many dollars more. ``settings`` is by default what
     ``STEPSTREAM_*`` variables, a settings file or a running ``stepstream up`` have. Returns when
     Kafka has acknowledged the command; the run applies it when its next step begins. Raises
     ``ValueError`` for a wrong argument and ``CommandNotSent``.

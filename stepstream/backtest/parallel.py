@@ -26,7 +26,7 @@ from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.run.limits import AssembleLimits
 
 PARALLEL_STEPS: Final = 20_000
-"""From so many steps on, processes are started."""
+"""From this many steps on, processes are started."""
 CHUNK: Final = 1_000
 """Events that are handed over at once."""
 _ENDS: Final = b""

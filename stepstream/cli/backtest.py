@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
 
 LOGGED_FROM: Final = 100_000
-"""From so many events on, progress is printed where there is no terminal."""
+"""From this many events on, progress is printed where there is no terminal."""
 SHOWN: Final = 20
 """New and vanished alerts that are printed; JSON lists all."""
 

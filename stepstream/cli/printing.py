@@ -28,7 +28,7 @@ PICTURE_CELLS: Final = 120
 PIPE_CELLS: Final = 500
 """Wider rows are printed with one column a line, in a file or a pipe as well."""
 MOST_AS_FIELDS: Final = 5
-"""Up to so many rows of an answer that are too wide are printed with one column a line."""
+"""Up to this many rows of an answer that are too wide are printed with one column a line."""
 MIN_FOLDED: Final = 20
 RUN_COLUMNS: Final = ("run", "trace_id")
 RUN_ID: Final = re.compile(r"[0-9a-f]{8,32}")

@@ -20,7 +20,7 @@ _NAMED: Final = re.compile(
 _EACH: Final = re.compile(_ID)
 _ALERTS: Final = ("alert", "alerts show", "alert_id", "ack")
 MOST_ADDRESSES: Final = 3
-"""A line without hyperlinks ends with so many addresses at most."""
+"""A line without hyperlinks ends with this many addresses at most."""
 
 
 @dataclass(frozen=True)

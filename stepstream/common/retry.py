@@ -29,7 +29,7 @@ class Backoff:
     longest_s: float
 
     def pause_s(self, failures: int, key: str | None = None) -> float:
-        """Seconds to wait after so many failures in a row: between half of the full pause and all
+        """Seconds to wait after this many failures in a row: between half of the full pause and all
         of it.
 
         The share is random, or derived from ``key`` where the same history has to give the same

@@ -26,7 +26,7 @@ FILTERS: Final = (
     Parameter("model", "pattern", "Only runs that used this model.", "*"),
     Parameter("tool", "pattern", "Only runs that called this tool.", "*"),
     Parameter("text", "pattern", "Only runs with this in name, error or ids.", "*"),
-    Parameter("min_cost", "number", "Only runs that cost at least so many dollars.", 0),
+    Parameter("min_cost", "number", "Only runs that cost at least this many dollars.", 0),
     Parameter("min_seconds", "number", "Only runs that took at least so long.", 0),
 )
 # The value becomes an identifier of the query, so only names of this list are accepted.
@@ -44,7 +44,7 @@ SORT: Final = Parameter(
         "tokens": "input_tokens",
     },
 )
-OFFSET: Final = Parameter("offset", "count", "Leave out so many rows at the beginning.", 0)
+OFFSET: Final = Parameter("offset", "count", "Number of rows to leave out at the beginning.", 0)
 
 _MATCHING: Final = f"""{RUNS_WITHIN} AND {OWNED}
     AND agent_version LIKE {{version:String}} AND task LIKE {{task:String}}

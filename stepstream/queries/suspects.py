@@ -45,7 +45,7 @@ MAX_IDS: Final = 200
 
 
 def texts_sql(steps: int) -> str:
-    """The query of the texts of so many steps, and of what the run was asked."""
+    """The query of the texts of this many steps, and of what the run was asked."""
     ids = "{steps:Array(String)}" if steps <= MAX_IDS else f"(SELECT step_id FROM ({_CANDIDATES}))"
     return f"{_TEXTS}{ids})"
 

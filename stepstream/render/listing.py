@@ -20,9 +20,9 @@ from stepstream.schemas.formatting import format_number_of
 GAP: Final = 2
 """Cells between two columns."""
 LEAST_PROSE: Final = 24
-"""A column of prose is folded down to so many cells before other columns are left out."""
+"""A column of prose is folded down to this many cells before other columns are left out."""
 MOST_PROSE: Final = 60
-"""And up to so many it is not folded while there is room."""
+"""And up to this many it is not folded while there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Column:
     leaves: int = 0
     """When it is left out: the highest first; 0: never."""
     least: int = 0
-    """A name may be cut down to so many cells; 0: never."""
+    """A name may be cut down to this many cells; 0: never."""
 
 
 def listing(

@@ -41,7 +41,7 @@ class Agent(_Document):
     environment: str = ""
     task: str = ""
     versions: tuple[Version, ...] = ()
-    users: int = Field(0, ge=0, le=100_000, description="so many different user ids; 0: none")
+    users: int = Field(0, ge=0, le=100_000, description="number of different user ids; 0: none")
     runs_per_minute: float = Field(6.0, gt=0, le=60_000)
     traffic: Literal["steady", "ramp", "bursts", "daily"] = Field(
         "steady",

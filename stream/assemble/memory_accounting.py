@@ -17,7 +17,7 @@ from stepstream.stream.run.run import Run
 RUN_BYTES: Final = 3_500
 STEP_BYTES: Final = 1_150
 SPARE: Final = 10_000
-"""Entries out of date may outnumber the open runs by so many before they are removed."""
+"""Entries out of date may outnumber the open runs by this many before they are removed."""
 
 
 def run_bytes(run: Run) -> int:

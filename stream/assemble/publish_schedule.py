@@ -24,7 +24,7 @@ from stepstream.stream.run.limits import AssembleLimits
 
 _encode = msgspec.json.Encoder().encode
 
-# The budget of growing trajectories: one for so many records read, and so many a second besides.
+# The budget of growing trajectories: one for this many records read, and a number each second.
 RECORDS_EACH: Final = 128
 EACH_SECOND: Final = 300
 
@@ -70,7 +70,7 @@ class Budget:
 
 
 def usage_every_us(interval_us: int, open_runs: int) -> int:
-    """The interval at which a growing run's usage is published, with so many runs open."""
+    """The interval at which a growing run's usage is published, with this many runs open."""
     return max(interval_us, min(LONGEST_USAGE_US, interval_us * open_runs // RUNS_AT_FULL_RATE))
 
 

@@ -105,9 +105,8 @@ def usage_records(run: Run, *, everything: bool = False) -> Iterator[UsageStruct
     wanted: set[UsageKey] = set()
     repeated: set[UsageKey] = set()
     others = _possible_owners(run)
-    if (
-        len(others) * len(run.by_minute) > MAX_OTHERS
-    ):  # one run does not have steps of so many agents in so many minutes
+    # One run does not have steps of so many agents in so many minutes.
+    if len(others) * len(run.by_minute) > MAX_OTHERS:
         others = set()
     for key, part in run.by_minute.items():
         agent, agent_version, minute = key

@@ -2,7 +2,7 @@
 
 An entry is out of date once its run is gone or woken at another time; it is skipped when it is due.
 Runs whose root has ended are about to close: they have a heap of their own and are all woken. Of
-the others only so many are woken in one turn: where a million runs began at once, the timers of a
+the others only this many are woken in one turn: where a million runs began at once, the timers of a
 million are due at once.
 """
 
@@ -19,10 +19,10 @@ from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.run import Run
 
 SPARE: Final = 10_000
-"""Entries out of date may outnumber the runs by so many before they are removed."""
+"""Entries out of date may outnumber the runs by this many before they are removed."""
 
 WAKE_UPS_A_TURN: Final = 2_000
-"""A wake-up takes some ten microseconds, and what it finds as much again: a turn of so many takes a
+"""A wake-up takes some ten microseconds, and what it finds as much again: this many take a
 tenth of a second.
 """
 

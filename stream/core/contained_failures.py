@@ -166,6 +166,5 @@ def error_summary(error: BaseException) -> str:
 
 def error_text(error: BaseException) -> str:
     """The error with its traceback, for the log and for the dead letter."""
-    return "".join(traceback.format_exception(error))[
-        -8_000:
-    ].strip()  # the end of a traceback names the error
+    # The end of a traceback names the error.
+    return "".join(traceback.format_exception(error))[-8_000:].strip()

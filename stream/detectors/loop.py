@@ -91,7 +91,7 @@ class LoopDetector(DetectorBase[Loop]):
         # [ids of the first steps, start of the newest of these calls (us), number of calls]
         seen: list[Any] | None = calls.get(key)
         if seen is None:
-            # Above so many different calls new ones are not remembered: the state record of the
+            # Above this many different calls new ones are not remembered: the state record of the
             # run would grow without a limit.
             if len(calls) < _MAX_CALLS:
                 calls[key] = [[step.step_id], step.start_us, 1]

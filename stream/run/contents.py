@@ -12,7 +12,7 @@ HEAD: Final = 4_096
 """Characters at each end of an input or output that detectors read; they skip what is between."""
 
 WHOLE: Final = 2 * HEAD
-"""A text of up to so many characters is read completely."""
+"""A text of up to this many characters is read completely."""
 _END: Final = 600
 
 _decode = msgspec.json.Decoder().decode

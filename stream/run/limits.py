@@ -21,7 +21,7 @@ import or a replay.
 
 MANY_RUNS = 1_000
 RECORDS_PER_CHECKPOINT = 16
-"""With more than ``MANY_RUNS`` open, at most one record in so many leads to a checkpoint."""
+"""With more than ``MANY_RUNS`` open, at most one record in this many leads to a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class AssembleLimits:
 
     def replay_length(self, open_runs: int) -> int:
         """The number of records after which a run that still needs its first one is checkpointed.
-        Each open run is written once in so many records; with very many runs the number grows, or
+        Each open run is written once in this many records; with very many runs the number grows, or
         the worker would do little else.
         """
         return max(self.replay_records, RECORDS_PER_CHECKPOINT * (open_runs - MANY_RUNS))

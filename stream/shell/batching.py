@@ -20,11 +20,11 @@ their turn.
 
 MAX_BUFFERED_RECORDS: Final = 2_000
 MAX_BUFFERED_BYTES: Final = 67_108_864
-"""Nothing more of a topic is fetched while so many records or bytes of it wait."""
+"""Nothing more of a topic is fetched while this many records or bytes of it wait."""
 
 BUSY_RECORDS_PER_S: Final = 1_000
 BUSY_MIN_BYTES: Final = 262_144
-"""With more records a second than ``BUSY_RECORDS_PER_S`` a request waits for so many bytes,
+"""With more records a second than ``BUSY_RECORDS_PER_S`` a request waits for this many bytes,
 ``PART_MAX_WAIT_MS`` at most: every request costs worker and broker a millisecond.
 """
 PACE_S: Final = 0.25
@@ -53,7 +53,7 @@ class Backlog:
         return sum(records for records, _ in self._sums.values())
 
     def put(self, topic: str, count: int, size_bytes: int = 0) -> None:
-        """A chunk begins to wait for its stage."""
+        """Count a chunk that waits for its stage."""
         self._by_topic.setdefault(topic, deque()).append((count, size_bytes))
         self._add(topic, count, size_bytes)
 

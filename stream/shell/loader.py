@@ -219,9 +219,8 @@ def _take_state(
     if state.trace_id.encode() != key:
         raise ValueError(f"the state of run {state.trace_id[:40]} under another key")
     known = newest.get(state.trace_id)
-    if (
-        known is None or state.order >= known.order
-    ):  # a worker that has lost the partition may write last and know less
+    # A worker that has lost the partition may write last and know less.
+    if known is None or state.order >= known.order:
         newest[state.trace_id] = state
         index.written(state.trace_id, offset, closed=state.closed, closed_at_us=state.closed_at_us)
 
@@ -344,9 +343,8 @@ def has_records(settings: Settings, full_name: str, partition: int, start: int, 
             if not messages:
                 raise KafkaUnreachable(f"{full_name} could not be read again from offset {start}")
             error = messages[0].error()
-            if (
-                error is None or error.code() in UNREADABLE
-            ):  # a batch that cannot be read is there all the same
+            # A batch that cannot be read is there all the same.
+            if error is None or error.code() in UNREADABLE:
                 return position_of(messages[0])[1] < end
             if error.code() == KafkaError._PARTITION_EOF:
                 return False

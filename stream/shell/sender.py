@@ -17,7 +17,7 @@ from stepstream.schemas.topics import LETTER_BYTES, TOPIC_NAMES, topic
 from stepstream.stream.core.outputs import Output
 
 MAX_IN_FLIGHT: Final = 20_000
-"""With so many outputs sent and not acknowledged the stages wait."""
+"""With this many outputs sent and not acknowledged the stages wait."""
 
 DELIVERY_TIMEOUT_MS: Final = 120_000
 """Brokers that do not answer for longer end the process: it starts again from the committed offset,

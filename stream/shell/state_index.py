@@ -13,7 +13,7 @@ SAMPLE_EVERY_US: Final = 1_000_000
 """Closed runs' state records are remembered by one offset for so much log time."""
 
 REFRESH_OFFSETS: Final = 1_000
-"""The lowest offset is worked out again after so many records."""
+"""The lowest offset is worked out again after this many records."""
 
 
 class StateIndex:

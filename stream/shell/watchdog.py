@@ -18,10 +18,10 @@ from typing import IO, Final
 log = logging.getLogger("stepstream.worker")
 
 TURNS: Final = 10
-"""The time that a loop may hang is divided into so many turns."""
+"""The time that a loop may hang is divided into this many turns."""
 
 GRACE: Final = 1.5
-"""Where not even this thread can run, the interpreter's own timer ends the process after so many
+"""Where not even this thread can run, the interpreter's own timer ends the process after this many
 times as long.
 """
 

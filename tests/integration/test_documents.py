@@ -100,9 +100,8 @@ def test_a_folder_is_kept_in_force(settings: Settings, tmp_path: Path) -> None:
     assert list(documents.in_force(settings)) == ["policy/a", "policy/b", "policy/by-hand"]
     (home / "b.yaml").unlink()
     write(home / "a.yaml", "a", limit=9)
-    DocumentFolder(
-        settings, home, lambda _who, line: reported.append(line)
-    ).sync()  # as after a restart
+    # As after a restart.
+    DocumentFolder(settings, home, lambda _who, line: reported.append(line)).sync()
     assert list(documents.in_force(settings)) == ["policy/a", "policy/by-hand"]
     assert reported == [
         "policy/a created",

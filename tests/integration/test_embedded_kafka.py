@@ -189,9 +189,8 @@ def test_a_nearly_full_disk_holds_producers_back_and_loses_nothing(kafka: Embedd
         }
     )
     failed: list[object] = []
-    producer.produce(
-        "full", b"x"
-    )  # Kafka answers the first batch of a connection before it makes it wait
+    # Kafka answers the first batch of a connection before it makes it wait.
+    producer.produce("full", b"x")
     assert producer.flush(10) == 0
     for _ in range(50):
         producer.produce(

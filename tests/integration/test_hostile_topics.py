@@ -79,9 +79,8 @@ def test_what_cannot_be_read_at_the_start_is_skipped_and_dead_lettered_once(worl
         world._send(name, value, key, partition=0)
     world.start()
     run_closes(world)
-    wanted = Counter(
-        name for name, _, _ in BAD if name != "alerts"
-    )  # those are the sink's, for a while
+    # Those are the sink's, for a while.
+    wanted = Counter(name for name, _, _ in BAD if name != "alerts")
     found = letters(world)
     assert Counter(name for name, _, _ in found) == wanted, found
     for _ in range(2):

@@ -136,9 +136,8 @@ def test_poison_is_tried_three_times_then_dead_lettered_and_a_flood_of_it_halts(
         assert headers["stepstream-reason"] == b"poison"
         assert b"ZeroDivisionError: cannot digest poison" in headers["stepstream-detail"]
         assert dead.key() == traces[1].encode()
-    for _ in range(
-        5
-    ):  # the tries are noted already, as if the restarts had happened: five more records to skip
+    # The tries are noted already, as if the restarts had happened: five more records to skip.
+    for _ in range(5):
         note_tries(settings, send_poison_offset(settings), tries=3)
     traces = send(settings, ["fine"])
     with supervised(settings) as supervisor:

@@ -496,9 +496,8 @@ def test_what_lay_in_kafka_for_too_long_is_dead_lettered(settings: Settings, sto
     admin.incremental_alter_configs([change])[change].result(30)
     producer = kafka.producer(own)
     arrived_ms = time.time_ns() // 1_000_000 - 3 * 86_400_000
-    for number in range(
-        150
-    ):  # more than the fuse lets pass of records that something is wrong with
+    # More than the fuse lets pass of records that something is wrong with.
+    for number in range(150):
         # Three days old: too old for dev (2 days), not for shop (30).
         item = step(step_id=f"{number + 1:016x}", project="shop" if number % 10 == 0 else "dev")
         item |= {"start_time": arrived_ms * 1_000, "end_time": arrived_ms * 1_000}

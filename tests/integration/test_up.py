@@ -174,10 +174,11 @@ def test_everything_ends_with_its_owner_and_goes_on_at_the_next_start(
     }
     found = endpoints.read(folder)
     assert found is not None
+    # Clients stay configured.
     assert (found.writer.password, found.reader.password) == (
         secrets["writer"],
         secrets["reader"],
-    )  # clients stay configured
+    )
     assert all(os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS for pid in pids["clickhouse"])
     # With the start time: a pid may belong to another process by the time it is checked.
     known = [identity_of(pid) for name in pids for pid in pids[name]]
@@ -271,13 +272,14 @@ def test_a_process_that_ends_is_started_again(settings: Settings) -> None:
             name: {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
             for name, pids in after.items()
         }
+        # An alert cannot wait.
         assert niceness == {
             "worker": {usual},
             "notify": {usual},
             "gateway": {usual},
             "console": {usual},
             "sink": {max(usual, NICENESS)},
-        }  # an alert cannot wait
+        }
     assert {
         who
         for who, line in reported

@@ -76,9 +76,8 @@ def windows(world: World, before_us: int) -> list[dict[str, Any]]:
 def test_sealed_windows_are_exact_after_crashes(made: Make) -> None:
     """Steps, cost, runs and failures of a sealed window are those sent, despite crashes."""
     end_us = now_us() // PART_US * PART_US
-    lateness_s = (
-        now_us() - end_us
-    ) // 1_000_000 + 20  # so that the part of the hour before now is sealed in a moment
+    # So that the part of the hour before now is sealed in a moment.
+    lateness_s = (now_us() - end_us) // 1_000_000 + 20
     world = made(f"{lateness_s}s")
     world.apply(POLICY)
     rng = random.Random(1)

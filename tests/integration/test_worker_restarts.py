@@ -81,9 +81,8 @@ def old_step(trace_id: str, digit: str, phase: str, parent: str, **more: Any) ->
 def test_a_worker_goes_on_with_state_of_version_1(world: World) -> None:
     """The log before the committed offset is not read again: version 1's records replace it."""
     for _ in range(6):
-        world.send(
-            step(trace(), 1)
-        )  # before the committed offset: a worker that read these would publish them
+        # Before the committed offset: a worker that read these would publish them.
+        world.send(step(trace(), 1))
     # Bytes that version 1 wrote: an encoder of today would not show whether they can be read.
     put_state(world, base64.b64decode(STATES["closed"]), CLOSED)
     put_state(world, base64.b64decode(STATES["announced"]), OPEN)

@@ -56,7 +56,7 @@ def send(url: str, request: bytes) -> RawAnswer:
 
 
 def is_cut(connection: socket.socket, piece: bytes, most_bytes: int) -> bool:
-    """Whether the server closes the connection before so many bytes were sent."""
+    """Whether the server closes the connection before this many bytes were sent."""
     sent = 0
     try:
         while sent < most_bytes:

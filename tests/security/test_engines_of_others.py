@@ -106,9 +106,8 @@ def test_two_stores_that_start_at_the_same_moment_are_two(
         for number, store in enumerate(stores):
             with clickhouse_connect.get_client(dsn=store.writer_url) as client:
                 assert client.query("SHOW TABLES").result_rows == [(f"mine{number}",)]
-        with pytest.raises(
-            Exception, match="Authentication failed"
-        ):  # another store, other passwords
+        # Another store, other passwords.
+        with pytest.raises(Exception, match="Authentication failed"):
             clickhouse_connect.get_client(dsn=stores[0].access.writer.url(stores[1].url))
     finally:
         for store in stores:

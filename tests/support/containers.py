@@ -97,9 +97,8 @@ def _running(service: str, prepare: Any) -> Iterator[Any]:
 
     image = image_of(service)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ResourceWarning
-        )  # the client leaves a socket behind where no engine answers
+        # The client leaves a socket behind where no engine answers.
+        warnings.simplefilter("ignore", ResourceWarning)
         try:
             container = prepare(DockerContainer(image))
         except docker.errors.DockerException as error:

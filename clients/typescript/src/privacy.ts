@@ -4,7 +4,7 @@ import { createHash, createHmac } from "node:crypto";
 import type { Log } from "./log.ts";
 import { KINDS, type Kind } from "./tables.ts";
 
-/** `true`: all; `false`: sizes only; a number: cut at so many bytes. */
+/** `true`: all; `false`: sizes only; a number: cut at this many bytes. */
 export type Mode = boolean | number;
 
 /** Modes by kind of step; `*` is every kind that is not named. */

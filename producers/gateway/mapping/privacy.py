@@ -85,7 +85,7 @@ class Privacy:
         return cut, size or (found if found > limit else None)
 
     def shortened(self, text: str, chars: int) -> str:
-        """The text in at most so many characters."""
+        """The text in at most this many characters."""
         if len(text) <= chars:
             return text
         if not self._options.redact:

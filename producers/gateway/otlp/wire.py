@@ -180,7 +180,7 @@ class NestedBytesLeft:
         self._left = MAX_NESTED_BYTES
 
     def takes(self, size: int) -> bool:
-        """Whether so many bytes are left; if so they are subtracted."""
+        """Whether this many bytes are left; if so they are subtracted."""
         if size > self._left:
             return False
         self._left -= size
@@ -251,7 +251,7 @@ def parts(data: bytes, number: int) -> Iterator[bytes]:
 
 
 def has_more_fields(data: bytes, most: int) -> bool:
-    """Whether a message has more than so many fields; true for what is no message."""
+    """Whether a message has more than this many fields; true for what is no message."""
     try:
         return any(place >= most for place, _ in enumerate(fields(data)))
     except ValueError:

@@ -23,7 +23,7 @@ UNKNOWN_BYTES: Final = 256 << 10
 """What a body without a Content-Length counts for."""
 MAX_PROJECTS: Final = 10_000
 BURST_S: Final = 2.0
-"""A project may use up the rate of so many seconds at once."""
+"""A project may use up the rate of this many seconds at once."""
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ def _up_to(data: Iterator[bytes], size: int) -> list[bytes]:
 
 
 def _bounded(pieces: Generator[bytes, None, None], most: int) -> Generator[bytes, None, None]:
-    """The same pieces, up to so many bytes; 0 is no limit."""
+    """The same pieces, up to this many bytes; 0 is no limit."""
     left = most
     with contextlib.closing(pieces):
         for piece in pieces:

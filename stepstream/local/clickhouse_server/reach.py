@@ -201,9 +201,8 @@ def _names_table(level: _Level, before: Token) -> bool:
     if level.expression:
         return False
     if before.upper in _TABLE_FOLLOWS:
-        return (
-            before.upper != "AND" or level.tables
-        )  # BETWEEN '/a' AND '/b'; EXCHANGE TABLES a AND b
+        # BETWEEN '/a' AND '/b'; EXCHANGE TABLES a AND b.
+        return before.upper != "AND" or level.tables
     return before.kind is Kind.MARK and (
         before.text == "." or (level.tables and before.text in ",(")
     )
@@ -258,9 +257,8 @@ def check_no_string_is_a_table(syntax_tree: str, marks: tuple[str, ...]) -> None
     """Refuse a statement in whose syntax tree (EXPLAIN AST) one of the marked strings is a
     table."""
     tables = set(re.findall(r"^ *TableIdentifier (\w+)", syntax_tree, re.MULTILINE))
-    if tables.intersection(marks) or any(
-        mark not in syntax_tree for mark in marks
-    ):  # SHOW hides what it asks
+    # SHOW hides what it asks.
+    if tables.intersection(marks) or any(mark not in syntax_tree for mark in marks):
         raise error(
             ACCESS_DENIED,
             "strings with a slash or a pattern are refused as names of tables, they may mean files",

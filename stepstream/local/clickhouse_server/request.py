@@ -225,9 +225,8 @@ def _from_body(request: Request) -> Statement:
         if len(head) >= PEEK_BYTES:
             break
     if head[:PEEK_BYTES].lstrip()[:6].upper() == b"INSERT" and len(head) >= PEEK_BYTES:
-        beginning = bytes(head[:PEEK_BYTES]).decode(
-            "utf-8", "surrogateescape"
-        )  # the rest are data, perhaps many megabytes
+        # The rest are data, perhaps many megabytes.
+        beginning = bytes(head[:PEEK_BYTES]).decode("utf-8", "surrogateescape")
         try:
             found = parse(beginning)
         except Exception:

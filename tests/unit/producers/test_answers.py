@@ -51,9 +51,8 @@ def test_plain_answers(name: str) -> None:
 def test_plain_answers_as_objects(name: str) -> None:
     """The same as the client's own objects have it."""
     case = PLAIN[name]
-    if not any(
-        "type" in str(call[1]) for call in case.calls
-    ):  # what a call holds becomes an object too
+    # What a call holds becomes an object too.
+    if not any("type" in str(call[1]) for call in case.calls):
         answer = read_response(objects(case.given))
         assert answer is not None
         assert (counts(answer), dollars(answer, case), answer.text) == (

@@ -154,9 +154,8 @@ async def test_a_pause_does_not_block_the_event_loop(made: Traced) -> None:
     async with made.tracer.run() as run:
 
         async def resume_later(time: int) -> None:
-            for _ in range(
-                3
-            ):  # three turns of the loop, which it could not take if it were blocked
+            # Three turns of the loop, which it could not take if it were blocked.
+            for _ in range(3):
                 await asyncio.sleep(0)
             happened.append("resume")
             deliver(made, command("resume", time, trace_id=run.trace_id))

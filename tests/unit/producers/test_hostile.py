@@ -554,7 +554,6 @@ def test_near_the_end_of_the_stack() -> None:
         return None
 
     for left in range(sys.getrecursionlimit() - 120, sys.getrecursionlimit() - 60, 5):
-        with contextlib.suppress(
-            RecursionError
-        ):  # the function's own, where not even its call fits
+        # The function's own, where not even its call fits.
+        with contextlib.suppress(RecursionError):
             deep(left)

@@ -456,10 +456,11 @@ def test_tokens_are_priced(made: Traced) -> None:
     assert known.cost_usd > 0
     assert (known.cost_source, known.price_version.split()[0]) == ("priced", "genai-prices")
     assert (unknown.cost_usd, unknown.cost_source) == (None, "unpriced")
+    # It answered and named no usage.
     assert (nothing.cost_usd, nothing.cost_source) == (
         None,
         "unpriced",
-    )  # it answered and named no usage
+    )
 
 
 def test_content_can_be_left_out() -> None:

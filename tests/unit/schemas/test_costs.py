@@ -223,9 +223,8 @@ def test_parts_beyond_their_whole_never_cost_more_than_all_of_it() -> None:
         input_audio_tokens=1_000,
         cached_input_tokens=400,
     )
-    assert both.nanos == usd(
-        "0.00064"
-    )  # what is cached must be audio: 600 at 1, 400 at 0.1 dollars a million
+    # What is cached must be audio: 600 at 1, 400 at 0.1 dollars a million.
+    assert both.nanos == usd("0.00064")
 
 
 @pytest.mark.parametrize(

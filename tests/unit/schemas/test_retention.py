@@ -14,7 +14,7 @@ NOW_US = 1_800_000_000_000_000
 
 
 def aged(days: float, project: str) -> bytes:
-    """A step that started so many days ago."""
+    """A step that started this many days ago."""
     start_time = NOW_US - int(days * DAY_US)
     step = {
         "trace_id": "1" * 32,

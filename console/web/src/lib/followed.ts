@@ -3,7 +3,7 @@ import { isFailure, type Step, title } from "./steps";
 import type { Tree } from "./tree";
 import { oneLine } from "./visible";
 
-/** At most so many later steps are looked at: a run may have tens of thousands. */
+/** At most this many later steps are looked at: a run may have tens of thousands. */
 const LOOK_AHEAD = 2000;
 
 /** What happened after a failed step, in one sentence; "" for a step that did not fail. */

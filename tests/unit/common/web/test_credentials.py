@@ -95,17 +95,14 @@ def test_only_an_address_that_keeps_failing_is_slowed_down() -> None:
     assert 0 < raised.value.retry_after_s <= 1 / credentials.TRIES_PER_SECOND
     with pytest.raises(TooManyTries):
         table.verify("unknown", "guess", client="10.0.0.9", now_s=5)
-    assert (
-        table.verify("reader", secret, client="10.0.0.9", now_s=5) is fast
-    )  # what is right is taken always
+    # What is right is taken always.
+    assert table.verify("reader", secret, client="10.0.0.9", now_s=5) is fast
     with pytest.raises(TooManyTries):
-        table.verify(
-            "default", "hunter2", client="10.0.0.9", now_s=5
-        )  # no slow hash is computed for this address
+        # No slow hash is computed for this address.
+        table.verify("default", "hunter2", client="10.0.0.9", now_s=5)
     assert table.verify("default", "hunter2", client="10.0.0.8", now_s=5) is slow
-    assert (
-        table.verify("default", "hunter2", client="10.0.0.9", now_s=5) is slow
-    )  # remembered by now
+    # Remembered by now.
+    assert table.verify("default", "hunter2", client="10.0.0.9", now_s=5) is slow
     assert table.verify("reader", "guess", client="10.0.0.9", now_s=6.5) is None  # one try a second
     with pytest.raises(TooManyTries):
         table.verify("reader", "guess", client="10.0.0.9", now_s=6.5)

@@ -18,7 +18,7 @@ POLICY = BatchPolicy(rows=10, bytes=5_000, interval_s=0.25)
 
 
 def record(offset: int, size: int = 1) -> Record:
-    """A record of so many bytes."""
+    """A record of this many bytes."""
     return Record(offset, 1_000, b"key", b"x" * size, None)
 
 

@@ -67,6 +67,5 @@ def test_an_inserted_block_is_let_go(compression: str | None) -> None:
     inserter.insert(block, "token")
     del block, column
     assert watched() is None
-    assert [data[:2] for data in store.sent] == (
-        [] if compression else [b"\2\x64"]
-    )  # columns and rows, no statement
+    # Columns and rows, no statement.
+    assert [data[:2] for data in store.sent] == ([] if compression else [b"\2\x64"])

@@ -179,7 +179,7 @@ def test_quiet_hours_begin_on_the_days_that_are_listed() -> None:
 
 
 def test_what_exceeds_a_rate_limit_is_sent_together() -> None:
-    """No more than so many notifications; nothing is lost, and no queue of old ones grows."""
+    """No more than this many notifications; nothing is lost, and no queue of old ones grows."""
     world = World(subscription(rate_limit={"notifications": 2, "per": "1m"}))
     for n in range(20):
         world.publish(alert(f"a{n:02}"))

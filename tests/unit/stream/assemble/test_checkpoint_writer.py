@@ -44,11 +44,12 @@ def test_a_run_that_closes_by_time_after_its_checkpoint_is_written_as_closed_and
     assert [state.closed for state in states_of(kafka)] == [False]
     process.settle(START_US + 2 * DAY_US)
     process.settle(START_US + 3 * DAY_US)
+    # One more for the silence it reported.
     assert [state.closed for state in states_of(kafka)] == [
         False,
         False,
         True,
-    ]  # one more for the silence it reported
+    ]
     assert not process.logic.runs
     assert kafka.committed == 30
 

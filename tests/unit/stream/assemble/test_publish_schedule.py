@@ -28,7 +28,7 @@ RUNS = [f"{number:032x}" for number in range(1, 2_001)]
 
 
 def test_a_budget_is_earned_by_records_and_by_time() -> None:
-    """A share of the records and so many a second, and no more saved up than two seconds earn."""
+    """A share of the records and this many a second, and no more saved up than two seconds earn."""
     budget = Budget()
     budget.refill(10**9, START_US)
     spent = 0

@@ -133,9 +133,8 @@ def test_a_state_is_never_sent_before_the_outputs_it_contains() -> None:
         for output in [o for _, o in process.flight if o.topic == "state"]:
             state = decode_state(output.value or b"")
             if state.closed and state.trace_id in in_flight:
-                assert (
-                    output.owner.last_offset > state.through
-                )  # only for what came after the state was written
+                # Only for what came after the state was written.
+                assert output.owner.last_offset > state.through
 
 
 def test_late_steps_make_a_new_revision_of_the_closed_run() -> None:

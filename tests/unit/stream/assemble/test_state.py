@@ -144,9 +144,8 @@ def test_a_record_with_fewer_fields_is_read() -> None:
     # The first byte is the version; the rest is an array without names.
     fields = msgspec.msgpack.decode(encode_state(run, 1)[1:])
     steps = RunState.__struct_fields__.index("steps")
-    fields[steps:] = [
-        [step[:8] for step in fields[steps]]
-    ]  # as if a step ended after its first eight fields
+    # As if a step ended after its first eight fields.
+    fields[steps:] = [[step[:8] for step in fields[steps]]]
     state = decode_state(bytes([STATE_VERSION]) + msgspec.msgpack.encode(fields))
     assert (state.steps[0].step_id, state.steps[0].status, state.steps[0].output_hash) == (
         "1" * 16,
@@ -173,9 +172,8 @@ def test_the_newer_of_two_states_is_known_in_any_order_of_writing() -> None:
 def test_commit_metadata_survives(state_from: int) -> None:
     """The metadata is where the state topic must be read from."""
     assert (WORKER.decode(WORKER.encode(state_from)) or 0) == state_from
-    assert (
-        WORKER.decode(WORKER.encode(state_from) + "17;x") or 0
-    ) == state_from  # clients read on behind its end
+    # Clients read on behind its end.
+    assert (WORKER.decode(WORKER.encode(state_from) + "17;x") or 0) == state_from
 
 
 @pytest.mark.parametrize(

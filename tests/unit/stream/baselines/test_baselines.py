@@ -91,9 +91,8 @@ class TestSketch:
         ordered = sorted(values)
         for share, found in zip(SHARES, quantiles([(sketch, 1.0)], SHARES), strict=True):
             rank = max(1, -int(-share * len(ordered) // 1))
-            near = ordered[
-                max(0, rank - 2) : rank + 1
-            ]  # a share such as 0.05 of 20 is no exact number
+            # A share such as 0.05 of 20 is no exact number.
+            near = ordered[max(0, rank - 2) : rank + 1]
             assert any(abs(found - value) <= (ACCURACY + 1e-6) * value for value in near)
 
     @given(st.lists(amounts, max_size=60), st.randoms(use_true_random=False))

@@ -198,7 +198,7 @@ RELIED_ON = (
     Pinned(
         REPLACED[1],
         "b638929de3431c67",
-        "stream/shell/unpack.py does the same, and stops at so many bytes",
+        "stream/shell/unpack.py does the same, and stops at this many bytes",
     ),
     Pinned(
         GroupCoordinator._on_join_complete,

@@ -151,9 +151,8 @@ def test_a_mended_worker_goes_on_by_itself() -> None:
         shell, logic = kafka.work(log(), set())
         assert (shell.halted, logic.skipped, logic.fed[3:5]) == (False, [3, 4, 5, 6, 7], [8, 9])
     assert [finding.get("state", "firing") for finding in kafka.findings] == ["firing", "resolved"]
-    kafka.notes = [
-        note for note in kafka.notes if b'"offset":8,' in (note.value or b"")
-    ]  # the skips are forgotten first
+    # The skips are forgotten first.
+    kafka.notes = [note for note in kafka.notes if b'"offset":8,' in (note.value or b"")]
     _, later = kafka.work(log(), set())
     assert later.skipped == []
 

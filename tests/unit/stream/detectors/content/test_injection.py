@@ -118,7 +118,7 @@ def test_an_address_that_was_known_is_not_new() -> None:
 
 
 def test_a_list_of_addresses_does_not_hide_the_one_that_is_used() -> None:
-    """Of a text only so many addresses are noted as known."""
+    """Of a text only this many addresses are noted as known."""
     listed = " ".join(f"guest{number}@rooms.example" for number in range(MAX_ADDRESSES))
     bench = run_of({}, f"{listed}. {BAD}")
     (finding,) = injections(bench)
