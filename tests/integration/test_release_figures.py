@@ -75,8 +75,11 @@ def with_runs(settings: Settings, tmp_path: Path) -> tuple[Release, Release]:
         promote(first, 0)
         promote(second, 1)
     runs = [a_run(n, "v1", first.hash) for n in range(10)]
+    # Every second run fails and costs twice as much: differences that ten runs can show.
     runs += [a_run(n, "v2", second.hash, failed=n % 2 == 0) for n in range(10, 20)]
     runs += [
+        # No release, one that was never published, another version than the release's, another
+        # tool.
         a_run(20, "v2", ""),
         a_run(21, "v2", "f" * 64),
         a_run(22, "v3", second.hash),

@@ -90,10 +90,12 @@ def test_rows_are_alerts_until_they_are_gone_and_errors_are_shown(settings: Sett
         rule(query, "sellers"),
         rule("SELECT nothing FROM runs", "wrong"),
         rule("SELECT * FROM file('/etc/passwd', 'LineAsString')", "theft"),
+        # 90 MB of subjects: more than a rule may return.
         rule("SELECT repeat('x', 900000) || toString(number) FROM numbers(100)", "huge"),
         name="rows",
     )
     found = wait_until(lambda: alerts(settings, "alert = 'sellers'"), 120, "alerts of the rows")
+    # The two runs may close between two evaluations: then the first finds one row.
     wait_until(lambda: len(alerts(settings, "alert = 'sellers'")) == 2, 120, "both alerts")
     assert found[0][:2] == ("ada", "firing")
     assert found[0][3:] == (1, 2.0)
@@ -119,6 +121,7 @@ def test_another_sink_takes_over_when_the_one_that_runs_them_is_killed(
     settings, running = sinks
     apply(settings, rule("SELECT 'before' AS subject", "taken-over"), name="over")
     wait_until(lambda: alerts(settings, "alert = 'taken-over'"), 120, "the alert before")
+    # Log lines begin with the time, so the latest is the greatest text.
     active = max(running, key=activated_at)
     assert activated_at(active)
     active.kill()

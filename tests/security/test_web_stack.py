@@ -28,10 +28,12 @@ from stepstream.common.web.server import WebServer
 from tests.security.raw import RawAnswer, basic, connect, is_cut, read_answer, request, send
 
 READER, READER_SECRET = new_credential("reader", ["read"])
+# Seconds instead of minutes: the tests wait until they are exceeded.
 LIMITS = Limits(
     connections=40, head_bytes=16 << 10, head_s=1.0, idle_s=1.0, drain_bytes=1 << 20, drain_s=1.0
 )
 KNOWN = {"Authorization": basic("reader", READER_SECRET)}
+# As sent, and decompressed: a small body may decompress to a large one.
 BODY_BYTES, PLAIN_BYTES = 100_000, 1_000_000
 
 
@@ -69,6 +71,7 @@ class World:
         return Response("done")
 
     async def _fails(self, _request: Request) -> Response:
+        # Must be in the log only.
         raise RuntimeError("a secret detail")
 
     async def _html(self, _request: Request) -> Response:
@@ -131,6 +134,7 @@ def test_errors_have_one_form(world: World) -> None:
         open_connections = json.loads(answer.body)
         assert (answer.status, open_connections["code"]) == (status, code)
         assert open_connections["error"]
+        # An exception's text may quote data of another user.
         assert "secret detail" not in open_connections["error"]
 
 
@@ -141,8 +145,10 @@ def test_errors_have_one_form(world: World) -> None:
         {"Authorization": basic("reader", "wrong")},
         {"Authorization": basic("unknown", READER_SECRET)},
         {"Authorization": "Basic %%%"},
+        # Base64 of a text without a colon.
         {"Authorization": "Basic " + "QQ"},
         {"Authorization": "Digest x"},
+        # The secret alone: without the name it is no token.
         {"Authorization": f"Bearer {READER_SECRET}"},
         {"x-api-key": "x"},
     ],
@@ -194,6 +200,7 @@ def test_a_client_that_keeps_failing_waits(world: World) -> None:
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
+        # A page of another program on this machine, such as a development server.
         {"Origin": "http://localhost:3000"},
         {"Origin": "file://"},
         {"Sec-Fetch-Site": "cross-site"},
@@ -204,6 +211,7 @@ def test_a_client_that_keeps_failing_waits(world: World) -> None:
         {"Sec-Fetch-Site": "none", "Sec-Fetch-Dest": "style"},
         {"Host": "evil.example"},
         {"Host": "evil.example:8123"},
+        # DNS rebinding: a name of the attacker that points to this machine.
         {"Host": "127.0.0.1.evil.example"},
         {"Host": "evil.example]"},
         {"Host": "x@127.0.0.1"},
@@ -286,6 +294,8 @@ def test_a_header_has_a_name(name: bytes) -> None:
         of_answer([(name, b"x")], page=False)
 
 
+# Lengths that int() takes and HTTP does not, and pairs that a proxy and a server may read
+# differently: the way requests are smuggled.
 LENGTHS = [
     "-1",
     "+8",
@@ -325,6 +335,7 @@ def test_ambiguous_requests_are_refused(world: World, lines: str) -> None:
     answer = send(
         world.server.url, f"{head}{lines}\r\n\r\n".encode() + b"8\r\n12345678\r\n0\r\n\r\n"
     )
+    # 0: the connection was closed without an answer.
     assert answer.status in (400, 0)
     assert world.bodies == []
 

@@ -65,6 +65,7 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "all.yaml").write_text(GOOD)
     (tmp_path / "b.json").write_text('{"kind": "Policy", "name": "json"}')
+    # Neither YAML nor JSON by its name: it may have any content.
     (tmp_path / "notes.txt").write_text("kind: [")
     (tmp_path / ".git").mkdir()
     # Not YAML: reading it would be an error of the whole folder.
@@ -92,6 +93,7 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
             "kind of the document is missing (one of Policy, Subscription, Prices, Criteria)",
         ),
         ("- 1", 1, "a document is a mapping with kind and name"),
+        # YAML parsers silently take the last of two equal keys.
         ("kind: Policy\n\nkind: Policy\nname: a", 3, "kind is given twice"),
         ("kind: Policy\nname: [a", 2, "not YAML: expected ',' or ']', but got '<stream end>'"),
         (
@@ -149,6 +151,7 @@ def test_all_problems_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     """One run lists every error of a folder."""
     (tmp_path / "a.yaml").write_text("kind: Policy\nname: A")
     (tmp_path / "b.yaml").write_text("kind: Policy\nname: b\nmode: x\nrules: 3")
+    # Not UTF-8; a problem without a line has line 0.
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(DocumentsError) as caught:
         read_documents(tmp_path)
@@ -216,6 +219,7 @@ def test_the_plan_lists_what_is_new_changed_and_the_same(tmp_path: Path) -> None
 def test_an_owner_withdraws_what_it_no_longer_names_and_nothing_else(tmp_path: Path) -> None:
     """A watched folder takes back its own documents only."""
     records = stored(tmp_path, owner="folder /p") | {
+        # Applied by hand: it has no owner.
         "policy/else": StoredDocument("policy/else", b"{}", "", 0, 0)
     }
     changes = plan([], records, owner="folder /p")
@@ -236,6 +240,7 @@ def test_contradictions_are_refused_at_the_line_of_the_rule(tmp_path: Path) -> N
     (tmp_path / "a.yaml").write_text(policy(stop, head="mode: enforce"))
     (tmp_path / "b.yaml").write_text(policy(more, head="mode: enforce").replace("p\n", "q\n", 1))
     other = f"rule run-cost of policy p ({tmp_path / 'a.yaml'}:5)"
+    # As a folder and as two arguments: both are one set of documents.
     for paths in ([tmp_path], [tmp_path / "a.yaml", tmp_path / "b.yaml"]):
         with pytest.raises(DocumentsError) as caught:
             read_documents(*paths)
@@ -268,4 +273,5 @@ def test_contradictions_with_policies_in_force(tmp_path: Path) -> None:
     (high,) = contradictions(written, present("old", 0.9))
     assert high.place.line == 5
     assert high.reason.startswith(f"contradicts {in_force}: limit_usd: 0.9 has no effect: this")
+    # The same name: the policy in force is the one that is replaced.
     assert not contradictions(written, present("p", 0.2))

@@ -36,6 +36,7 @@ def paid(times: int) -> dict[str, Any]:
 
 def test_what_is_expected_passes_and_its_absence_fails() -> None:
     found = problems(
+        # Ten calls of $0.10 exceed the limit of $0.25, two do not.
         {"name": "a", "steps": [paid(10)], "expect": [{"alert": "run-cost"}]},
         {"name": "b", "steps": [paid(2)], "expect": [{"alert": "run-cost"}]},
         {"name": "c", "steps": [paid(2)]},
@@ -71,6 +72,7 @@ def test_an_expression_sees_a_call_when_it_starts() -> None:
 
 def test_alerts_of_default_rules_are_not_the_policys() -> None:
     """Six equal calls are a loop, which no rule of the policy is about."""
+    # The rule loop is on by default and would raise an alert of its own.
     same = {"tool": "search", "input": "q", "output": "a", "times": 6}
     assert problems({"name": "a", "steps": [same]}) == [()]
 
@@ -90,6 +92,7 @@ def test_a_hanging_step_and_time_are_tested() -> None:
 
 
 def test_a_rule_without_a_result_fails_the_test() -> None:
+    # Valid as an expression: only the evaluation fails.
     rules = [{"rule": "expr", "when": "1 / (run.steps - run.steps) > 0"}]
     ((problem,),) = problems({"name": "a", "steps": [{"tool": "x"}]}, rules=rules)
     assert "division by zero" in problem
@@ -136,6 +139,7 @@ def test_the_command_prints_results_and_fails_with_them(
     assert "run-cost at step 7, 30% of its cost: cost $0.60" in shown.out
     assert "3 of 3 tests passed" in shown.err
     loose = yaml.safe_load(example)
+    # A test must fail when the policy no longer does what the test describes.
     loose["rules"][1]["limit_usd"] = 5
     file.write_text(yaml.safe_dump(loose))
     assert stepstream(["policy", "test", str(file), "--format", "json"]) == 1
@@ -164,6 +168,7 @@ def test_an_expression_is_refused_with_file_and_line(
     for text, reason in (
         ("run.cost > 1", "at character 1: run.cost is unknown; did you mean run.cost_usd?"),
         ("open('x') == 1", "there is no function open"),
+        # The limit bounds what one evaluation costs the worker.
         (" || ".join(["run.steps > 1"] * 60), "more than 200 names"),
     ):
         file.write_text(f'kind: Policy\nname: p\nrules:\n  - rule: expr\n    when: "{text}"\n')

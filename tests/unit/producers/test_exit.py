@@ -31,6 +31,7 @@ def program(tmp_path: Path, code: str, **environment: str) -> subprocess.Complet
         name: value for name, value in os.environ.items() if not name.startswith("STEPSTREAM_")
     }
     return subprocess.run(
+        # Development mode also shows unclosed files and threads that are left at the end.
         [sys.executable, "-X", "dev", "-W", "error", str(file)],
         env={
             **clean,
@@ -128,6 +129,7 @@ import stepstream
 with stepstream.run() as run, run.tool("find"):
     pass
 """
+    # No program listens on port 1: connecting is refused at once.
     done = program(tmp_path, code, STEPSTREAM_ENDPOINT="kafka://127.0.0.1:1")
     assert done.returncode == 0
     last = done.stderr.splitlines()[-1]
@@ -176,6 +178,7 @@ from stepstream.producers.transport.memory import MemoryTransport
 
 class Slow(MemoryTransport):
     def poll(self, timeout_s):
+        # Slow enough that a process that did not wait would leave before it.
         import time; time.sleep(0.05)
         super().poll(timeout_s)
         pathlib.Path("sent").write_text(str(len(self.records)))

@@ -15,6 +15,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import StepEvent
 from tests.support.sdk import Traced, logged, traced
 
+# Longer than every limit that the tests set.
 TEXT = "the customer's words, " * 20
 
 
@@ -49,6 +50,7 @@ def test_by_kind() -> None:
     assert ended["docs"].documents[0].id == "1"
     assert ended["plan"].input == ended["plan"].output == TEXT
     starts = {event.name: event for event in made.events if event.phase == "start"}
+    # A start is sent long before its end: it must follow the same rule.
     assert starts["llm"].input == ""
     assert starts["plan"].input == TEXT
 
@@ -71,6 +73,7 @@ def test_the_step_decides_for_itself() -> None:
 
 def test_the_run_decides_for_its_steps_within_the_rules_for_their_kinds() -> None:
     with traced(capture="llm_call=off") as made:
+        # A limit per kind is a rule of the operator; a run may only lower what is left.
         ended = record(made, capture_content=60)
     assert ended["llm"].input == ""
     assert 0 < len(ended["plan"].input) <= 60
@@ -92,12 +95,14 @@ def test_a_sample_of_the_runs() -> None:
         steps = [step for step in made.events if step.phase == "end"]
     assert len(steps) == 80
     kept = {step.trace_id for step in steps if step.input}
+    # By hash, so not exactly half; none or all of 40 has a probability of 2**-39.
     assert 0 < len(kept) < 40
     assert all((step.input == TEXT) == is_sampled(step.trace_id, 0.5) for step in steps)
 
 
 def test_a_truncated_secret_is_not_half_sent() -> None:
     secret = "sk-proj-" + "a1B2" * 12
+    # The limit of 40 is in the middle of the secret, which begins at 26.
     with traced(capture="tool_call=40") as made:
         with made.tracer.run("run") as run:
             with run.tool("a", input="x" * 25 + f" {secret} " + "y" * 200):
@@ -112,6 +117,7 @@ def test_user_ids_are_hashed_with_a_key() -> None:
     user = "jane@example.com"
     expected = "hmac:" + hmac.new(b"key", user.encode(), "sha256").hexdigest()[:32]
     with traced(user_id_key="key") as made:
+        # Twice, so that equal hashes show that runs of a user can still be counted together.
         for _ in range(2):
             attributes = {"who": f"user {user}"}
             with made.tracer.run(user_id=user, attributes=attributes) as run, run.tool("tool"):
@@ -121,6 +127,7 @@ def test_user_ids_are_hashed_with_a_key() -> None:
     assert user not in str(events)
     assert events[0].attributes["who"] == f"user {expected}"
     with traced(user_id_key="key") as made:
+        # As an agent does that gets the id from another one, which has hashed it.
         with made.tracer.run("run", user_id=expected):
             pass
         assert made.ended["run"].user_id == expected, "a hash is not hashed again"
@@ -160,6 +167,7 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stepstream.flush()
     assert [step.input for step in transport.ended] == ["", ""]
     assert transport.ended[0].user_id.startswith("hmac:")
+    # Settings are printed in errors and by `stepstream settings`.
     assert "k3y" not in repr(Settings(user_id_key=SecretStr("k3y")))
 
 
@@ -182,6 +190,8 @@ def test_secrets_are_in_no_field() -> None:
                 step.set_documents([{"id": secret, "content": secret}])
             with run.step(secret, secret, attempt=secret):  # type: ignore[call-overload]
                 pass
+        # A start and an end each of the run and its four steps: a step that was dropped would hide
+        # a leak.
         assert len(made.events) == 10
     assert secret not in str([record.value for record in made.transport.records])
     assert secret not in str([message.getMessage() for message in messages])

@@ -40,6 +40,7 @@ def test_equal_files_are_the_same_release(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "b")
     manifest = folder / "release.yaml"
     head, _, rest = manifest.read_text().partition("model:")
+    # The same keys in another order, with the line ends of Windows.
     manifest.write_bytes(f"model:{rest}{head}".replace("\n", "\r\n").encode())
     plan = folder / "prompts" / "plan.md"
     plan.write_bytes(plan.read_text().replace("\n", "\r\n").encode())
@@ -80,6 +81,7 @@ def test_without_a_version_it_is_made_from_the_content(tmp_path: Path) -> None:
 def test_unknown_variables_are_named_with_their_line(tmp_path: Path) -> None:
     """Also those that an included prompt uses, and those that no template uses."""
     folder = write_folder(tmp_path)
+    # The included prompt has a variable that only the including one could set.
     (folder / "prompts" / "plan.md").write_text('Hello\n{{ custmer.name }} {% include "tone" %}')
     (folder / "prompts" / "tone.md").write_text("Be {{ mood }}.")
     assert problems(folder).splitlines() == [
