@@ -56,7 +56,7 @@ def _instant(wall: datetime, tz: ZoneInfo) -> int:
 
 
 def window_name(start_us: int, window: Window, zone: str = "UTC") -> str:
-    """How people call a window: ``2026-11``, ``2026-11-23``, ``2026-11-23 04:00 CET``."""
+    """A window's name for display: ``2026-11``, ``2026-11-23``, ``2026-11-23 04:00 CET``."""
     local = (_EPOCH + timedelta(microseconds=start_us)).astimezone(ZoneInfo(zone))
     return local.strftime(
         {"hour": "%Y-%m-%d %H:%M %Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[window]

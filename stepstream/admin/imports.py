@@ -2,7 +2,7 @@
 
 What retention would refuse is counted before anything is sent. Ids are kept or derived, so a second
 import only makes duplicates, which count once. Progress is written down after each acknowledged
-part, so an import that was interrupted goes on behind it.
+part, so an import that was interrupted continues after it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Import:
         if client.flush(SEND_S) or failures:
             raise KafkaUnreachable(
                 f"Kafka did not acknowledge: {failures[0] if failures else 'no broker answers'}; "
-                "run the command again to go on"
+                "run the command again to continue"
             )
         write_private(self._note, json.dumps({"file": str(self._file), "steps": number}))
         progress(number)

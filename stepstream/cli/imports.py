@@ -43,8 +43,8 @@ def import_files(
     """Import history: OTLP JSON files, exports of Langfuse and Phoenix, OpenAI message lists.
 
     The format is recognised. Times are the original ones; steps older than their retention are
-    refused, which is shown before anything is sent. An import that was interrupted goes on where it
-    stopped, and importing a file twice adds nothing.
+    refused, which is shown before anything is sent. An import that was interrupted continues where
+    it stopped, and importing a file twice adds nothing.
     """
     from stepstream.admin.imports import Import, now_us
     from stepstream.common.settings import require_kafka

@@ -24,8 +24,8 @@ BEGIN_US: Final = 1_790_000_000_000_000
 class DetectorCase:
     """What a detector is tested with.
 
-    ``make`` makes the detector for a rule; ``breaks`` are the events of a run that it must find
-    fault with, ``calm`` of one that it must leave in peace, both in the order in which they happen.
+    ``make`` makes the detector for a rule; ``breaks`` are the events of a run in which it must
+    find something, ``calm`` of one in which it must not, both in the order in which they happen.
     ``findings`` is how many are raised. What is found depends on the order or the pace of records
     if a deadline is evaluated by live time: then ``any_order`` is False.
     """

@@ -39,7 +39,7 @@ def check_detector(case: DetectorCase) -> None:
 def check_findings(case: DetectorCase) -> None:
     """It finds what it should, once, with evidence that exists and a sentence.
 
-    And leaves the calm run in peace.
+    And finds nothing in the calm run.
     """
     world = played(case, case.breaks)
     found = world.findings()

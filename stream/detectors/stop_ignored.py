@@ -30,7 +30,7 @@ class StopIgnored(RuleBase):
 
     on_by_default = True
     about_one_run = True
-    fires_when = "a stop command was sent and the run goes on"
+    fires_when = "a stop command was sent and the run continues"
     usual_severity = "critical"
 
     rule: Literal["stop_ignored"]
