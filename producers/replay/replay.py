@@ -244,8 +244,10 @@ class _Timing:
         self._speed = speed
         self._clock = clock
         self._wait = wait
-        self._began_ns = clock.steady_ns()
+        # In this order: where the thread is suspended between the two, events are sent later than
+        # due, and not before the time that they name.
         self._began_us = clock.now_us()
+        self._began_ns = clock.steady_ns()
         # Shifted so that the last event is at its sending time: none is in the future.
         lasts_us = int((last_us - first_us) / speed) if speed else 0
         self.shift_us = self._began_us + lasts_us - last_us

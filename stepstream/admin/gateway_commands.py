@@ -34,11 +34,42 @@ def send_by_gateway(
     Returns when Kafka has acknowledged it. The key needs the scope ``act``. Raises
     ``CommandNotSent``.
     """
-    url, _, base = split_http_endpoint(settings.endpoint)
     fields = {"action": action, "by": by, "reason": reason, "budget_usd": budget_usd}
+    return _sent(settings, f"/v1/runs/{trace_id}/control", fields)
+
+
+def send_to_scope_by_gateway(
+    settings: Settings,
+    action: CommandAction,
+    *,
+    project: str,
+    agent: str = "",
+    environment: str = "",
+    by: str = "",
+    reason: str = "",
+    lasts: str = "",
+) -> Command:
+    """Send a command to all runs of a project, or of an agent in it, as ``send_by_gateway``.
+
+    It also applies to runs that start within the duration ``lasts``.
+    """
+    fields = {
+        "action": action,
+        "project": project,
+        "agent": agent,
+        "environment": environment,
+        "by": by,
+        "reason": reason,
+        "for": lasts,
+    }
+    return _sent(settings, "/v1/control", fields)
+
+
+def _sent(settings: Settings, path: str, fields: dict[str, str]) -> Command:
+    url, _, base = split_http_endpoint(settings.endpoint)
     try:
         body = post(
-            f"{url}{base}/v1/runs/{trace_id}/control",
+            f"{url}{base}{path}",
             settings.endpoint_key.get_secret_value(),
             {name: text for name, text in fields.items() if text},
         )

@@ -176,22 +176,19 @@ def _send(settings: Settings, action: CommandAction, options: CommandOptions) ->
 
 def _send_to_scope(settings: Settings, action: CommandAction, options: CommandOptions) -> None:
     from stepstream.admin.commands import send_to_scope
+    from stepstream.admin.gateway_commands import CommandNotSent, send_to_scope_by_gateway
     from stepstream.common.person import who
     from stepstream.common.settings import require_kafka
     from stepstream.schemas.formatting import format_duration
 
-    if is_http(settings.endpoint):
-        raise Failure(
-            f"the gateway {settings.endpoint} takes commands to one run: name its id, or give "
-            "--kafka-brokers",
-            USAGE,
-        )
+    by_gateway = is_http(settings.endpoint)
     project = options.project if options.project is not None else settings.project
     what = f"all runs of {f'agent {options.agent} in ' if options.agent else ''}project {project}"
     what += f" ({options.environment})" if options.environment else ""
     if not options.yes and not _confirmed(f"{action} {what}?"):
         raise Failure("nothing was sent; --yes sends without asking")
-    require_kafka(settings)
+    if not by_gateway:
+        require_kafka(settings)
     lasts_us = _duration(options.lasts, "--for")
     # An agent that starts later would not see the command: a promise that cannot be kept.
     if lasts_us > settings.control_lookback:
@@ -201,17 +198,21 @@ def _send_to_scope(settings: Settings, action: CommandAction, options: CommandOp
             "command can be valid for longer",
             USAGE,
         )
-    send_to_scope(
-        settings,
-        action,
-        project=project,
-        agent=options.agent or "",
-        environment=options.environment or "",
-        by=options.by or who(),
-        reason=options.reason,
-        now_us=time.time_ns() // 1_000,
-        lasts_us=lasts_us,
-    )
+    names = {
+        "project": project,
+        "agent": options.agent or "",
+        "environment": options.environment or "",
+        "by": options.by or who(),
+        "reason": options.reason,
+    }
+    if by_gateway:
+        try:
+            send_to_scope_by_gateway(settings, action, lasts=options.lasts, **names)
+        except CommandNotSent as error:
+            raise Failure(str(error)) from None
+    else:
+        now_us = time.time_ns() // 1_000
+        send_to_scope(settings, action, now_us=now_us, lasts_us=lasts_us, **names)
     echo(
         f"sent {action} to {what}; it also applies to runs that start within "
         f"{format_duration(lasts_us)}"

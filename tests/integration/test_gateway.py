@@ -599,6 +599,34 @@ def test_commands_reach_agents_without_a_route_to_kafka(
             assert refused.status == 403
 
 
+def test_a_command_to_all_runs_of_an_agent(settings: Settings, keys: dict[str, str]) -> None:
+    """It is streamed to the agents of the project, and valid for runs that start soon after."""
+    secured = settings.model_copy(update={"credentials_file": keys["file"]})
+    with running(secured) as gateway:
+
+        def command(key: str, **fields: Any) -> Answer:
+            return post(gateway, "/v1/control", fields, {**JSON, "x-api-key": keys[key]})
+
+        given = {"action": "stop", "project": "shop", "agent": "support"}
+        assert command("shop", **given).status == 403
+        assert command("operator", **given, budget_usd="5").status == 400
+        assert command("operator", **given, **{"for": "soon"}).status == 400
+        assert command("operator", **given, **{"for": "2h"}).status == 400
+        with (
+            control_stream(gateway, headers={"x-api-key": keys["shop"]}) as mine,
+            control_stream(gateway, headers={"x-api-key": keys["billing"]}) as other,
+        ):
+            wait_until(lambda: gateway.hub.follows, 30, "the topic is followed")
+            sent = command("operator", **given, **{"for": "1m"})
+            assert sent.status == 202
+            (got,) = events_of(mine, 1)
+            assert got == sent.json
+            assert (got["agent"], got.get("trace_id", "")) == ("support", "")
+            assert got["expires"] - got["time"] == 60_000_000
+            assert command("operator", action="pause", project="billing").status == 202
+            assert events_of(other, 1)[0]["action"] == "pause"
+
+
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 

@@ -213,8 +213,9 @@ def test_a_process_is_paused_approved_and_stopped_over_https(
         )
 
         def command(*words: str) -> None:
+            named = [] if "--agent" in words else [trace_id]
             done = subprocess.run(
-                [sys.executable, "-m", "stepstream", words[0], trace_id, "--by", "ada", *words[1:]],
+                [sys.executable, "-m", "stepstream", *words, *named, "--by", "ada"],
                 env={**os.environ, "STEPSTREAM_ENDPOINT": gate.url,
                      "STEPSTREAM_STATE_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()},
                 capture_output=True, text=True, timeout=120, check=False,
@@ -230,11 +231,11 @@ def test_a_process_is_paused_approved_and_stopped_over_https(
             paused_at = wait_until(stands_still, 60, "no further steps")
             command("approve", "--budget", "5")
             wait_until(lambda: len(printed("step")) > paused_at + 2, 60, "steps after the approval")
-            command("stop", "--reason", "enough")
+            command("stop", "--agent", "patient", "--project", "shop", "--yes")
             assert process.wait(60) == 3
         finally:
             process.kill()
-        assert printed("stopped")[0][1:] == ["ada", "enough"]
+        assert printed("stopped")[0][1] == "ada"
         ended = [name for name, phase in controls() if phase == "end"]
     assert ended == ["pause", "approve $5", "stop"]
 

@@ -1,7 +1,8 @@
 """Commands over HTTP, for agents and people without a route to Kafka.
 
 ``GET /v1/control`` streams the commands of the caller's projects as server-sent events;
-``POST /v1/runs/ID/control`` writes one. The topic is read by one consumer for all streams.
+``POST /v1/runs/ID/control`` writes one to a run, ``POST /v1/control`` one to all runs of an agent
+or project. The topic is read by one consumer for all streams.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from stepstream.common.web.front import CALLER, require
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.gateway.service import callers
 from stepstream.schemas.alert import Command
+from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.ids import TRACE_ID
 from stepstream.schemas.settings import Settings
 
@@ -41,19 +43,30 @@ HEARTBEAT_S: Final = 15.0
 STOP_CHECK_S: Final = 0.5
 BODY_BYTES: Final = 16_384
 ACTIONS: Final = ("stop", "pause", "resume", "warn")
+# How long a command to all runs applies to runs that start later.
+DEFAULT_LASTS: Final = "5m"
+_TO_RUN: Final = ("action", "by", "reason", "budget_usd")
+_TO_ALL: Final = ("action", "by", "reason", "project", "agent", "environment", "for")
 _EVENTS: Final = [(b"content-type", b"text/event-stream")]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A command to one run, as it was asked for."""
+    """A command as it was asked for: to one run or, without ``trace_id``, to all runs of a project.
+
+    ``agent`` and ``environment`` narrow the latter; it also applies to runs that start within
+    ``lasts_us``.
+    """
 
     trace_id: str
     project: str
     action: str
     by: str
     reason: str
-    budget_usd: str
+    budget_usd: str = ""
+    agent: str = ""
+    environment: str = ""
+    lasts_us: int = 0
 
 
 SendCommand = Callable[[Asked], Command]
@@ -177,7 +190,7 @@ class ControlHub:
 
 
 class ControlEndpoints:
-    """The handlers of the two paths."""
+    """The handlers of the paths."""
 
     def __init__(
         self,
@@ -197,6 +210,7 @@ class ControlEndpoints:
     def routes(self) -> list[Route]:
         return [
             Route("/v1/control", Raw(self._stream), methods=["GET"]),
+            Route("/v1/control", self._command_all, methods=["POST"]),
             Route("/v1/runs/{trace_id}/control", self._command, methods=["POST"]),
         ]
 
@@ -208,15 +222,37 @@ class ControlEndpoints:
         project = self._project_of(request.scope, trace_id)
         require(request.scope, "act", project)
         sent = _checked(await bodies.read(request.scope, request.receive, max_bytes=BODY_BYTES))
-        caller = request.scope.get(CALLER)
-        asked = Asked(
-            trace_id,
-            project,
-            sent["action"],
-            sent.get("by") or (f"key {caller.name}" if caller else "gateway"),
-            sent.get("reason", ""),
-            sent.get("budget_usd", ""),
+        return await self._written(
+            Asked(
+                trace_id,
+                project,
+                sent["action"],
+                sent.get("by") or _name_of(request),
+                sent.get("reason", ""),
+                sent.get("budget_usd", ""),
+            )
         )
+
+    async def _command_all(self, request: Request) -> Response:
+        """Write a command to all runs of an agent or project; answered when Kafka has it."""
+        read = await bodies.read(request.scope, request.receive, max_bytes=BODY_BYTES)
+        sent = _checked(read, _TO_ALL)
+        project = sent.get("project") or self._project
+        require(request.scope, "act", project)
+        return await self._written(
+            Asked(
+                "",
+                project,
+                sent["action"],
+                sent.get("by") or _name_of(request),
+                sent.get("reason", ""),
+                agent=sent.get("agent", ""),
+                environment=sent.get("environment", ""),
+                lasts_us=_lasts_us(sent.get("for", DEFAULT_LASTS)),
+            )
+        )
+
+    async def _written(self, asked: Asked) -> Response:
         try:
             # It waits for the acknowledgement of Kafka, which would block all requests of the loop.
             command = await run_in_threadpool(self._send_command, asked)
@@ -299,20 +335,35 @@ def _event(command: Command) -> bytes:
     return b"id: %s\nevent: command\ndata: %s\n\n" % (command.command_id.encode(), data)
 
 
-def _checked(sent: bytes) -> dict[str, str]:
+def _name_of(request: Request) -> str:
+    """The sender that is recorded where the request names none."""
+    caller = request.scope.get(CALLER)
+    return f"key {caller.name}" if caller else "gateway"
+
+
+def _lasts_us(text: str) -> int:
+    try:
+        return parse_duration_us(text)
+    except ValueError as error:
+        raise WebError(400, f"for: {error}") from None
+
+
+def _checked(sent: bytes, names: tuple[str, ...] = _TO_RUN) -> dict[str, str]:
     """What was asked for, checked. Raises ``WebError`` 400."""
     fields = bodies.json_object(sent)
-    for name, value in _known(fields):
+    for name, value in _known(fields, names):
         if not isinstance(value, str) or len(value) > 1_000:
             raise WebError(400, f"{name} is a text of at most 1000 characters")
     if fields.get("action") not in ACTIONS:
         raise WebError(400, f"action is one of {', '.join(ACTIONS)}")
     if fields.get("budget_usd") and fields["action"] != "resume":
         raise WebError(400, "budget_usd goes with the action resume")
-    return dict(_known(fields))
+    if fields.get("budget_usd") and "budget_usd" not in names:
+        raise WebError(400, "budget_usd is for one run: /v1/runs/ID/control")
+    return dict(_known(fields, names))
 
 
-def _known(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name in ("action", "by", "reason", "budget_usd"):
+def _known(fields: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for name in names:
         if fields.get(name) is not None:
             yield name, fields[name]

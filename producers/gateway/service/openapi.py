@@ -128,50 +128,51 @@ def _steps() -> dict[str, Any]:
 
 
 def _control() -> dict[str, Any]:
-    text = {"type": "string", "maxLength": 1000}
+    run = {
+        "name": "trace_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-fA-F]{32}$"},
+    }
     return {
         "post": {
             "operationId": "command_run",
             "summary": "Stop, pause, resume or warn a run; needs a key with the scope act.",
-            "parameters": [
-                {
-                    "name": "trace_id",
-                    "in": "path",
-                    "required": True,
-                    "schema": {"type": "string", "pattern": "^[0-9a-fA-F]{32}$"},
-                }
-            ],
-            "requestBody": {
-                "required": True,
-                "content": {
-                    JSON: {
-                        "schema": {
-                            "type": "object",
-                            "properties": {
-                                "action": {"enum": list(ACTIONS)},
-                                "by": text,
-                                "reason": text,
-                                "budget_usd": text,
-                            },
-                            "required": ["action"],
-                        }
-                    }
-                },
-            },
-            "responses": {
-                "202": {
-                    "description": "Kafka has the command.",
-                    "content": {JSON: {"schema": {"type": "object"}}},
-                },
-                **_errors("400", "401", "403", "404", "413", "503"),
-            },
+            "parameters": [run],
+            **_command("by", "reason", "budget_usd"),
         }
+    }
+
+
+def _command(*fields: str) -> dict[str, Any]:
+    """The body and the answers of a request that sends a command."""
+    text = {"type": "string", "maxLength": 1000}
+    schema = {
+        "type": "object",
+        "properties": {"action": {"enum": list(ACTIONS)}, **dict.fromkeys(fields, text)},
+        "required": ["action"],
+    }
+    return {
+        "requestBody": {"required": True, "content": {JSON: {"schema": schema}}},
+        "responses": {
+            "202": {
+                "description": "Kafka has the command.",
+                "content": {JSON: {"schema": {"type": "object"}}},
+            },
+            **_errors("400", "401", "403", "404", "413", "503"),
+        },
     }
 
 
 def _stream() -> dict[str, Any]:
     names = ("project", "agent", "trace_id")
     return {
+        "post": {
+            "operationId": "command_runs",
+            "summary": "Stop, pause, resume or warn all runs of an agent or project; needs a key "
+            "with the scope act.",
+            **_command("by", "reason", "project", "agent", "environment", "for"),
+        },
         "get": {
             "operationId": "follow_commands",
             "summary": "Commands as server-sent events, for agents without a route to Kafka.",
@@ -185,7 +186,7 @@ def _stream() -> dict[str, Any]:
                 },
                 **_errors("401", "403", "503"),
             },
-        }
+        },
     }
 
 

@@ -33,6 +33,24 @@ def test_what_is_sent() -> None:
     assert (sent.action, sent.project) == ("stop", "shop")
 
 
+def test_a_command_to_all_runs_of_an_agent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with receiver(answer=ANSWER) as gateway:
+        monkeypatch.setenv("STEPSTREAM_ENDPOINT", gateway.url)
+        words = ["stop", "--agent", "support", "--project", "shop", "--by", "me", "--yes"]
+        assert cli([*words, "--for", "2m"]) == 0
+        assert cli([*words, "--for", "2h"]) == 2
+    (call,) = gateway.taken
+    assert call.path == "/v1/control"
+    assert call.data == {
+        "action": "stop", "project": "shop", "agent": "support", "by": "me", "for": "2m",
+    }  # fmt: skip
+    got = capsys.readouterr()
+    assert "sent stop to all runs of agent support in project shop" in got.out
+    assert "10 m" in got.err
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "why"),
     [
@@ -107,11 +125,8 @@ def test_wrong_arguments(run: str, action: str, budget: str, why: str) -> None:
 def test_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One run by its id; a gateway takes no command to all runs of an agent."""
     with receiver(answer=ANSWER) as gateway:
         monkeypatch.setenv("STEPSTREAM_ENDPOINT", gateway.url)
         assert cli(["approve", RUN, "--budget", "5"]) == 0
         assert f"sent resume to run {RUN[:8]} by {gateway.url}" in capsys.readouterr().out
-        assert cli(["stop", "--agent", "support", "--yes"]) == 2
-    assert "takes commands to one run" in capsys.readouterr().err
     assert gateway.taken[0].data["budget_usd"] == "5"
