@@ -103,7 +103,16 @@ def _hide_types_of_switches(command: Any) -> None:
             option.metavar = ""
         return option
 
-    command.get_help_option = without_type
+    format_help = command.format_help
+
+    def with_whole_names(context: Any, formatter: Any) -> None:
+        # Imported here, because rich is only needed where help is printed.
+        from stepstream.cli.help_tables import keep_names_whole
+
+        keep_names_whole()
+        format_help(context, formatter)
+
+    command.get_help_option, command.format_help = without_type, with_whole_names
     for subcommand in getattr(command, "commands", {}).values():
         _hide_types_of_switches(subcommand)
 

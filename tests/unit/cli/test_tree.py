@@ -44,7 +44,7 @@ def test_the_overview_names_every_command_and_loads_none_of_them() -> None:
         "from stepstream.cli.app import run\n"
         "run(['--help'])\n"
         "loaded = [name for name in sys.modules if name.startswith('stepstream.cli.')]\n"
-        "own = {'stepstream.cli.' + name for name in ('app', 'entry', 'errors', 'table')}\n"
+        "own = {'stepstream.cli.' + name for name in ('app', 'entry', 'errors', 'help_tables', 'table')}\n"
         "assert set(loaded) <= own, loaded\n"
         "assert not {'faust', 'clickhouse_connect', 'chdb', 'yaml'} & set(sys.modules)\n"
     )
@@ -243,3 +243,11 @@ def test_the_help_of_sql_names_every_view() -> None:
     text = run("sql", "--help").stdout
     assert len(views) > 8
     assert [view for view in views if not re.search(rf"\b{view}\b", text)] == []
+
+
+@pytest.mark.parametrize("command", ["up", "sink", "notify"])
+def test_help_prints_names_of_options_in_full(command: str) -> None:
+    """In 80 columns as well; a switch has one name for on and off."""
+    done = run(command, "--help", COLUMNS="80")
+    assert not re.findall(r"--[\w\[\]-]*…", done.stdout)
+    assert "--[no-]" in done.stdout or command == "sink"
