@@ -3,7 +3,8 @@ housekeeping and polling.
 
 Each list was measured once when it was new, before its failures were examined; ``AT_FIRST`` has
 what was found then. Lists 3 and 4 are the halves of a list of coding agents, divided by a hash: the
-detector was improved with list 3, and list 4 was not examined.
+detector was improved with list 3, and list 4 was not examined. Lists 5 and 6 are such halves for
+failed tools.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ALERTS: Final = {
     "tool_error_ignored": ("tool-error-ignored",),
     "repetition": ("loop", "repetition"),
 }
-LEAST_PRECISION: Final = {"tool_error_ignored": 0.8, "repetition": 0.7}
+LEAST_PRECISION: Final = {"tool_error_ignored": 0.8}
 # What was found in each list when it was new; the second list after the problems of the first were
 # fixed, the fourth after those of the third.
 AT_FIRST: Final = {
@@ -33,7 +34,11 @@ AT_FIRST: Final = {
     (2, "repetition"): Confusion(5, 0, 2, 6),
     (3, "repetition"): Confusion(6, 0, 3, 11),
     (4, "repetition"): Confusion(9, 0, 0, 11),
+    (5, "tool_error_ignored"): Confusion(5, 0, 2, 8),
+    (6, "tool_error_ignored"): Confusion(6, 1, 0, 10),
 }
+# Scored apart: agents of another kind than those of the other lists.
+CODING: Final = frozenset({3, 4})
 _CASES: Final = Path(__file__).with_name("cases") / "runs.jsonl"
 
 
@@ -51,7 +56,10 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
         rows,
     )
     for rule, least in LEAST_PRECISION.items():
-        new = AT_FIRST[1, rule].joined(AT_FIRST[2, rule])
+        new = Confusion()
+        for (number, of), first in AT_FIRST.items():
+            if of == rule and number not in CODING:
+                new = new.joined(first)
         report.goals.append(
             Goal(f"made runs when new, {rule}: precision", new.precision, least, "", at_most=False)
         )

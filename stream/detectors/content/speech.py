@@ -59,7 +59,8 @@ _PLAIN_PROBLEM: Final = re.compile(
     r"\b(?:unfortunately|sorry|unable|cannot|failed|failure|unsuccessful\w*|declined|rejected|"
     r"denied|unavailable|error|"
     r"(?:could|can|was|were|did|does|do|is|are|has|have|will|would)(?:\s+not\b|n['\u2019]t\b)|"
-    r"not (?:able|possible|available|found|work(?:ed|ing)?)|"
+    r"not (?:able|possible|available|found|work(?:ed|ing)?)|(?:can|may) only be|"
+    r"only (?:possible|available|allowed|permitted) (?:at|by|for|from|in|on|with)|"
     r"(?:an? )?(?:issue|problem|trouble) (?:with|while|when|in)|went wrong|"
     r"(?:fully|completely|all) (?:booked|occupied)|sold out|out of stock|"
     r"(?:is|are|was|were) (?:currently |temporarily )?(?:down|offline|unreachable|closed|full)|"
@@ -77,9 +78,11 @@ _ASKING: Final = re.compile(
     r"(?:which|what|when|where) (?!else\b)[^.?!\n]{0,80}\b(?:did|do|have|are|were) you "
     r"(?!need\b|think\b|feel\b)[^.?!\n]{0,80}\?|"
     r"i (?:will |'ll )?need your|"
-    r"would you like to (?:try|use|pay|choose|provide|proceed)",
+    r"would you like to (?:try|use|pay|choose|provide|proceed)|"
+    r"(?:do you (?:still )?want|shall i|should i|would you (?:like me to|prefer))"
+    r"(?![^?\n]{0,80}\b(?:else|more|further)\b)[^.?!\n]{0,80}\?",
 )
-_ASKING_SIGNS: Final = (" you", "please", "your", "may i")
+_ASKING_SIGNS: Final = (" you", "please", "your", "may i", "shall i", "should i")
 _LOWERED: Final = bytes(
     32 if code in b",.\x1c\x1d\x1e\x1f" else bytes([code]).lower()[0] for code in range(256)
 )

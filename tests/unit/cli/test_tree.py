@@ -44,7 +44,8 @@ def test_the_overview_names_every_command_and_loads_none_of_them() -> None:
         "from stepstream.cli.app import run\n"
         "run(['--help'])\n"
         "loaded = [name for name in sys.modules if name.startswith('stepstream.cli.')]\n"
-        "own = {'stepstream.cli.' + name for name in ('app', 'entry', 'errors', 'help_tables', 'table')}\n"
+        "names = ('app', 'entry', 'errors', 'help_tables', 'table')\n"
+        "own = {'stepstream.cli.' + name for name in names}\n"
         "assert set(loaded) <= own, loaded\n"
         "assert not {'faust', 'clickhouse_connect', 'chdb', 'yaml'} & set(sys.modules)\n"
     )

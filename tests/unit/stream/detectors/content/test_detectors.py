@@ -75,6 +75,8 @@ def test_what_it_keeps_is_bounded(tested: DetectorCase) -> None:
         (2, "repetition", []),
         (3, "repetition", []),
         (4, "repetition", []),
+        (5, "tool_error_ignored", []),
+        (6, "tool_error_ignored", ["second of three uploads fails"]),
     ],
 )
 def test_made_runs_give_the_same_findings_as_before(
