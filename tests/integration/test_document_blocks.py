@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -59,6 +60,7 @@ client = connect(load(), readonly=True)
 PYTHON_NOT_RUN: Final = {
     "TooManyQuestions": "tests/unit/project/test_document_blocks.py, in a process of its own",
     "stepstream.release(": "needs a published release; test_releases.py and test_release.py",
+    "pytest.mark.suite": "a reader's test; tests/unit/suites/test_plugin.py",
     "sqlalchemy": "is not a dependency",
 }
 COMMANDS_NOT_RUN: Final = {
@@ -78,10 +80,11 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream promote": "needs a published release; test_releases.py",
     "stepstream rollback": "needs a published release; test_releases.py",
     "stepstream diff": "needs published releases; test_releases.py",
-    "stepstream simulate scenario.yaml --speed": "takes minutes; test_simulate.py",
-    "stepstream simulate scenario.yaml": "takes the scenario's 90 minutes; test_simulate.py",
-    "stepstream eval replay": "names a recording by its id; tests/unit/suites",
-    "pytest --stepstream": "runs a reader's tests; tests/unit/testing",
+    "stepstream simulate scenario.yaml --speed": "takes minutes; tests/unit/simulate",
+    "stepstream simulate scenario.yaml": "takes the scenario's 90 minutes; tests/unit/simulate",
+    "stepstream eval replay": "names a recording; tests/unit/suites/test_replay_command.py",
+    "stepstream eval agreement": "needs a reader's graders; tests/unit/suites/test_graders.py",
+    "pytest --stepstream": "runs a reader's tests; tests/unit/suites/test_plugin.py",
     "npm install ./dist/": "needs a package of the project's folder; tests/unit/clients",
     "docker": "needs Docker; make test-containers",
     "curl -": "needs a gateway or notifier on a fixed port; test_gateway.py, test_notify.py",
@@ -93,12 +96,11 @@ COMMANDS_NOT_RUN: Final = {
 OTHER_CODES: Final = {"stepstream policy suggest": 1, "stepstream eval gate": 3}
 # What stands for a reader's run or alert.
 RUN_PLACEHOLDERS: Final = re.compile(r"\b(?:4bf92f35|4bf92f|00f067aa)\b")
-ALERT_PLACEHOLDERS: Final = re.compile(
-    r"\b0f3a91c2\b|(?<=^stepstream alerts show )ID|(?<=^stepstream alerts ack )ID"
-)
+ALERT_PLACEHOLDERS: Final = re.compile(r"(?<=^stepstream alerts )(\w+) (?:ID|0f3a91c2)\b")
 RUN_COMMANDS: Final = re.compile(r"^stepstream (?:stop|pause|resume|approve) ID\b")
-# Lines with these are for a shell; other lines are run in this process, which saves the imports.
-SHELL: Final = re.compile(r"[|$<>;&`*]")
+# Lines with these are for a shell, and trials are forked, which a process with threads of Kafka's
+# client must not do. Other lines are run in this process, which saves the imports.
+SHELL: Final = re.compile(r"[|$<>;&`*]|^stepstream eval run\b")
 # YAML that other programs read, or rules of packages that the pages teach to write.
 YAML_NOT_APPLIED: Final = ("services:", "scrape_configs:", "too_many_questions")
 # Files that a page names, where its block does not begin with the name.
@@ -136,13 +138,29 @@ def settings(
         partitions=2,
         quiet=True,
     )
-    with Pipeline(given) as pipeline:
+    with Pipeline(given) as pipeline, a_loop(pipeline.settings):
         store_a_run(pipeline.settings)
         yield pipeline.settings
+        stepstream.close()
+
+
+@contextlib.contextmanager
+def a_loop(settings: Settings) -> Iterator[None]:
+    """A run that has repeated itself and is still open, so that its alert is firing."""
+    tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
+    # Not entered: it must not be the current step of the blocks.
+    run = tracer.run(agent="looper")
+    run.start()
+    for _ in range(5):
+        with run.tool("search", input={"page": 1}) as step:
+            step.set_output("nothing found")
+    yield
+    run.end()
+    tracer.close(20)
 
 
 def store_a_run(settings: Settings) -> None:
-    """Pages show the newest run and its alert: there is one of each."""
+    """Pages show the newest run, and commands are about an alert: there is one of each."""
     tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
     with tracer.run(agent="support", task="refund"):
         with tracer.tool("search_docs") as step:
@@ -154,7 +172,10 @@ def store_a_run(settings: Settings) -> None:
     with connect(settings) as client:
 
         def stored() -> bool:
-            query = "SELECT (SELECT count() FROM runs WHERE status = 'ok'), count() FROM alerts"
+            query = (
+                "SELECT (SELECT count() FROM runs WHERE status = 'ok'), "
+                "countIf(alert = 'tool-error-ignored'), countIf(alert = 'loop') FROM alerts"
+            )
             return all(client.query(query).result_rows[0])
 
         wait_until(stored, 60, "a stored run and its alert")
@@ -173,14 +194,14 @@ class OpenRun:
         assert self.tracer.flush(20)
 
     def _work(self) -> None:
-        with (
-            contextlib.suppress(stepstream.RunStopped),
-            self.tracer.run(agent="buyer", task="order") as run,
-        ):
+        with self.tracer.run(agent="buyer", task="order") as run:
             self.trace_id = str(run.trace_id)
-            with run.tool("buy"):
-                self._started.set()
-                self._ended.wait()
+            while not self._ended.is_set():
+                # A stopped run goes on: the next command of the page resumes it.
+                with contextlib.suppress(stepstream.RunStopped), run.tool("buy"):
+                    self._started.set()
+                # Each step acknowledges commands, which the command line waits for.
+                self._ended.wait(0.1)
 
     def close(self) -> None:
         self._ended.set()
@@ -199,6 +220,13 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str
     monkeypatch.setenv(
         "STEPSTREAM_CLICKHOUSE_PASSWORD", settings.clickhouse_password.get_secret_value()
     )
+    # `stepstream store url` prints the reading user's; here both are the same.
+    user = urlsplit(settings.clickhouse_url)
+    monkeypatch.setenv(
+        "STEPSTREAM_CLICKHOUSE_READER_USER", user.username or settings.clickhouse_user
+    )
+    password = user.password or settings.clickhouse_password.get_secret_value()
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_READER_PASSWORD", password)
     monkeypatch.setenv("STEPSTREAM_QUIET", "true")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return dict(os.environ)
@@ -221,11 +249,13 @@ class FirstAlerts(types.ModuleType):
             return
 
 
-def run_block(block: Block, module: types.ModuleType) -> dict[str, Any]:
+def run_block(block: Block, module: types.ModuleType, database: str) -> dict[str, Any]:
     """Run a block, with ``await`` at the top where it has some; returns its names."""
     names: dict[str, Any] = {"__name__": "block", "stepstream": module}
     exec(BEFORE.get(block.page, ""), names)
-    text = block.text.replace("import stepstream\n", "")
+    text = block.text.replace("import stepstream\n", "").replace(
+        "{url}/stepstream", f"{{url}}/{database}"
+    )
     code = compile(text, block.id, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     result = eval(code, names)
     if asyncio.iscoroutine(result):
@@ -249,7 +279,7 @@ def test_python_runs(block: Block, settings: Settings, environment: dict[str, st
     alerts.start()
     try:
         with own_tracer_provider():
-            names = run_block(block, FirstAlerts("stepstream"))
+            names = run_block(block, FirstAlerts("stepstream"), settings.clickhouse_database)
     finally:
         stepstream.uninstrument()
         stop.set()
@@ -271,7 +301,8 @@ class Ids:
 
     def placed_in(self, line: str) -> str:
         """The command with the ids of this test, and with one trial a case."""
-        line = ALERT_PLACEHOLDERS.sub(self.alert, RUN_PLACEHOLDERS.sub(self.run, line))
+        line = RUN_PLACEHOLDERS.sub(self.run, line)
+        line = ALERT_PLACEHOLDERS.sub(rf"\1 {self.alert}", line)
         database = f"?database={self.settings.clickhouse_database}"
         return line.replace("?database=stepstream", database).replace(" -n 8 ", " -n 1 ")
 
@@ -279,8 +310,11 @@ class Ids:
 @pytest.fixture(scope="module")
 def ids(settings: Settings) -> Ids:
     with connect(settings) as client:
-        (run,) = client.query("SELECT trace_id FROM runs WHERE task = 'refund'").result_rows[0]
-        (alert,) = client.query("SELECT alert_id FROM alerts").result_rows[0]
+        (run,) = client.query("SELECT trace_id FROM steps WHERE name = 'search_docs'").result_rows[
+            0
+        ]
+        query = "SELECT alert_id FROM alerts WHERE agent = 'looper' AND alert = 'loop'"
+        (alert,) = client.query(query).result_rows[0]
     return Ids(settings, run, alert)
 
 
@@ -299,9 +333,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     now = time.time_ns()
     spans = [span(1, start_ns=now - 1_000, end_ns=now)]
     (folder / "export.json").write_text(json.dumps(json_request(spans)))
-    # Two cases, because each trial is a process.
-    cases = (ROOT / "examples" / "refunds.jsonl").read_text().splitlines(keepends=True)[:2]
-    (folder / "examples" / "refunds.jsonl").write_text("".join(cases))
+    # One case, because each trial is a process.
+    case = (ROOT / "examples" / "refunds.jsonl").read_text().partition("\n")[0]
+    (folder / "examples" / "refunds.jsonl").write_text(f"{case}\n")
     trial = {"trial": 0, "success": True, "cost_usd": 0.01}
     results = "".join(f"{json.dumps({'case': f'case-{n}', **trial})}\n" for n in range(20))
     for name in ("v12", "v13"):
@@ -415,7 +449,7 @@ def test_documents_are_applied(
 def test_the_run_of_the_readme_is_stored(settings: Settings, environment: dict[str, str]) -> None:
     """The first block of the README makes a run that the next block shows."""
     first = next(b for b in BLOCKS if b.page == "README.md" and b.language == "python")
-    run_block(first, stepstream)
+    run_block(first, stepstream, settings.clickhouse_database)
     assert stepstream.flush(20)
 
     def shown() -> str:
