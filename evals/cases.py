@@ -38,6 +38,7 @@ class Case(BaseModel):
     )
     max_turns: int = Field(10, ge=1, le=MAX_TURNS, description="messages of the user at most")
     stubs: Stubs = Field((), description="what stands for tools")
+    source_trace: str = Field("", max_length=64, description="the run that the case is made of")
 
     @model_validator(mode="after")
     def _has_one_user(self) -> Case:
@@ -91,6 +92,8 @@ def parse_suite(name: str, text: str, criteria: Sequence[Criteria] = ()) -> Suit
 def _content(case: Case) -> dict[str, Any]:
     """What the digest is made of: fields that came later count only where they are used."""
     content = case.model_dump(mode="json")
+    # Where a case comes from is no part of what it is.
+    del content["source_trace"]
     if not (case.is_conversation or case.stubs):
         for name in ("turns", "user", "max_turns", "stubs"):
             del content[name]

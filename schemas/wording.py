@@ -214,8 +214,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag_of(model: type[BaseModel]) -> list[str]:
-    """The words by which a model of a union is chosen: those of its field kind, rule or fault."""
-    for name in ("kind", "rule", "fault"):
+    """The words by which a model of a union is chosen: of its field kind, rule, fault or check."""
+    for name in ("kind", "rule", "fault", "check"):
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
             return [str(word) for word in get_args(field.annotation)]

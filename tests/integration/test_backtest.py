@@ -49,7 +49,8 @@ def cheap(number: int, hours_ago: float) -> KnownRun:
 
 
 RUNS = [costly(1, 5, "ok"), costly(2, 4, "error"), cheap(3, 3), costly(4, 50, "error")]
-OTHER = KnownRun(5, NOW - timedelta(hours=2), agent="buyer")
+ASKED = {"input": "Buy seven", "input_bytes": 9}
+OTHER = KnownRun(5, NOW - timedelta(hours=2), agent="buyer", about=ASKED)
 OTHER.add("llm_call", "answer", "9.00", model="large")
 
 
@@ -131,6 +132,26 @@ def test_an_incident_is_saved_and_fails_until_the_policy_finds_it(
     out = capsys.readouterr().out
     assert "passed  costly" in out
     assert "run-cost at step 4, 30% of its cost: " in out
+
+
+def test_a_run_becomes_a_case_of_a_suite(
+    settings: Settings, clickhouse_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs whose input was not recorded are refused with the reason."""
+    suite = tmp_path / "suite.jsonl"
+    flags = ["--clickhouse-url", clickhouse_url, "-o", str(suite)]
+    flags += ["--clickhouse-database", settings.clickhouse_database]
+    assert stepstream(["eval", "add", OTHER.trace_id, "--expected", "bought", *flags]) == 0
+    (case,) = map(json.loads, suite.read_text().splitlines())
+    assert case == {
+        "id": "buyer-00000000",
+        "input": "Buy seven",
+        "expected": "bought",
+        "source_trace": OTHER.trace_id,
+    }
+    capsys.readouterr()
+    assert stepstream(["eval", "add", RUNS[0].trace_id, *flags]) == 1
+    assert "is not recorded whole (nothing)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
