@@ -7,5 +7,6 @@ from typing import Final
 PARTS: Final = {
     "gate": "false fails of an unchanged agent, power, trials needed",
     "coverage": "how often the printed intervals contain the true value",
+    "replay": "strict replays of recorded runs that are equal, and changes that are named",
     "agreement": "Criteria made from expected actions, compared with a benchmark's rewards",
 }

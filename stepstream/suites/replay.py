@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import multiprocessing
 import tempfile
 import time
@@ -82,11 +84,12 @@ def replay(
     """
     _check(recording, rules)
     given = input_of(recording)
+    call = functools.partial(_with_arguments, agent)
     with tempfile.TemporaryDirectory(prefix="stepstream-replay-") as folder:
         result = Path(folder) / "result.json"
         # Forked, as trials are: what the agent prints or changes stays in its own process.
         process = multiprocessing.get_context("fork").Process(
-            target=perform, args=(agent, given, 0, result, Serving(recording, rules))
+            target=perform, args=(call, given, 0, result, Serving(recording, rules))
         )
         process.start()
         case = Case(id=recording.trace_id or "run", input=None)
@@ -103,6 +106,22 @@ def replay(
         trial=scored(case, 0, found, criteria),
         events=found.get("events", []),
     )
+
+
+def _with_arguments(agent: Callable[..., Any], given: Any) -> Any:
+    """Call the agent as it was called: a dictionary with the names of its parameters is these.
+
+    A decorated agent records its arguments by name, unless it has one text.
+    """
+    if isinstance(given, dict) and given:
+        try:
+            parameters = inspect.signature(agent).parameters
+            inspect.signature(agent).bind(**given)
+        except (TypeError, ValueError):
+            return agent(given)
+        if set(given) <= set(parameters):
+            return agent(**given)
+    return agent(given)
 
 
 def _check(recording: Recording, rules: Rules) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import stepstream
 from stepstream.cli.app import run
+from stepstream.suites.replay import Rules, read_recording, replay
+from stepstream.testing import recording
 from tests.support.paths import ROOT
 
 AGENT = "examples.flaky_agent:"
@@ -130,6 +133,20 @@ def test_a_swapped_tool_is_called(folder: Path, capsys: pytest.CaptureFixture[st
     assert run(["eval", "replay", str(file), *options, "--until", "1"]) == 0
 
 
+@stepstream.agent
+def several(order: int, currency: str = "EUR") -> str:
+    return f"{order} {currency}"
+
+
+def test_an_agent_with_several_arguments_gets_them_by_name(tmp_path: Path) -> None:
+    """As the decorator records them."""
+    with recording(recordings=str(tmp_path)):
+        several(7, currency="USD")
+    (file,) = tmp_path.iterdir()
+    found = replay(read_recording(file), several, Rules())
+    assert (found.divergence, found.error) == ("", "")
+
+
 def free_order(order: int) -> dict[str, object]:
     return {"order": order, "amount": 0.0}
 
@@ -137,7 +154,7 @@ def free_order(order: int) -> dict[str, object]:
 def test_a_saved_run_has_its_recording(folder: Path, tmp_path: Path) -> None:
     """As `stepstream incident save --recordings` writes it; `policy test` reads the same file."""
     from stepstream.backtest.saved_run import SavedRun
-    from stepstream.suites.replay import find_recording, read_recording
+    from stepstream.suites.replay import find_recording
 
     (trace_id, *_) = [one.stem for one in folder.iterdir()]
     lines = read_recording(find_recording(str(folder), trace_id)).lines
