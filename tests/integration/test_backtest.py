@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from stepstream.backtest.evaluate import backtest, replaced
 from stepstream.backtest.store import Scope
 from stepstream.cli.app import run as stepstream
 from stepstream.schemas.policy import Policy
+from stepstream.schemas.recording import end, header, written
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.store_rules.sql import Sql
 from stepstream.sinks.batching.stats import SinkStats
@@ -132,6 +134,29 @@ def test_an_incident_is_saved_and_fails_until_the_policy_finds_it(
     out = capsys.readouterr().out
     assert "passed  costly" in out
     assert "run-cost at step 4, 30% of its cost: " in out
+
+
+def test_a_saved_run_has_its_recording(
+    settings: Settings, clickhouse_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the run was recorded; a damaged recording is named, and the run is saved without it."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    recorded = calls / f"{RUNS[2].trace_id}.jsonl"
+    first = written(header(RUNS[2].trace_id, "support", "", "", "hello", 1)) + "\n"
+    digest = hashlib.sha256(first.encode()).hexdigest()
+    recorded.write_text(f"{first}{written(end(0, 'hello', '', [], digest))}\n")
+    flags = ["--clickhouse-url", clickhouse_url, "--recordings", str(calls)]
+    flags += ["--clickhouse-database", settings.clickhouse_database]
+    file = tmp_path / "saved.json"
+    assert stepstream(["incident", "save", RUNS[2].trace_id, "-o", str(file), *flags]) == 0
+    assert "steps, with its recording; expected" in capsys.readouterr().out
+    assert len(json.loads(file.read_text())["recording"]) == 2
+    recorded.write_text(first)
+    save = ["incident", "save", RUNS[2].trace_id, "-o", str(file), "--force", *flags]
+    assert stepstream(save) == 0
+    assert "saved without a recording" in capsys.readouterr().err
+    assert "recording" not in json.loads(file.read_text())
 
 
 def test_a_run_becomes_a_case_of_a_suite(
