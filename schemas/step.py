@@ -241,12 +241,28 @@ class StepEvent(BaseModel):
         read=read_flag,
         column=FLAG,
     )
+    parent_unknown: bool = _field(
+        False,
+        "the sender does not state whether the parent is in another process (spans without flags):"
+        " if no parent arrives within seconds, the run is shown as closed until more comes",
+        read=read_flag,
+        column=FLAG,
+        in_start=False,
+    )
     phase: str = _field(
         "end",
         "start, or end (the complete record; a step may be reported by its end alone)",
         read=read_text,
         accepts=Literal[tuple(sorted(PHASES))],
         schema={"enum": ["start", "end"]},
+    )
+    amends: bool = _field(
+        False,
+        "the step's end was sent before without some of its contents, which came apart from it:"
+        " this record has them too and replaces the one before; the step counts once",
+        read=read_flag,
+        column=FLAG,
+        in_start=False,
     )
     # What
     kind: str = _field(

@@ -216,6 +216,8 @@ class _Reconciler:
             "{name:String}",
             parameters={"db": self._database, "name": ROLLUPS[rollup]},
         ).result_rows[0][0]
+        # Amended rows replace those that the view has counted; FINAL leaves one of each.
+        select = select.replace(" WHERE NOT s.amends", "")
         source = f"FROM {self._database}.steps_raw AS s"
         if select.count(source) != 1:
             raise StoreError(

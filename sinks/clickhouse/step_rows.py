@@ -72,6 +72,7 @@ class _Batch:
         self._starts: dict[str, Record] = {}
         """By trace id and step id, joined; the first start of a step counts."""
         self._ended: set[str] = set()
+        self._amended: list[tuple[Accepted, Record]] = []
         self._ends = EndColumns(source.prices)
 
     def add(self, records: Iterable[Record]) -> None:
@@ -116,6 +117,10 @@ class _Batch:
                 continue
             step = result.step
             ids = step.trace_id + step.step_id
+            if step.amends:
+                # Its row replaces the step's; rollups do not count it.
+                self._amended.append((result, record))
+                continue
             if step.phase == "start":
                 starts.setdefault(ids, record)
             elif ids in ended:
@@ -134,6 +139,9 @@ class _Batch:
     def finish(self) -> None:
         """Make the blocks."""
         blocks, source = self.blocks, self._source
+        if self._amended:
+            ends, end_records = map(list, zip(*self._amended, strict=True))
+            self._ends.add(*_unexpired(ends, end_records, source, blocks))
         steps, records = self._opened()
         # Starts first: no rollup is made from them, so they may come again if the ends are refused
         # and the batch is split.

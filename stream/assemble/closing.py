@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.run.limits import NEVER_US, AssembleLimits
 from stepstream.stream.run.run import Run
 
 
@@ -19,3 +19,12 @@ def close_at(run: Run, limits: AssembleLimits) -> int:
     if run.root is None:
         return min(oldest_us, run.last_append_us + limits.rootless_idle_us)
     return oldest_us
+
+
+def presumed_over_at(run: Run, limits: AssembleLimits) -> int:
+    """When an open run is presumed to be over if no more of its records come; see
+    ``Run.presume_over``.
+    """
+    if not run.unflagged or run.root is not None or run.open or run.presumed_root is not None:
+        return NEVER_US
+    return run.last_append_us + limits.unflagged_idle_us

@@ -81,6 +81,11 @@ class Detection:
             if info.ended and not run.open:
                 active.publication.is_urgent = True
 
+    def contents_added(self, active: ActiveRun, info: StepInfo, step: Step) -> None:
+        """Contents of an ended step came apart from it."""
+        if self._limits.content_detectors and (readers := active.run.rules.readers(step.kind)):
+            self._show_contents(active, readers, info, step)
+
     def _show_contents(
         self, active: ActiveRun, readers: Iterable[Detector], info: StepInfo, step: Step
     ) -> None:

@@ -170,9 +170,22 @@ class AssemblePartition:
         active = self._admit(step, offset, append_us)
         if active is None:
             return
+        if step.amends and (known := active.run.steps.get(step.step_id)) and known.ended:
+            self._amend(active, step, offset, append_us)
+            return
         info = self._merge(active, step, accepted.cost_nanos, offset, append_us)
         if info is not None:
             self._detect(active, info, step)
+
+    def _amend(self, active: ActiveRun, step: Step, offset: int, append_us: int) -> None:
+        """Show contents that came after their step to the detectors."""
+        self._writer.record_merged(active, offset, append_us)
+        self._touched[active.run.trace_id] = active
+        info = active.run.amend(step)
+        if info is None:
+            self.counters.duplicates += 1
+            return
+        self._detection.contents_added(active, info, step)
 
     def _admit(self, step: Step, offset: int, append_us: int) -> ActiveRun | None:
         """Return the run that the record belongs to, opened or restored if necessary.

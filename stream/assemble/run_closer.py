@@ -7,7 +7,7 @@ from __future__ import annotations
 from stepstream.stream.assemble.active_run import ActiveRun
 from stepstream.stream.assemble.checkpoint_writer import CheckpointWriter
 from stepstream.stream.assemble.closed_runs import ClosedRuns
-from stepstream.stream.assemble.closing import close_at
+from stepstream.stream.assemble.closing import close_at, presumed_over_at
 from stepstream.stream.assemble.detection import Detection
 from stepstream.stream.assemble.memory_accounting import MemoryAccounting
 from stepstream.stream.core.counters import Counters
@@ -34,6 +34,8 @@ class RunCloser:
         self._closed = closed
 
     def close_if_due(self, active: ActiveRun, now_us: int) -> None:
+        if now_us >= presumed_over_at(active.run, self._limits) and active.run.presume_over():
+            active.publication.is_outdated = active.publication.is_urgent = True
         if now_us >= close_at(active.run, self._limits):
             self.close(active, now_us)
 
@@ -44,6 +46,7 @@ class RunCloser:
         run, checkpoint, counters = active.run, active.checkpoint, self._counters
         if run.closed:
             return
+        run.adopt_root()
         self._detection.run_closes(active)
         if checkpoint.deferred:
             self._writer.write_if_ready(active)

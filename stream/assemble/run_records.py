@@ -31,7 +31,7 @@ steps.
 
 def trajectory(run: Run) -> TrajectoryStruct:
     """The run's trajectory now."""
-    identity, totals = run.identity, run.totals
+    identity, totals, root = run.identity, run.totals, run.shown_root
     outline = run.step_index
     if outline is None:
         outline = run.step_index = StepIndex()
@@ -45,7 +45,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
         status=run_status(run),
         success=success,
         success_reason=reason,
-        closed=run.closed,
+        closed=run.is_shown_closed,
         project=identity.project,
         environment=identity.environment,
         agent=identity.agent,
@@ -53,7 +53,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
         task=identity.task,
         session_id=identity.session_id,
         user_id=identity.user_id,
-        root_step_id=run.root.step_id if run.root is not None else "",
+        root_step_id=root.step_id if root is not None else "",
         name=identity.name,
         start_time=start_us,
         end_time=end_us,

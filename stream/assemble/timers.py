@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from stepstream.stream.assemble.active_run import ActiveRun
-from stepstream.stream.assemble.closing import close_at
+from stepstream.stream.assemble.closing import close_at, presumed_over_at
 from stepstream.stream.core.clock import PartitionClock
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.run import Run
@@ -33,8 +33,8 @@ _Heap = list[tuple[int, str]]
 
 
 def wake_at(run: Run, limits: AssembleLimits) -> int:
-    """When something about an open run is due: its close or a timer."""
-    return min(close_at(run, limits), run.next_timer_us)
+    """When something about an open run is due: its close, presumed or not, or a timer."""
+    return min(close_at(run, limits), presumed_over_at(run, limits), run.next_timer_us)
 
 
 class Timers:

@@ -30,6 +30,8 @@ class AssembleLimits:
 
     close_after_us: int = 2_000_000
     rootless_idle_us: int = MINUTE_US
+    # Exporters send batches every 5 s: a run of spans without flags may well go on after this.
+    unflagged_idle_us: int = 3_000_000
     max_run_age_us: int = DAY_US
     late_horizon_us: int = HOUR_US
     revision_interval_us: int = 1_000_000

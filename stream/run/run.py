@@ -18,6 +18,7 @@ from stepstream.stream.run.steps import (
     NO_TOKEN_COUNTS,
     REPEATS,
     StepInfo,
+    content_hash,
     drop_texts,
     ended_step,
     started_step,
@@ -188,6 +189,7 @@ class Run:
         "off",
         "open",
         "over_limit",
+        "presumed_root",
         "raised",
         "rank",
         "repeated",
@@ -200,6 +202,7 @@ class Run:
         "text_size",
         "timers",
         "trace_id",
+        "unflagged",
         "user_rank",
     )
 
@@ -230,6 +233,13 @@ class Run:
         out again.
         """
         self.root: StepInfo | None = None
+        self.presumed_root: StepInfo | None = None
+        """The oldest step without a parent here, once the run is presumed to be over; see
+        ``presume_over``.
+        """
+        self.unflagged = False
+        """Whether the sender of one of its steps did not state if the parent is in another process.
+        """
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
         self.session_rank: Rank = NO_RANK
@@ -255,10 +265,10 @@ class Run:
 
     @property
     def revision(self) -> int:
-        """2 x the distinct (step, phase) merged, + 1 once closed, so that no replay and no partial
-        run has a higher one than the complete run.
+        """2 x the distinct (step, phase) merged, + 1 once closed, + 1 if it was published as closed
+        before that, so that no replay and no partial run has a higher one than the complete run.
         """
-        return 2 * self.merged_events + self.closed
+        return 2 * self.merged_events + self.closed + (self.presumed_root is not None)
 
     @property
     def root_ended(self) -> bool:
@@ -266,9 +276,20 @@ class Run:
         return self.root is not None and self.root.ended
 
     @property
+    def is_shown_closed(self) -> bool:
+        """Whether it is published as closed: it is, or it is presumed to be over."""
+        return self.closed or self.presumed_root is not None
+
+    @property
+    def shown_root(self) -> StepInfo | None:
+        """The root; that of a run that is presumed to be over is the step that stands in for it."""
+        return self.root if self.root is not None else self.presumed_root
+
+    @property
     def is_provisional(self) -> bool:
         """Whether it is closed by the end of a step that stands in for the root."""
-        return self.closed and self.root is not None and self.root.parent != ""
+        root = self.shown_root
+        return self.is_shown_closed and root is not None and root.parent != ""
 
     @property
     def is_late_fragment(self) -> bool:
@@ -276,6 +297,26 @@ class Run:
         no root.
         """
         return self.started_late and self.root is None
+
+    def presume_over(self) -> bool:
+        """Note that the run may be over: all steps have ended, and the senders of the uppermost
+        ones did not state whether their parents are in other processes, which may never report.
+
+        It stays open for its detectors and is published as closed; the next step ends that. Returns
+        False, and changes nothing, where the run is not of that form.
+        """
+        if self.root is not None or self.open or self.started_late or not self.unflagged:
+            return False
+        top = [info for info in self.steps.values() if info.parent not in self.steps]
+        if not all(info.ended and info.parent_unknown for info in top):
+            return False
+        self.presumed_root = min(top, key=lambda info: (info.start_us, info.step_id))
+        return True
+
+    def adopt_root(self) -> None:
+        """Let the oldest of the uppermost steps stand in for the root of a run that closes."""
+        if self.presume_over():
+            self.root = self.presumed_root
 
     # A detector may call this for every record: a later time costs one look-up and no change.
     def set_timer(self, name: str, at_us: int) -> None:
@@ -327,6 +368,9 @@ class Run:
             self.duplicates += 1
             return None
         self.merged_events += 1
+        self.presumed_root = None
+        if info.parent_unknown:
+            self.unflagged = True
         if len(self.steps) > FREE_STEPS:
             self._bound_texts(info, before)
         if step.phase == "end":
@@ -334,6 +378,33 @@ class Run:
         if step.kind == CONTROL_KIND:
             self.controls[info.step_id] = control_step(step.name, step.attributes)
         self._identify(step, info)
+        if self.root is not None and self.root.parent_unknown:
+            self._raise_root()
+        return info
+
+    def _raise_root(self) -> None:
+        """Move from a step that stands in for the root to its parents, which came later."""
+        root = self.root
+        # Bounded: the parents of broken senders may go in a circle.
+        for _ in range(len(self.steps)):
+            above = None if root is None else self.steps.get(root.parent)
+            if above is None or not above.ended:
+                break
+            root = above
+        self.root = root
+
+    def amend(self, step: Step) -> StepInfo | None:
+        """Add contents that came apart from an ended step. Returns the step; None where it does not
+        have more contents by that.
+        """
+        info = self.steps[step.step_id]
+        given, taken = content_hash(step.input), content_hash(step.output)
+        adds = (not info.input_hash and given) or (not info.output_hash and taken)
+        if not adds:
+            self.duplicates += 1
+            return None
+        info.input_hash = info.input_hash or given
+        info.output_hash = info.output_hash or taken
         return info
 
     def control_of(self, step: StepInfo) -> ControlStep:
@@ -480,6 +551,7 @@ class Run:
             -1 if len(self.steps) <= FREE_STEPS else sum(map(text_size, self.steps.values()))
         )
         self.raised = Counter(fired.alert for fired in self.fired.values())
+        self.unflagged = any(info.parent_unknown for info in self.steps.values())
         for info in self.steps.values():
             if info.ended:
                 self._count(info)

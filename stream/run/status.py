@@ -10,19 +10,19 @@ from stepstream.stream.run.steps import StepInfo
 
 def run_status(run: Run) -> RunStatus:
     """The run's status: ``running`` until its root has ended and no step is open, even though late
-    steps may still come.
+    steps may still come, or until it is presumed to be over.
 
     After that ``stopped`` when it acknowledged a stop command, else the root's status;
     ``incomplete`` when it was closed without the end of a root.
     """
-    if not run.closed and (run.open or not run.root_ended):
+    if not run.is_shown_closed and (run.open or not run.root_ended):
         return "running"
     if any(
         info.kind == CONTROL_KIND and _is_acknowledged_stop(run, info)
         for info in run.steps.values()
     ):
         return "stopped"
-    root = run.root
+    root = run.shown_root
     if root is None or not root.ended:
         return "incomplete"
     if root.status == "error":

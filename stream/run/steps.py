@@ -57,6 +57,8 @@ class StepInfo(msgspec.Struct, array_like=True, gc=False):
     """``MAY_REPEAT`` for a call whose usage may be that of calls below it, ``REPEATS`` once one of
     them is known.
     """
+    parent_unknown: bool = False
+    """Its sender did not state whether the parent is in another process."""
 
     @property
     def is_open(self) -> bool:
@@ -157,6 +159,7 @@ def ended_step(
         content_hash(step.input),
         content_hash(step.output),
         MAY_REPEAT if step.usage_may_repeat else 0,
+        step.parent_unknown,
     )
 
 

@@ -21,7 +21,7 @@ from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect
 from tests.support.gateway import PROTOBUF, post
-from tests.support.otlp import any_value, request_of, span
+from tests.support.otlp import any_value, pairs, request_of, span
 from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -64,10 +64,14 @@ class World:
         answer = post(self.url, "/v1/traces", request_of(made).SerializeToString(), PROTOBUF)
         assert answer.status == 200
 
-    def log(self, trace_id: str, number: int, name: str, body: dict[str, Any]) -> None:
+    def log(
+        self, trace_id: str, number: int, name: str, body: dict[str, Any], project: str
+    ) -> None:
         """Send a log record of a span."""
         request = ExportLogsServiceRequest()
-        request.resource_logs.add().scope_logs.add().log_records.add(
+        group = request.resource_logs.add()
+        group.resource.attributes.extend(pairs({"stepstream.project": project}))
+        group.scope_logs.add().log_records.add(
             time_unix_nano=time.time_ns() - 1_000_000,
             trace_id=bytes.fromhex(trace_id),
             span_id=number.to_bytes(8, "big"),
@@ -141,12 +145,26 @@ def test_a_run_without_its_root_closes_and_is_corrected_by_what_comes_later(worl
     assert [row[0] for row in flags] == [f"{2:016x}", f"{5:016x}"]
 
 
-def test_contents_in_log_records_fill_their_span(world: World) -> None:
-    """Those that came before it; later ones are steps below it. All are in the run."""
+def test_a_run_of_spans_without_flags_is_shown_as_closed_until_more_comes(world: World) -> None:
+    """Long before it closes by ``rootless_idle``."""
     trace_id = secrets.token_hex(16)
-    world.log(trace_id, 2, "gen_ai.user.message", {"content": "where is order 7?"})
-    world.send(trace_id, (1, 0, AGENT), (2, 1, CALL))
-    world.log(trace_id, 2, "gen_ai.choice", {"index": 0, "message": {"content": "shipped"}})
+    world.send(trace_id, (2, 1, AGENT), (3, 2, CALL))
+    run = world.run(trace_id, closed=True)
+    assert (run["provisional"], run["status"], run["steps"]) == (True, "ok", 2)
+    world.send(trace_id, (1, 0, {"gen_ai.operation.name": "invoke_agent"}))
+    run = world.run(trace_id, closed=True, steps=3)
+    assert (run["provisional"], run["root_step_id"]) == (False, f"{1:016x}")
+
+
+def test_contents_in_log_records_fill_their_span(world: World) -> None:
+    """Those that come before it and those that come after it; the step counts once."""
+    trace_id, project = secrets.token_hex(16), f"p{secrets.token_hex(4)}"
+    named = {"stepstream.project": project}
+    question = {"content": "where is order 7?"}
+    world.log(trace_id, 2, "gen_ai.user.message", question, project)
+    world.send(trace_id, (1, 0, AGENT | named), (2, 1, CALL | named))
+    answer = {"index": 0, "message": {"content": "shipped"}}
+    world.log(trace_id, 2, "gen_ai.choice", answer, project)
     world.run(trace_id, steps=4)
     step = (
         "SELECT input, output FROM steps WHERE trace_id = {run:String} "
@@ -159,7 +177,10 @@ def test_contents_in_log_records_fill_their_span(world: World) -> None:
     )
     row = world.row(step, trace_id)
     assert json.loads(row["input"]) == [{"role": "user", "content": "where is order 7?"}]
-    assert row["output"] == ""
+    wait_until(
+        lambda: "shipped" in world.row(step, trace_id)["output"], WAIT_S, "the answer fills it"
+    )
+    assert json.loads(world.row(step, trace_id)["input"])
     below = (
         "SELECT name, output FROM steps WHERE trace_id = {run:String} AND name = 'gen_ai.choice'"
     )
@@ -169,6 +190,15 @@ def test_contents_in_log_records_fill_their_span(world: World) -> None:
         "the answer is stored",
     )
     assert "shipped" in world.row(below, trace_id)["output"]
+    run = world.run(trace_id, closed=True, steps=4)
+    assert (run["llm_calls"], run["input_tokens"]) == (1, 100)
+    sums = (
+        "SELECT toUInt64(sum(steps)), toUInt64(sum(input_tokens)) FROM metrics_1h "
+        "WHERE project = {project:String}"
+    )
+    found = world.client.query(sums, parameters={"project": project}).result_rows
+    # The call, which was stored twice, its agent and the two log records.
+    assert found == [(4, 100)]
 
 
 def test_usage_that_is_reported_twice_is_in_sql_once(world: World) -> None:

@@ -2,14 +2,16 @@
 evaluations.
 
 Each such record is a step of its own, a child of the span that it was logged in: it is
-acknowledged before the span is known, and a step that was published cannot be changed. Contents are
-also kept in memory, so that they fill the span's step if that comes later. Other log records are no
-part of an agent's work and yield nothing.
+acknowledged before the span is known. Contents are also kept in memory: they fill the span's step
+if that comes later, and if it came before it is sent again with them (``Mapper.amended``). Other
+log records are no part of an agent's work and yield nothing.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from stepstream.producers.gateway.mapping import contents
 from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
@@ -27,6 +29,7 @@ from stepstream.producers.gateway.mapping.texts import parsed, text_of, without_
 from stepstream.schemas.step import AnyStep
 
 EVALUATION: Final = "gen_ai.evaluation.result"
+PROJECT: Final = "stepstream.project"
 
 
 def name_of(record: LogRecord) -> str:
@@ -52,6 +55,11 @@ class LogMapper:
             return []
         if problem := id_problem(record.trace_id, record.span_id):
             return Refused("invalid_field", f"{problem}, so it belongs to no run")
+        if named := _named_project(record):
+            if origin.projects and named not in origin.projects:
+                detail = f"the key may not send for the project {named[:64]!r}"
+                return Refused("invalid_field", detail)
+            origin = msgspec.structs.replace(origin, project=named)
         time_us = record.time_ns // 1_000
         if not 0 < time_us <= origin.now_us + self.options.limits.max_future_us:
             return Refused("time_out_of_range", "its time is absent or lies in the future")
@@ -116,6 +124,12 @@ class LogMapper:
         # The messages of a model call, although the record is a step of its own.
         limit = min(limit, options.capture.limit("llm_call", trace_id))
         return self._privacy.limited(text, None, limit)
+
+
+def _named_project(record: LogRecord) -> str:
+    """The project that a record or its process names, as spans do; empty: none."""
+    named = record.attributes.get(PROJECT) or record.resource.attributes.get(PROJECT)
+    return text_of(named).strip()[:MAX_NAME_CHARS]
 
 
 _EVALUATION_FIELDS: Final = {

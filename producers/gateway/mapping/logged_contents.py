@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
+from stepstream.producers.gateway.mapping.published_calls import SpanKey
 from stepstream.producers.gateway.mapping.spans import SpanEvent
 
 MAX_BYTES: Final = 32 << 20
@@ -18,9 +19,6 @@ KEPT_US: Final = 600_000_000
 """Time from a log record to its span, which is exported when the call has ended."""
 ENTRY_BYTES: Final = 500
 """What an event takes in memory besides its texts."""
-
-_Key = tuple[str, str, str]
-"""Project, trace id, span id."""
 
 
 class _Contents:
@@ -39,14 +37,14 @@ class LoggedContents:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._spans: OrderedDict[_Key, _Contents] = OrderedDict()
+        self._spans: OrderedDict[SpanKey, _Contents] = OrderedDict()
         self._lock = threading.Lock()
         self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._spans)
 
-    def add(self, key: _Key, step_id: str, event: SpanEvent, size: int, now_us: int) -> None:
+    def add(self, key: SpanKey, step_id: str, event: SpanEvent, size: int, now_us: int) -> None:
         """Keep an event for its span. ``step_id``: the step that the record has become."""
         size += ENTRY_BYTES
         if size > MAX_SPAN_BYTES:
@@ -72,7 +70,7 @@ class LoggedContents:
             spans.popitem(last=False)
             self.size_bytes -= oldest.size_bytes
 
-    def of(self, key: _Key) -> list[SpanEvent]:
+    def of(self, key: SpanKey) -> list[SpanEvent]:
         """The events of a span, by time. They are kept: a span may be sent again."""
         found = self._spans.get(key)
         if found is None:

@@ -15,7 +15,9 @@ from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.names import Field as F
 from stepstream.producers.gateway.mapping.options import DROP, KEEP, Options
 from stepstream.producers.gateway.mapping.privacy import Privacy
+from stepstream.producers.gateway.mapping.published_calls import PublishedCalls, SpanKey
 from stepstream.producers.gateway.mapping.spans import (
+    KIND_CONSUMER,
     KIND_SERVER,
     REMOTE,
     REMOTE_KNOWN,
@@ -54,6 +56,8 @@ _LANGSMITH_KIND: Final = int(F.LANGSMITH_KIND)
 _OUTPUT, _TOOL_CALLS, _LOGGED_EVENTS = int(F.OUTPUT), int(F.TOOL_CALLS), int(F.LOGGED_EVENTS)
 _FIRST: Final = tuple(map(int, (F.FIRST_CHUNK_S, F.FIRST_CHUNK_MS, F.FIRST_TOKEN_AT)))
 _LARGEST_NS: Final = (1 << 63) - 1
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(AnyStep).decode
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -144,12 +148,15 @@ class Mapper:
         options: Options | None = None,
         logged: LoggedContents | None = None,
         dropped: DroppedSpans | None = None,
+        published: PublishedCalls | None = None,
     ) -> None:
-        """``logged`` has the contents that came as log records before their spans; ``dropped``
-        the spans that other mappers of this process have dropped.
+        """``logged`` has the contents that came as log records; ``published`` keeps calls for
+        those that come later; ``dropped`` has the spans that other mappers of this process have
+        dropped.
         """
         self.options = options or Options()
         self._logged = logged
+        self._published = published
         self._dropped: DroppedSpans | None = None
         if self.options.other_spans == DROP:
             self._dropped = dropped or DroppedSpans()
@@ -206,7 +213,40 @@ class Mapper:
                 found = self._logged.of((project, span.trace_id, span.span_id))
                 span.events = [*span.events, *found] if found else span.events
             self._fill(step, span, read)
-        steps = [step, *self._selections(step)] if kind == kinds.LLM else [step]
+        if kind != kinds.LLM:
+            self._privacy.clean(step)
+            return [step]
+        is_complete = step.phase == "start" or (step.input and step.output)
+        if self._published is not None and not is_complete:
+            # Not cleaned: a redaction hook would be applied to its texts twice.
+            key = (project, span.trace_id, span.span_id)
+            self._published.add(key, _encode(step), origin.now_us)
+        return self._with_selections(step)
+
+    def amended(self, key: SpanKey) -> list[AnyStep]:
+        """A published call once more, with contents that were logged since, and the tools that its
+        answer chose; nothing where there is no such call, or none of its contents is new.
+        """
+        record = None if self._published is None else self._published.get(key)
+        if record is None or self._logged is None:
+            return []
+        step = _decode(record)
+        asked, answered = contents.from_events(self._logged.of(key))
+        self._limit = self._content_limit(step.kind, step.trace_id)
+        is_new = False
+        if asked and not step.input:
+            step.input, step.input_bytes = self._content(asked, self._limit)
+            is_new = bool(step.input)
+        if answered and not step.output:
+            step.output, step.output_bytes = self._content(answered, self._limit)
+            is_new = is_new or bool(step.output)
+        if not is_new:
+            return []
+        step.amends = True
+        return self._with_selections(step)
+
+    def _with_selections(self, step: AnyStep) -> list[AnyStep]:
+        steps = [step, *self._selections(step)]
         for one in steps:
             self._privacy.clean(one)
         return steps
@@ -266,11 +306,14 @@ class Mapper:
             step.task = text if len(text) <= MAX_TASK_CHARS and "\n" not in text else ""
         # A remote parent that reports here too will arrive, so the span must not stand in for the
         # root.
-        step.parent_remote = bool(
-            span.parent_id
-            and span.flags & (REMOTE_KNOWN | REMOTE) == REMOTE_KNOWN | REMOTE
-            and OUR_TRACE_STATE not in span.trace_state
-        )
+        if span.parent_id and OUR_TRACE_STATE not in span.trace_state:
+            if span.flags & REMOTE_KNOWN:
+                step.parent_remote = bool(span.flags & REMOTE)
+            elif span.kind in (KIND_SERVER, KIND_CONSUMER):
+                # What a server or a consumer answers was sent by another process.
+                step.parent_remote = True
+            else:
+                step.parent_unknown = True
 
     def _fill(self, step: AnyStep, span: Span, read: Read) -> None:
         """Contents, usage and attributes."""

@@ -22,6 +22,7 @@ from stepstream.producers.gateway.mapping.logged_contents import LoggedContents
 from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
 from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.privacy import Privacy
+from stepstream.producers.gateway.mapping.published_calls import PublishedCalls, SpanKey
 from stepstream.producers.gateway.mapping.spans import LogRecord, Span, Unreadable
 from stepstream.producers.gateway.otlp import answers, otlp_json, protobuf
 from stepstream.producers.gateway.otlp.malformed import (
@@ -67,6 +68,8 @@ class Batch:
     details: list[dict[str, Any]] = field(default_factory=list)
     projects: dict[str, str] = field(default_factory=dict)
     """The projects of the traces in it."""
+    contents_of: dict[SpanKey, None] = field(default_factory=dict)
+    """The spans that its log records have contents of."""
     keeps_originals: bool = True
     """Whether the dead letter gets refused items, without secrets, or only their ids."""
 
@@ -116,6 +119,7 @@ class Memory:
 
     logged: LoggedContents = field(default_factory=LoggedContents)
     dropped: DroppedSpans = field(default_factory=DroppedSpans)
+    published: PublishedCalls = field(default_factory=PublishedCalls)
 
 
 class Ingest:
@@ -125,7 +129,7 @@ class Ingest:
         """``memory``: what all ways in remember."""
         memory = memory or Memory()
         self._options = options
-        self._spans = Mapper(options, memory.logged, memory.dropped)
+        self._spans = Mapper(options, memory.logged, memory.dropped, memory.published)
         self._logs = LogMapper(options, memory.logged)
         self._privacy = Privacy(options)
 
@@ -153,7 +157,17 @@ class Ingest:
             yield from self._in_slices(read(body), batch, origin)
         except Malformed as error:
             raise Malformed(_hint(body, form, "logs", error)) from None
+        # Once a request: the messages of a call usually come together.
+        for key in batch.contents_of:
+            self._add_amended(key, batch)
         yield batch
+
+    def _add_amended(self, key: SpanKey, batch: Batch) -> None:
+        """Send a call again whose contents came after it."""
+        steps = self._spans.amended(key)
+        values = [_encode(step) for step in steps]
+        if values and max(map(len, values)) <= self._options.limits.max_record_bytes:
+            batch.records += [(steps[0].trace_id.encode(), value) for value in values]
 
     def new_batch(self) -> Batch:
         """An empty batch, which keeps as much of refused items as the options allow."""
@@ -207,6 +221,8 @@ class Ingest:
             return
         batch.taken += 1
         batch.projects[item.trace_id] = found[0].project
+        if isinstance(item, LogRecord):
+            batch.contents_of[(found[0].project, item.trace_id, item.span_id)] = None
         batch.records += [(key, value) for value in values]
 
     def steps(self, body: bytes, origin: Origin) -> Iterator[Batch]:

@@ -18,9 +18,13 @@ from stepstream.producers.gateway.mapping.logged_contents import (
 )
 from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.mapping.options import Options
+from stepstream.producers.gateway.mapping.published_calls import ENTRY_BYTES as CALL_BYTES
+from stepstream.producers.gateway.mapping.published_calls import KEPT_US as CALL_KEPT_US
+from stepstream.producers.gateway.mapping.published_calls import PublishedCalls
 from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.service.ingest import Batch, Ingest, Memory
+from stepstream.producers.user_ids import UserIds
 from stepstream.schemas.capture import OFF, Capture
 from tests.support.otlp import NOW_NS, ORIGIN, any_value, json_request, pairs, request_of, span
 
@@ -105,15 +109,74 @@ def test_details_of_an_inference_fill_it_with_its_instructions() -> None:
     assert json.loads(step["output"]) == [{"role": "assistant", "parts": []}]
 
 
-def test_contents_that_come_after_their_span_are_steps_below_it() -> None:
-    """The span's step is published already; nothing is lost."""
+def test_contents_that_come_after_their_span_amend_it() -> None:
+    """They are steps below it too: one that was published by another gateway is not known here."""
     ingest, one = Ingest(Options()), call()
     (step,) = taken(ingest, [one])
     assert "input" not in step
-    question, answer = logged_steps(ingest, logs(one, QUESTION, ANSWER))
+    question, answer, amended, selection = logged_steps(ingest, logs(one, QUESTION, ANSWER))
+    contents = {name: amended.pop(name) for name in ("input", "output", "amends")}
+    assert amended == step
+    assert contents["amends"]
+    assert json.loads(contents["input"]) == [{"role": "user", "content": "where is order 7?"}]
+    assert "look_up" in contents["output"]
+    assert (selection["kind"], selection["parent_step_id"]) == ("tool_selection", one.span_id)
     assert question["parent_step_id"] == answer["parent_step_id"] == one.span_id
     assert "order 7" in question["input"]
     assert "look_up" in answer["output"]
+
+
+def test_contents_before_and_after_their_span_are_in_one_step() -> None:
+    """Also where they come one by one; repeated records add nothing."""
+    ingest, one = Ingest(Options()), call()
+    logged_steps(ingest, logs(one, QUESTION))
+    (step,) = taken(ingest, [one])
+    assert "order 7" in step["input"]
+    _, amended, _ = logged_steps(ingest, logs(one, ANSWER))
+    assert (amended["input"], amended["step_id"]) == (step["input"], one.span_id)
+    complete = call({"gen_ai.input.messages": "[1]", "gen_ai.output.messages": "[2]"})
+    complete.span_id = f"{2:016x}"
+    taken(ingest, [complete])
+    assert len(logged_steps(ingest, logs(complete, QUESTION, ANSWER))) == 2
+
+
+def test_an_amended_step_is_as_private_as_its_span() -> None:
+    """User ids are hashed once, contents are kept back, secrets taken out."""
+    key = "sk-" + "proj-" + "a1B2" * 10
+    hashed = Options(user_ids=UserIds("k" * 32))
+    for options in (hashed, Options(capture=Capture(default=OFF))):
+        ingest, one = Ingest(options), call({"user.id": "anna"})
+        (step,) = taken(ingest, [one])
+        secret: Logged = ("gen_ai.user.message", {"content": f"use {key}"}, {})
+        found = logged_steps(ingest, logs(one, secret))
+        assert key not in json.dumps(found)
+        amended = [item for item in found if item.get("amends")]
+        assert len(amended) == (options is hashed)
+        assert all(item["user_id"] == step["user_id"] for item in amended)
+
+
+def test_published_calls_are_bounded_in_bytes_and_time() -> None:
+    kept = PublishedCalls(max_bytes=10 * (CALL_BYTES + 100))
+    for number in range(30):
+        kept.add(("p", "t", str(number)), b"x" * 100, number)
+    assert len(kept) == 10
+    assert kept.get(("p", "t", "19")) is None
+    assert kept.get(("p", "t", "20")) is not None
+    kept.add(("p", "t", "29"), b"y", 50)
+    assert (len(kept), kept.get(("p", "t", "29"))) == (10, b"y")
+    kept.add(("p", "t", "new"), b"z", CALL_KEPT_US + 40)
+    assert [kept.get(("p", "t", name)) for name in ("28", "29", "new")] == [None, b"y", b"z"]
+
+
+def test_log_records_name_their_project_as_spans_do() -> None:
+    request = ExportLogsServiceRequest.FromString(logs(call(), QUESTION))
+    request.resource_logs[0].resource.attributes.extend(pairs({"stepstream.project": "shop"}))
+    body = request.SerializeToString()
+    (step,) = logged_steps(Ingest(Options()), body)
+    assert step["project"] == "shop"
+    only = Origin("other", ORIGIN.now_us, frozenset({"other"}))
+    *_, batch = Ingest(Options()).logs(body, answers.PROTOBUF, only)
+    assert (batch.taken, batch.refused) == (0, 1)
 
 
 def test_a_spans_own_contents_go_before_logged_ones() -> None:

@@ -18,6 +18,7 @@ from stepstream.otel import SpanProcessor
 from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
 from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.spans import (
+    KIND_CONSUMER,
     KIND_SERVER,
     Resource,
     Span,
@@ -282,6 +283,16 @@ def test_a_parent_in_another_process_is_known_by_the_flags(
     """Such a parent may never be exported to us: the run must not wait for it."""
     step = mapped(span(1, parent, flags=flags, trace_state=state))[0]
     assert step.parent_remote is expected
+    assert step.parent_unknown is (flags == 0x001)
+
+
+@pytest.mark.parametrize("kind", [KIND_SERVER, KIND_CONSUMER])
+def test_a_server_s_parent_is_remote_also_without_flags(kind: int) -> None:
+    """What it answers was sent by another process."""
+    step = mapped(span(1, 7, kind=kind))[0]
+    assert (step.parent_remote, step.parent_unknown) == (True, False)
+    local = mapped(span(1, 7, kind=kind, flags=0x101))[0]
+    assert (local.parent_remote, local.parent_unknown) == (False, False)
 
 
 HTTP = {"http.request.method": "GET", "url.full": "https://example.com/?q=1", "server.port": 443}

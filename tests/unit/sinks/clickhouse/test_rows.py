@@ -4,6 +4,7 @@ anything is sent.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -382,3 +383,19 @@ def test_a_start_and_an_end_that_write_their_ids_differently_are_one_step() -> N
     )
     assert [block.table.name for block in built.blocks] == ["steps_raw"]
     assert built.skipped["ended"] == 1
+
+
+def test_an_amended_step_has_a_row_of_its_own_that_replaces_the_first() -> None:
+    """Whether its step came in this batch or an earlier one; it is no step of its own."""
+    first, amended = record(step(), 4), record(step(amends=True, output="x"), 9)
+    key = step_keys([TRACE + "00f067aa0ba902b7"])[0]
+    together = build_steps([first, amended], SOURCE, SeenWindow(0))
+    (block,) = together.blocks
+    assert block.columns["kafka_offset"] == [4, 9]
+    assert block.columns["amends"] == [False, True]
+    assert together.keys == {key}
+    seen = SeenWindow(0)
+    seen.update(together.keys)
+    later = build_steps([amended], SOURCE, seen)
+    assert later.blocks[0].columns["output"] == ["x"]
+    assert (later.keys, later.skipped) == (set(), Counter())

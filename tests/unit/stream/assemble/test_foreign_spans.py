@@ -256,3 +256,95 @@ def test_session_and_user_come_from_any_step(seed: int) -> None:
     ]
     found = final(items, seed, crash_rate=0.2)
     assert (found["session_id"], found["user_id"]) == ("first", "root's")
+
+
+def unflagged(number: int, parent: int, **more: Any) -> dict[str, Any]:
+    """A span without flags: whether its parent is in another process is not known."""
+    return step(number, parent, parent_unknown=True, **more)
+
+
+def test_a_run_of_spans_without_flags_is_shown_as_closed_in_under_five_seconds() -> None:
+    """Its root is in a process that never reports, and nothing states that."""
+    items = [
+        (0.0, unflagged(4, 2, kind="llm_call")),
+        (0.1, unflagged(2, 99, kind="agent", name="shop", agent="shopper", status="error")),
+    ]
+    kafka = closing(items, 4.9)
+    (found,) = closes(kafka)
+    assert (found["status"], found["name"], found["agent"]) == ("error", "shop", "shopper")
+    assert (found["root_step_id"], found["provisional"]) == (f"{2:016x}", True)
+    # It counts in windows and baselines only when it has closed.
+    assert not [value for value in kafka.values("usage") if value.get("kind") == "run"]
+    kafka = closing(items, 70.0)
+    (final,) = kafka.final().values()
+    assert (final["closed"], final["provisional"], final["status"]) == (True, True, "error")
+    (summary,) = [value for value in kafka.values("usage") if value.get("kind") == "run"]
+    assert summary["provisional"]
+
+
+@pytest.mark.parametrize("root_s", [1.0, 6.0, 50.0, 100.0])
+def test_what_comes_later_corrects_a_run_without_flags(root_s: float) -> None:
+    """It is open again as soon as more comes, and has its root in the end."""
+    items = [
+        (0.0, unflagged(4, 2, kind="llm_call")),
+        (root_s - 0.5, unflagged(2, 1, kind="agent", agent="inner")),
+        (root_s, step(1, name="web", agent="web")),
+    ]
+    kafka = closing(items, root_s + 8)
+    (found,) = kafka.final().values()
+    assert (found["closed"], found["name"], found["agent"]) == (True, "web", "web")
+    assert "provisional" not in found
+    published = kafka.values("trajectories")
+    revisions = [value["revision"] for value in published]
+    assert revisions == sorted(revisions)
+    assert len({(value["revision"], value.get("closed", False)) for value in published}) == len(
+        set(revisions)
+    )
+    summaries = [value for value in kafka.values("usage") if value.get("kind") == "run"]
+    assert "provisional" not in summaries[-1]
+
+
+def test_the_root_of_a_closed_run_without_flags_moves_up() -> None:
+    """The oldest step without a parent stood in for it until that parent came."""
+    items = [(0.0, unflagged(4, 3, kind="llm_call")), (70.0, unflagged(3, 2, name="outer"))]
+    (found,) = closing(items, 75.0).final().values()
+    assert (found["root_step_id"], found["provisional"]) == (f"{3:016x}", True)
+
+
+def test_a_run_in_progress_is_not_presumed_over_by_its_flags() -> None:
+    """The parent is in the same process, which exports it when it has ended."""
+    items = [(0.0, call(4, 2)), (0.1, unflagged(5, 2))]
+    assert not closes(closing(items, 55.0))
+    (lost,) = closes(closing(items, 65.0))
+    assert (lost["status"], lost.get("provisional", False)) == ("incomplete", False)
+    open_step = unflagged(6, 2) | {"phase": "start", "end_time": None}
+    assert not closes(closing([(0.0, unflagged(5, 2)), (0.1, open_step)], 55.0))
+
+
+SECRET = "sk-" + "proj-" + "a1B2" * 10
+
+
+def test_contents_that_come_after_their_step_reach_the_detectors_once() -> None:
+    """The step counts once; a repeated record, and one after a restart, add nothing."""
+    bench = Bench(policy({"rule": "sensitive_data"}))
+    bench.send(root("start", 0.0), 0.0)
+    used = {"input_tokens": 100, "output_tokens": 10}
+    first = bench_step(2, "end", 0.1, 1.0, kind="llm_call", model="gpt-4o", usage=used)
+    bench.send(first, 1.0)
+    assert not bench.findings()
+    amended = first | {"amends": True, "output": f"the key is {SECRET}"}
+    for at_s in (1.5, 2.0):
+        bench.send(amended, at_s)
+        assert len(bench.findings()) == 1
+    bench.send(root("end", 0.0, 3.0), 3.0)
+    bench.wait(10.0)
+    found = bench.values("trajectories")[-1]
+    assert found["closed"]
+    assert (found["steps"], found["llm_calls"], found["input_tokens"]) == (2, 1, 100)
+
+
+def test_an_amended_step_that_comes_first_is_the_step() -> None:
+    """The gateway may have both under way at once."""
+    one = call(2, 1)
+    found = final([step(1), one | {"amends": True, "output": "x"}, one], 0)
+    assert (found["steps"], found["llm_calls"], found["input_tokens"]) == (2, 1, 100)
