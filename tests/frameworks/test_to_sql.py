@@ -20,7 +20,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect
 from tests.frameworks.programs_run import PROGRAMS, npm_install, run_node, run_python
 from tests.support import openai_stand_in
-from tests.support.openai_stand_in import FIRST, MODEL, SECOND
+from tests.support.openai_stand_in import FINAL, FIRST, MODEL, SECOND
 from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(1_200)]
@@ -34,16 +34,24 @@ class Program(NamedTuple):
     tools: tuple[str, ...] = ("look_up",)
     agents: int = 1
     model: str = MODEL
+    # The tools that the model's answers chose.
+    chosen: tuple[str, ...] = ("look_up",)
 
 
 BOTH = (FIRST, SECOND)
+# Some instrumentations do not report cached tokens.
+BOTH_UNCACHED = ((*FIRST[:2], 0), SECOND)
 PROGRAMS_IN_PYTHON = {
     "langgraph_openinference": Program(BOTH),
     "langgraph_openllmetry": Program(BOTH, agents=2),
     "openai_agents": Program(BOTH, agents=2),
     "openai_openinference": Program((FIRST,), (), 0),
     "openai_openllmetry": Program((FIRST,), (), 0),
-    "bare_sdk": Program((FIRST,), model="gpt-4o"),
+    "agent_framework_agent": Program(BOTH),
+    "smolagents_openinference": Program(
+        BOTH_UNCACHED, ("look_up", FINAL), model="gpt-4o", chosen=("look_up", FINAL)
+    ),
+    "bare_sdk": Program((FIRST,), model="gpt-4o", chosen=()),
 }
 
 
@@ -102,9 +110,10 @@ def variables(gateway: str, openai: str, program: str) -> dict[str, str]:
     }
 
 
+CONTENTS = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true"}
 STEPS = """
-SELECT step_id, parent_step_id, kind, agent, tool, output, model, provider, status, error_type,
-    cost_usd, (input_tokens, output_tokens, cached_input_tokens) AS tokens,
+SELECT step_id, parent_step_id, kind, agent, tool, input, output, model, provider, status,
+    error_type, cost_usd, (input_tokens, output_tokens, cached_input_tokens) AS tokens,
     documents.id AS document_ids
 FROM steps WHERE trace_id IN (SELECT trace_id FROM runs WHERE {where}) ORDER BY start_time
 """
@@ -160,7 +169,9 @@ def check(found: Found, expected: Program) -> None:
 
 @pytest.mark.parametrize("program", sorted(PROGRAMS_IN_PYTHON))
 def test_a_program_in_python(program: str, gateway: str, openai: str, settings: Settings) -> None:
-    """LangGraph, the OpenAI Agents SDK, OpenAI's client and the OpenTelemetry SDK alone."""
+    """LangGraph, the OpenAI Agents SDK, Microsoft's Agent Framework, smolagents, OpenAI's client
+    and the OpenTelemetry SDK alone.
+    """
     run_python(program, variables(gateway, openai, program))
     # An agent that names itself goes before the service.
     expected = PROGRAMS_IN_PYTHON[program]
@@ -172,8 +183,23 @@ def test_a_program_in_python(program: str, gateway: str, openai: str, settings: 
         assert (tool["status"], tool["error_type"]) == ("error", "TimeoutError")
         (retrieval,) = found.of("retrieval")
         assert retrieval["document_ids"] == ["faq"]
-    elif expected.calls:
-        assert [step["tool"] for step in found.of("tool_selection")] == ["look_up"]
+    assert sorted(step["tool"] for step in found.of("tool_selection")) == sorted(expected.chosen)
+
+
+def test_contents_that_are_logged_after_their_span(
+    gateway: str, openai: str, settings: Settings
+) -> None:
+    """OpenTelemetry's instrumentation of OpenAI's client, whose contents are log records."""
+    run_python("openai_opentelemetry", variables(gateway, openai, "logged") | CONTENTS)
+    where = f"trace_id = '{_newest_trace(settings)}'"
+    wait_until(
+        lambda: bool(Found(settings, where).of("tool_selection")), 240, "the call has contents"
+    )
+    found = stored(settings, where)
+    check(found, Program(BOTH_UNCACHED[:1], (), 0))
+    (call,) = found.of("llm_call")
+    assert "where is order 7?" in call["input"]
+    assert "look_up" in call["output"]
 
 
 def test_pydantic_ai(gateway: str, openai: str, settings: Settings) -> None:

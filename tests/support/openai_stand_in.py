@@ -19,21 +19,25 @@ MODEL: Final = "gpt-4o-2024-08-06"
 FIRST: Final = (120, 8, 40)
 SECOND: Final = (200, 12, 0)
 ANSWER: Final = "Order 7 has shipped."
+FINAL: Final = "final_answer"
+"""The tool that agents of smolagents answer with."""
+
+
+def _call(call_id: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": tool, "arguments": json.dumps(arguments, separators=(",", ":"))}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def _chat(request: dict[str, Any]) -> dict[str, Any]:
-    answered = any(one.get("role") == "tool" for one in request["messages"])
-    asks = bool(request.get("tools")) and not answered
+    answered = any(one.get("role") in ("tool", "assistant") for one in request["messages"])
+    tools = [one["function"]["name"] for one in request.get("tools") or ()]
+    asks = bool(tools) and not answered
     message: dict[str, Any] = {"role": "assistant", "content": None if asks else ANSWER}
     if asks:
-        function = request["tools"][0]["function"]
-        message["tool_calls"] = [
-            {
-                "id": "call_1",
-                "type": "function",
-                "function": {"name": function["name"], "arguments": '{"order":7}'},
-            }
-        ]
+        message["tool_calls"] = [_call("call_1", tools[0], {"order": 7})]
+    elif FINAL in tools:
+        message["content"] = None
+        message["tool_calls"] = [_call("call_2", FINAL, {"answer": ANSWER})]
     given, taken, cached = FIRST if asks else SECOND
     return {
         "id": f"chatcmpl-{given}",
