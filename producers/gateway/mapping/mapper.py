@@ -27,7 +27,7 @@ from stepstream.producers.gateway.mapping.spans import (
     Span,
 )
 from stepstream.producers.gateway.mapping.texts import NOTHING, parsed, text_of, without_media
-from stepstream.schemas.capture import OFF
+from stepstream.schemas.capture import OFF, is_sampled
 from stepstream.schemas.ids import ZERO_STEP_ID, ZERO_TRACE_ID
 from stepstream.schemas.step import TRACE_STATE_KEY, AnyStep, DocumentStruct
 from stepstream.schemas.usage import NO_TOKENS
@@ -91,6 +91,10 @@ def _is_id(text: str, digits: int, zero: str) -> bool:
 
 def id_problem(trace_id: str, span_id: str) -> str:
     """What is wrong with a span's ids; empty where nothing is."""
+    # Both at once: nearly all are valid.
+    is_zero = trace_id == ZERO_TRACE_ID or span_id == ZERO_STEP_ID
+    if not is_zero and len(trace_id) == 32 and _is_id(trace_id + span_id, 48, ""):
+        return ""
     for what, text, digits, zero in (
         ("trace", trace_id, 32, ZERO_TRACE_ID),
         ("span", span_id, 16, ZERO_STEP_ID),
@@ -162,7 +166,8 @@ class Mapper:
             self._dropped = dropped or DroppedSpans()
         self._reader = AttributeReader()
         self._privacy = Privacy(self.options)
-        # The limit of contents of the step in progress.
+        # The limits of contents by kind, and that of the step in progress.
+        self._limits: dict[str, int] = {}
         self._limit = OFF
         # Spans of one resource follow each other.
         self._resource: Resource | None = None
@@ -381,8 +386,13 @@ class Mapper:
 
     def _content_limit(self, kind: str, trace_id: str) -> int:
         options = self.options
-        limit = options.content_bytes_by_kind.get(kind, options.max_content_bytes)
-        return min(limit, options.capture.limit(kind, trace_id))
+        if not is_sampled(trace_id, options.capture.sample):
+            return OFF
+        limit = self._limits.get(kind)
+        if limit is None:
+            limit = options.content_bytes_by_kind.get(kind, options.max_content_bytes)
+            limit = self._limits[kind] = min(limit, options.capture.limit(kind, trace_id))
+        return limit
 
     def _content(self, value: Any, limit: int) -> tuple[str, int | None]:
         """A content as it is sent, and its size where it was cut."""

@@ -8,6 +8,7 @@ one is found is each text searched on its own.
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from ahocorasick_rs import AhoCorasick, Implementation
@@ -70,26 +71,32 @@ def cleared(text: str) -> str:
 _is_secret = lru_cache(maxsize=8_192)(is_secret_name)
 _CONTENTS: Final = ("input", "output", "error_message")
 _TEXTS: Final = (*_CONTENTS, *SHORT_TEXTS)
+_texts_of: Final = attrgetter(*_TEXTS)
+
+
+# Names of attributes are few, and many of model calls have a literal: gen_ai.request.max_tokens.
+@lru_cache(maxsize=8_192)
+def _is_special(name: str) -> bool:
+    """Whether an attribute's name contains a secret, or its value is one by its name."""
+    return is_secret_name(name) or cleared(name) != name
 
 
 def redact(step: AnyStep) -> None:
     """Take secrets out of everything in a step that may contain any."""
     attributes, documents = step.attributes, step.documents
-    texts = [getattr(step, field) for field in _TEXTS]
-    texts += attributes.values()
-    texts += attributes
+    if any(map(_is_special, attributes)):
+        attributes = step.attributes = {
+            cleared(name): REDACTED if _is_secret(name) else value
+            for name, value in attributes.items()
+        }
+    texts = [*_texts_of(step), *attributes.values()]
     for document in documents:
         texts += (document.id, document.content)
-    # Values are redacted by the attribute's name (password, api_key ...): few attributes have one.
-    if any(map(_is_secret, attributes)):
-        step.attributes = {
-            name: REDACTED if _is_secret(name) else value for name, value in attributes.items()
-        }
     if not _has_literal("\n".join(texts)):
         return
     for field in _TEXTS:
         setattr(step, field, cleared(getattr(step, field)))
-    step.attributes = {cleared(name): cleared(value) for name, value in step.attributes.items()}
+    step.attributes = {name: cleared(value) for name, value in attributes.items()}
     step.documents = [
         DocumentStruct(id=cleared(one.id), score=one.score, content=cleared(one.content))
         for one in documents

@@ -191,15 +191,16 @@ class Ingest:
             yield batch
 
     def _add(self, item: Span | LogRecord | Unreadable, batch: Batch, origin: Origin) -> None:
-        if isinstance(item, Unreadable):
+        found: list[AnyStep] | Refused
+        if isinstance(item, Span):
+            name = item.name
+            found = self._spans.steps(item, origin)
+        elif isinstance(item, Unreadable):
             batch.refuse(item.name, Refused("invalid_field", item.why), item)
             return
-        name = item.name if isinstance(item, Span) else item.event_name
-        found = (
-            self._spans.steps(item, origin)
-            if isinstance(item, Span)
-            else self._logs.steps(item, origin)
-        )
+        else:
+            name = item.event_name
+            found = self._logs.steps(item, origin)
         if isinstance(found, Refused):
             batch.refuse(name, found, item, item.trace_id)
             return
@@ -209,7 +210,7 @@ class Ingest:
         key = found[0].trace_id.encode()
         # A span and its tool selections are stored together or refused together.
         values = [_encode(step) for step in found]
-        largest = max(map(len, values))
+        largest = len(values[0]) if len(values) == 1 else max(map(len, values))
         if largest > self._options.limits.max_record_bytes:
             most = self._options.limits.max_record_bytes
             batch.refuse(
