@@ -162,7 +162,7 @@ def a_loop(settings: Settings) -> Iterator[None]:
 def store_a_run(settings: Settings) -> None:
     """Pages show the newest run, and commands are about an alert: there is one of each."""
     tracer = stepstream.Tracer(settings.model_copy(update={"project": "shop"}))
-    with tracer.run(agent="support", task="refund"):
+    with tracer.run(agent="support", task="refund", input="Please refund order 4711."):
         with tracer.tool("search_docs") as step:
             step.set_error("the index is away")  # nothing is done about it: tool_error_ignored
         with tracer.llm("answer", model="gpt-4o", provider="openai") as step:
@@ -340,6 +340,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = "".join(f"{json.dumps({'case': f'case-{n}', **trial})}\n" for n in range(20))
     for name in ("v12", "v13"):
         (folder / "results" / f"{name}.jsonl").write_text(results)
+    # Cases as other tools write them.
+    (folder / "dataset.jsonl").write_text('{"id": "a", "input": "q", "target": "Paris"}\n')
+    contains = {"type": "contains", "value": "Paris"}
+    promptfoo = {"prompts": ["{{q}}"], "tests": [{"vars": {"q": "b"}, "assert": [contains]}]}
+    (folder / "promptfooconfig.yaml").write_text(yaml.safe_dump(promptfoo))
     _write_client(folder / "clickhouse-client")
     return folder
 
