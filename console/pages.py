@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import mimetypes
+import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, quote
@@ -13,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from stepstream.common.web import body
+from stepstream.common.web.coding import choose
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import PAGE
 from stepstream.console.export import STATIC
@@ -64,6 +67,26 @@ def page(title: str, content: str, status: int = 200) -> Response:
     return Response(text, status, PAGE_HEADERS, "text/html; charset=utf-8")
 
 
+def _file_answer(
+    request: Request, file: Path, headers: dict[str, str], media_type: str
+) -> Response:
+    """A file, compressed where the browser accepts it and it is text."""
+    coded = {**headers, "Vary": "Accept-Encoding"}
+    is_text = media_type.startswith("text/") or media_type.endswith("+xml")
+    offered = choose(request.headers.get("accept-encoding", ""), among=("gzip",))
+    if not (is_text and offered):
+        return Response(file.read_bytes(), 200, coded, media_type)
+    body = _gzipped(file, file.stat().st_mtime_ns)
+    return Response(body, 200, {**coded, "Content-Encoding": offered}, media_type)
+
+
+@lru_cache(maxsize=16)
+def _gzipped(file: Path, _changed_ns: int) -> bytes:
+    """The compressed file; kept, because the best level takes some milliseconds."""
+    encoder = zlib.compressobj(9, wbits=31)
+    return encoder.compress(file.read_bytes()) + encoder.flush()
+
+
 def safe_next(path: str) -> str:
     """The page to show after signing in: a path of this console, else the first page."""
     # Browsers read a backslash as a slash, and two slashes as the name of another host.
@@ -93,13 +116,13 @@ class Pages:
         request.scope[PAGE] = True
         file = self._file(path)
         if file is not None:
-            return self._part(file, path)
+            return self._part(request, file, path)
         if path.startswith(ASSETS) or Path(path).suffix:
             raise WebError(404, "there is no such file")
         index = self._folder / "index.html"
         if not index.is_file():
             return page("The pages are not built", _NOT_BUILT, 503)
-        return Response(index.read_bytes(), 200, PAGE_HEADERS, "text/html; charset=utf-8")
+        return _file_answer(request, index, PAGE_HEADERS, "text/html; charset=utf-8")
 
     def _file(self, path: str) -> Path | None:
         """The file of a path below the folder; None where there is none."""
@@ -113,12 +136,12 @@ class Pages:
         hidden = any(part.startswith(".") for part in found.parts[len(self._folder.parts) :])
         return found if inside and not hidden and is_part and is_file else None
 
-    def _part(self, file: Path, path: str) -> Response:
-        media_type = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
+    def _part(self, request: Request, file: Path, path: str) -> Response:
+        media_type = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0] or ""
         # Names of assets contain a hash of their contents.
         kept = "public, max-age=31536000, immutable" if path.startswith(ASSETS) else "no-cache"
         headers = {**PAGE_HEADERS, "Cache-Control": kept}
-        return Response(file.read_bytes(), 200, headers, media_type)
+        return _file_answer(request, file, headers, media_type)
 
     async def _sign_in(self, request: Request) -> Response:
         request.scope[PAGE] = True

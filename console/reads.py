@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -170,9 +171,12 @@ class Reads:
     async def run(self, request: Request) -> Parameters:
         about = await self.known(request)
         run = about["trace_id"]
-        found = (await self._store.ask("run", run=run)).records()
-        normal = (await self._store.ask("normal", run=run)).records()[0]
-        alerts = await self._store.ask("alerts", trace=run, since="31d")
+        runs, normals, alerts = await asyncio.gather(
+            self._store.ask("run", run=run),
+            self._store.ask("normal", run=run),
+            self._store.ask("alerts", trace=run, since="31d"),
+        )
+        found, normal = runs.records(), normals.records()[0]
         if not normal["runs"]:
             normal |= dict.fromkeys(NORMAL)
         return {
@@ -309,12 +313,15 @@ class Reads:
         at, kept = self._now.get(key, (0.0, {}))
         if time.monotonic() - at < NOW_KEPT_S:
             return kept
-        running = (await self._store.ask("running", **given)).records()
-        normal = (await self._store.ask("normal-costs", **given)).records()
-        ended = (await self._store.ask("ended", **given)).records()
-        spend = (await self._store.ask("spend", **given)).records()
-        alerts = (await self._store.ask("alerts", state="firing", limit=50, **given)).records()
-        counts = (await self._store.ask("alert-counts", since="1s", **given)).records()
+        answers = await asyncio.gather(
+            self._store.ask("running", **given),
+            self._store.ask("normal-costs", **given),
+            self._store.ask("ended", **given),
+            self._store.ask("spend", **given),
+            self._store.ask("alerts", state="firing", limit=50, **given),
+            self._store.ask("alert-counts", since="1s", **given),
+        )
+        running, normal, ended, spend, alerts, counts = (one.records() for one in answers)
         costs = {_kind(row): row["cost_usd"] for row in normal}
         found = {
             "running": [_running(row, costs.get(_kind(row))) for row in running],

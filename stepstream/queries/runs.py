@@ -52,8 +52,8 @@ _MATCHING: Final = f"""{RUNS_WITHIN} AND {OWNED}
     AND session_id LIKE {{session:String}} AND error_type LIKE {{error:String}}
     AND ({{model:String}} = '%' OR arrayExists(one -> one LIKE {{model:String}}, models))
     AND ({{tool:String}} = '%' OR arrayExists(one -> one LIKE {{tool:String}}, tools))
-    AND ({{text:String}} = '%' OR concatWithSeparator('\\n', name, error_message, trace_id,
-        session_id, user_id) ILIKE concat('%', {{text:String}}, '%'))
+    AND ({{text:String}} = '%' OR concatWithSeparator('\\n', name, error_type, error_message,
+        trace_id, session_id, user_id) ILIKE concat('%', {{text:String}}, '%'))
     AND cost_usd >= {{min_cost:Float64}} AND duration_us >= {{min_seconds:Float64}} * 1000000"""
 
 RUN_COLUMNS: Final = {

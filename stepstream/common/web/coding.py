@@ -7,7 +7,7 @@ A few compressed bytes can stand for gigabytes. A decoder therefore returns litt
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 PIECE_BYTES: Final = 1 << 20
@@ -279,17 +279,17 @@ _ENCODERS: Final[dict[str, Callable[[], Any]]] = {
 }
 
 
-def choose(accepted: str) -> str:
+def choose(accepted: str, among: Iterable[str] = _ENCODERS) -> str:
     """The encoding for an answer, by the request's Accept-Encoding; empty: none."""
     offered = {
         part.partition(";")[0].strip().lower()
         for part in accepted.split(",")
         if not part.endswith("q=0")
     }
-    for name, begin in _ENCODERS.items():
+    for name in among:
         if name in offered:
             try:
-                begin()
+                _ENCODERS[name]()
             except ImportError:
                 continue
             return name

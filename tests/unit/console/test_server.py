@@ -257,6 +257,32 @@ def test_without_the_built_pages_a_page_has_the_command_that_builds_them(tmp_pat
     assert "make setup" in got.text
 
 
+def test_scripts_are_compressed_for_browsers_that_accept_it(tmp_path: Path) -> None:
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    from stepstream.console.pages import Pages
+
+    (tmp_path / "pages/assets").mkdir(parents=True)
+    script = tmp_path / "pages/assets/index.js"
+    script.write_text("const steps = 0;\n" * 1_000)
+    (tmp_path / "pages/picture.png").write_bytes(b"PNG" * 1_000)
+    with running(tmp_path) as own:
+        app = Starlette(routes=Pages(own.console.login, tmp_path / "pages").routes())
+        browser = TestClient(app)
+        coded = browser.get("/assets/index.js", headers={"Accept-Encoding": "br, gzip"})
+        plain = browser.get("/assets/index.js", headers={"Accept-Encoding": "gzip;q=0, br"})
+        picture = browser.get("/picture.png", headers={"Accept-Encoding": "gzip"})
+        script.write_text("changed")
+        changed = browser.get("/assets/index.js", headers={"Accept-Encoding": "gzip"})
+    assert coded.headers["content-encoding"] == "gzip"
+    assert coded.headers["vary"] == "Accept-Encoding"
+    assert int(coded.headers["content-length"]) < 500
+    assert coded.text == plain.text
+    assert "content-encoding" not in {*plain.headers, *picture.headers}
+    assert changed.text == "changed"
+
+
 def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     entry, secret = new_credential("ada", ["read"])

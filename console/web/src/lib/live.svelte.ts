@@ -133,7 +133,9 @@ function connect(): void {
     live.lag = Math.max(0, num(data.server_time) - live.asOf);
     const kafka = object(data.kafka);
     const store = object(data.store);
-    const healed = !live.store.ok && store.ok !== false;
+    // Lists that were read while the store lacked records are older than the stream.
+    const healed =
+      (!live.store.ok && store.ok !== false) || (live.behind > 0 && num(store.behind) === 0);
     live.kafka = { ok: kafka.ok !== false, since: num(kafka.since) };
     live.store = { ok: store.ok !== false, since: num(store.since) };
     live.behind = num(store.behind);

@@ -8,12 +8,17 @@ export class Loader<T> {
   loading = $state(false);
   readonly #read: () => Promise<T>;
   #again = false;
+  #later = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #took = 0;
+  #left = false;
 
   constructor(read: () => Promise<T>) {
     this.#read = read;
-    onDestroy(() => this.#stop());
+    onDestroy(() => {
+      this.#left = true;
+      this.#stop();
+    });
   }
 
   /** Loads; a call during a load makes one more load after it. */
@@ -31,19 +36,25 @@ export class Loader<T> {
     } catch (problem) {
       this.problem = problem;
       // An outage ends by itself, so the page tries again by itself.
-      this.#timer = setTimeout(() => void this.load(), live.value === "live" ? 4000 : 2000);
+      const wait = live.value === "live" ? 4000 : 2000;
+      if (!this.#left) this.#timer = setTimeout(() => void this.load(), wait);
     }
     this.#took = performance.now() - began;
     this.loading = false;
-    if (this.#again) {
-      this.#again = false;
-      void this.load();
-    }
+    const [again, later] = [this.#again, this.#later];
+    this.#again = this.#later = false;
+    if (again) void this.load();
+    else if (later) this.soon();
   }
 
   /** Loads in `ms`, later where the store is slow; calls until then are one load. */
   soon(ms = 500): void {
-    if (this.loading) return;
+    if (this.loading) {
+      // What changed meanwhile may not be in the answer.
+      this.#later = true;
+      return;
+    }
+    if (this.#left) return;
     this.#timer ??= setTimeout(() => void this.load(), Math.max(ms, this.#took * 4));
   }
 
