@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from stepstream.console import export
-from stepstream.local import supervisor
+from stepstream.local import priority, supervisor
 from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
 from tests.console import known_runs
@@ -62,8 +62,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         console_query_timeout="60s",
     )
     with pytest.MonkeyPatch.context() as patch:
-        # A loaded machine may take longer to start everything than a user would wait.
+        # A loaded machine may take longer to start everything than a user would wait, and sink and
+        # store would wait for every other program on it.
         patch.setattr(supervisor, "READY_S", 300.0)
+        patch.setattr(priority, "NICENESS", 0)
         with Pipeline(given) as pipeline:
             yield World(pipeline, folder)
 

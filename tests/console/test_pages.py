@@ -111,7 +111,8 @@ def test_a_pasted_link_shows_the_same(visits: Callable[..., Visit], runs: KnownR
     address = own_path(first)
     second.open(address)
     second.text(runs.failed[:6])
-    second.until("document.querySelectorAll('tbody tr').length === 1")
+    states = "[...document.querySelectorAll('tbody tr .state')].map((one) => one.innerText.trim())"
+    second.until(f"{states}.every((state) => state === 'error')")
 
 
 def own_path(visit: Visit) -> str:
