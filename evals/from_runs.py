@@ -23,6 +23,27 @@ def case_of_run(trace_id: str, steps: Sequence[Mapping[str, Any]], expected: str
     order, and a status of ok. Raises ``RunLost``.
     """
     root = next((step for step in steps if not step["parent_step_id"]), None)
+    given = input_of(trace_id, root)
+    assert root is not None
+    tools = sorted({step["tool"] for step in steps if step["kind"] == "tool_call" and step["tool"]})
+    checks: list[dict[str, Any]] = []
+    if expected is None:
+        checks.append({"check": "status"})
+        if tools:
+            checks.append({"check": "tools", "calls": tools[:MAX_TOOLS]})
+    return Case.model_validate(
+        {
+            "id": f"{root['agent'] or 'run'}-{trace_id[:8]}",
+            "input": given,
+            "expected": expected,
+            "checks": checks,
+            "source_trace": trace_id,
+        }
+    )
+
+
+def input_of(trace_id: str, root: Mapping[str, Any] | None) -> Any:
+    """What a root was called with, without known secrets. Raises ``RunLost``."""
     if root is None:
         raise RunLost(f"run {trace_id} has no root in the store")
     given = root["input"] or ""
@@ -33,21 +54,7 @@ def case_of_run(trace_id: str, steps: Sequence[Mapping[str, Any]], expected: str
             f"the input of run {trace_id} is not recorded whole ({kept}): raise max_content_bytes, "
             "or turn capture_content on, where the agent runs"
         )
-    tools = sorted({step["tool"] for step in steps if step["kind"] == "tool_call" and step["tool"]})
-    checks: list[dict[str, Any]] = []
-    if expected is None:
-        checks.append({"check": "status"})
-        if tools:
-            checks.append({"check": "tools", "calls": tools[:MAX_TOOLS]})
-    return Case.model_validate(
-        {
-            "id": f"{root['agent'] or 'run'}-{trace_id[:8]}",
-            "input": redacted_value(_value(given)),
-            "expected": expected,
-            "checks": checks,
-            "source_trace": trace_id,
-        }
-    )
+    return redacted_value(_value(given))
 
 
 def _value(text: str) -> Any:

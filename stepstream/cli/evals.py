@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stepstream.cli import errors, eval_agreement, eval_cases, eval_replay
+from stepstream.cli import errors, eval_agreement, eval_cases, eval_replay, eval_shadow
 from stepstream.cli.backtest import Runs, progress, scope_of
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.eval_replay import AgentReferenceOption, criteria_in
@@ -172,6 +172,7 @@ def register(app: typer.Typer) -> None:
     evals.command("compare")(compare)
     evals.command("score")(score)
     evals.command("replay")(eval_replay.replay)
+    evals.command("shadow")(eval_shadow.shadow)
     evals.command("import")(eval_cases.import_cases)
     evals.command("add")(eval_cases.add)
     evals.command("agreement")(eval_agreement.agreement)

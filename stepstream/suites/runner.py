@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -24,7 +24,7 @@ from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.trajectory import TrajectoryStruct
 from stepstream.suites.agent import load_agent
 from stepstream.suites.outside_checks import combined, graded, inside_only, load, outside_of
-from stepstream.suites.trial import Recording, perform
+from stepstream.suites.trial import Recording, Serving, perform
 
 _SUCCESS: Final = {"true": True, "false": False}
 POLL_S: Final = 0.5
@@ -40,6 +40,10 @@ class Plan:
     seed: int = 0
     recordings: str = ""
     """The folder in which the calls of each run are recorded; empty: they are not."""
+    serving: Mapping[str, Serving] = field(default_factory=dict)
+    """Recordings from which the calls of cases are served, by the case's id."""
+    max_usd: float | None = None
+    """No trial begins once the ended ones have cost as much."""
 
 
 @dataclass
@@ -85,7 +89,17 @@ def run_suite(
     trials: list[Trial] = []
     events: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
-        for case, number, recorded in _recorded(suite, agent, plan, Path(folder)):
+
+        def may_begin() -> bool:
+            spent = sum(trial.cost_usd or 0.0 for trial in trials)
+            return plan.max_usd is None or spent < plan.max_usd
+
+        for case, number, recorded in _recorded(suite, agent, plan, Path(folder), may_begin):
+            divergence = recorded.get("replay", {}).get("divergence")
+            if divergence:
+                # A call that nothing could answer is the limit of the recording.
+                trials.append(Trial(case.id, number, reason=f"stopped: {divergence}"))
+                continue
             trials.append(scored(case, number, recorded, criteria))
             events += _named(recorded.get("events", ()), suite, case, number)
     order = {case.id: place for place, case in enumerate(suite.cases)}
@@ -107,7 +121,11 @@ def _named(
 
 
 def _recorded(
-    suite: Suite, agent: Callable[[Any], Any], plan: Plan, folder: Path
+    suite: Suite,
+    agent: Callable[[Any], Any],
+    plan: Plan,
+    folder: Path,
+    may_begin: Callable[[], bool],
 ) -> Iterator[tuple[Case, int, dict[str, Any]]]:
     # The trials of a round before those of the next: a provider's bad minute meets every case.
     waiting = [
@@ -121,6 +139,8 @@ def _recorded(
     running: list[Running] = []
     try:
         while waiting or running:
+            if not may_begin():
+                waiting.clear()
             while waiting and len(running) < plan.parallel:
                 place, case, number = waiting.pop()
                 result = folder / f"{place}-{number}.json"
@@ -148,7 +168,7 @@ def _start(
     # The same seed for a case and trial, whatever else runs: results can be repeated.
     seed = hash_of(case.id, number, plan.seed)
     user = load_agent(case.user) if case.user else None
-    how = Recording(plan.recordings, case, user)
+    how = plan.serving.get(case.id) or Recording(plan.recordings, case, user)
     args = (agent, case.input, seed, result, how)
     process = context.Process(target=perform, args=args)
     process.start()

@@ -159,6 +159,38 @@ def test_a_saved_run_has_its_recording(
     assert "recording" not in json.loads(file.read_text())
 
 
+def buyer(_given: str) -> str:
+    return "bought seven"
+
+
+def test_a_candidate_is_run_on_the_inputs_of_production(
+    settings: Settings, clickhouse_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs that cost money need a limit, and tools need recordings or a word."""
+    criteria = tmp_path / "criteria.yaml"
+    criteria.write_text("kind: Criteria\nname: x\nchecks: [{check: answer, contains: [bought]}]\n")
+    flags = ["--clickhouse-url", clickhouse_url, "-c", str(criteria), "--sample", "1"]
+    flags += ["--clickhouse-database", settings.clickhouse_database, "-o", str(tmp_path)]
+    shadow = ["eval", "shadow", "--candidate", "tests.integration.test_backtest:buyer", *flags]
+    assert stepstream([*shadow, "--agent", "buyer"]) == 2
+    assert "--live-tools" in capsys.readouterr().err
+    assert stepstream([*shadow, "--agent", "buyer", "--live-tools"]) == 2
+    assert "give a limit, --max-usd" in capsys.readouterr().err
+    limited = [*shadow, "--max-usd", "5"]
+    assert stepstream([*limited, "--agent", "buyer", "--live-tools"]) == 0
+    sides = {
+        name: list(map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines()))[1]
+        for name in ("production", "candidate")
+    }
+    assert {side["case"] for side in sides.values()} == {OTHER.trace_id}
+    assert sides["candidate"]["success"] is True
+    # Without its recording, or without its input, a run is left out.
+    assert stepstream([*limited, "--agent", "buyer", "--recordings", str(tmp_path)]) == 2
+    assert "its calls are not recorded (1)" in capsys.readouterr().err
+    assert stepstream([*limited, "--agent", "support", "--live-tools"]) == 2
+    assert "the input is not recorded whole (" in capsys.readouterr().err
+
+
 def test_a_run_becomes_a_case_of_a_suite(
     settings: Settings, clickhouse_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
