@@ -68,8 +68,9 @@ class _Agent:
     path: Path
 
     def progress(self) -> list[int]:
-        """Step, safe events, dropped events: its last whole line; empty before the first."""
-        lines = self.path.read_bytes().split(b"\n")[:-1]
+        """Step, safe events, dropped events: its last line of them; empty before the first."""
+        # What the SDK logs is in the same file.
+        lines = [line for line in self.path.read_bytes().split(b"\n")[:-1] if line[:1].isdigit()]
         return [int(one) for one in lines[-1].split()] if lines else []
 
 
