@@ -72,6 +72,8 @@ def variables(url: str, key: str) -> Iterator[str]:
     yield "# LangGraph, LangChain: the variables above, and"
     yield "export LANGSMITH_OTEL_ENABLED=true LANGSMITH_OTEL_ONLY=true LANGSMITH_TRACING=true"
     yield "# OpenAI Agents SDK: openinference-instrumentation-openai-agents"
+    yield "# smolagents: openinference-instrumentation-smolagents"
+    yield "# Microsoft's Agent Framework: enable_instrumentation(), with the variables above"
     yield "# Vercel AI SDK: experimental_telemetry: { isEnabled: true }, with @vercel/otel"
     yield "# Claude Code: the variables above, and"
     yield "export CLAUDE_CODE_ENABLE_TELEMETRY=1 CLAUDE_CODE_ENHANCED_TELEMETRY_BETA=1"
