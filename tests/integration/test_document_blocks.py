@@ -82,6 +82,8 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream diff": "needs published releases; test_releases.py",
     "stepstream simulate scenario.yaml --speed": "takes minutes; tests/unit/simulate",
     "stepstream simulate scenario.yaml": "takes the scenario's 90 minutes; tests/unit/simulate",
+    "stepstream eval shadow": "my_agent stands for a reader's agent; test_backtest.py",
+    "stepstream eval gate --baseline shadow": "needs the files of eval shadow",
     "stepstream eval replay": "names a recording; tests/unit/suites/test_replay_command.py",
     "stepstream eval agreement": "needs a reader's graders; tests/unit/suites/test_graders.py",
     "pytest --stepstream": "runs a reader's tests; tests/unit/suites/test_plugin.py",
