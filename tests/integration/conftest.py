@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stepstream.admin.topics import create_topics
+from stepstream.admin.topics import TIMEOUT_S, create_topics
 from stepstream.schemas.settings import Settings
+from tests.support.processes import PATIENCE
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
     settings = Settings(
         kafka_brokers=kafka_bootstrap, topic_prefix=topic_prefix, partitions=1, fleet_partitions=1
     )
-    create_topics(settings)
+    create_topics(settings, timeout=TIMEOUT_S * PATIENCE)
     return settings
 
 

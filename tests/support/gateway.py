@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stepstream.admin.gateway import sender
-from stepstream.admin.topics import create_topics
+from stepstream.admin.topics import TIMEOUT_S, create_topics
 from stepstream.common.kafka import read_to_end
 from stepstream.producers.gateway.service.process import Gateway
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import AnyStep
 from stepstream.schemas.topics import topic
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE, wait_until
 
 JSON = {"Content-Type": "application/json"}
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 def running(settings: Settings, *, with_topics: bool = True) -> Iterator[Gateway]:
     """A gateway that answers, until the block ends."""
     if with_topics:
-        create_topics(settings)
+        create_topics(settings, timeout=TIMEOUT_S * PATIENCE)
     gateway = Gateway(settings, sender(settings))
     gateway.server.start("gateway")
     try:

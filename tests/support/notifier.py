@@ -9,14 +9,14 @@ from tempfile import mkdtemp
 from typing import Any
 
 from stepstream.admin import documents, notify
-from stepstream.admin.topics import create_topics
+from stepstream.admin.topics import TIMEOUT_S, create_topics
 from stepstream.common import kafka
 from stepstream.common.web.credentials import SCOPES, Credentials, new_credential, save, token_of
 from stepstream.schemas.alert import Alert
 from stepstream.schemas.documents import Subscription
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
-from tests.support.processes import Process
+from tests.support.processes import PATIENCE, Process
 
 
 @cache
@@ -41,7 +41,7 @@ def prepared(bootstrap: str, prefix: str, **more: Any) -> Settings:
     }
     given["credentials_file"] = str(admin_access()[0])
     settings = Settings(kafka_brokers=bootstrap, topic_prefix=prefix, **(given | more))
-    create_topics(settings)
+    create_topics(settings, timeout=TIMEOUT_S * PATIENCE)
     return settings
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import TopicPartition
 
-from stepstream.admin.topics import create_topics
+from stepstream.admin.topics import TIMEOUT_S, create_topics
 from stepstream.common.kafka import consumer, producer
 from stepstream.schemas.documents import document_key
 from stepstream.schemas.partitioner import partition_for
@@ -22,7 +22,7 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RECORD_HEADERS
 from stepstream.schemas.topics import STEP_RECORD_BYTES, topic
 from tests.support.collector import CollectedRecord, Collector
-from tests.support.processes import Process, wait_until, worker
+from tests.support.processes import PATIENCE, Process, wait_until, worker
 
 PARTITIONS = 3
 _numbers = itertools.count(1)
@@ -53,7 +53,7 @@ class World:
                 **more,
             }
         )
-        create_topics(self.settings)
+        create_topics(self.settings, timeout=TIMEOUT_S * PATIENCE)
         self.collected = Collector(self.settings)
         self.folder = folder
         self.starts = 0
