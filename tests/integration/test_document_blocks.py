@@ -324,7 +324,7 @@ def ids(settings: Settings) -> Ids:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's folder with the files that pages name."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("policies", "saved", "scenarios", "examples", "results"):
+    for name in ("policies", "saved", "scenarios", "examples", "results", "shadow"):
         (folder / name).mkdir()
     for block in BLOCKS:
         if block.language == "yaml":
@@ -340,8 +340,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "examples" / "refunds.jsonl").write_text(f"{case}\n")
     trial = {"trial": 0, "success": True, "cost_usd": 0.01}
     results = "".join(f"{json.dumps({'case': f'case-{n}', **trial})}\n" for n in range(20))
-    for name in ("v12", "v13"):
-        (folder / "results" / f"{name}.jsonl").write_text(results)
+    for name in ("results/v12", "results/v13", "shadow/production", "shadow/candidate"):
+        (folder / f"{name}.jsonl").write_text(results)
     # Cases as other tools write them.
     (folder / "dataset.jsonl").write_text('{"id": "a", "input": "q", "target": "Paris"}\n')
     contains = {"type": "contains", "value": "Paris"}
