@@ -22,6 +22,7 @@ from benchmarks.harness import Goal, Report
 from benchmarks.questions import RUNS
 from stepstream.backtest.evaluate import backtest, batched
 from stepstream.backtest.store import Scope
+from stepstream.backtest.timeline import Timeline
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
@@ -84,8 +85,8 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
             found = backtest(
                 client,
                 Scope(now - timedelta(days=DAYS + 1), now + timedelta(days=1)),
-                [policy("1.00")],
-                [policy("0.15", {"rule": "expr", "when": "run.errors > 1"})],
+                Timeline((policy("1.00"),)),
+                Timeline((policy("0.15", {"rule": "expr", "when": "run.errors > 1"}),)),
                 on_progress=progress,
             )
             took, cpu = time.monotonic() - began, _cpu_s() - used

@@ -13,9 +13,13 @@ its records is the order in which commands are decided.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
+from stepstream.schemas.config_drift import Configured, configured
 from stepstream.schemas.promotion import (
     Decision,
     LabelHead,
@@ -28,6 +32,13 @@ from stepstream.schemas.promotion import (
 from stepstream.schemas.release import Release, WrongRelease, decode_release
 
 TOPIC: Final = "releases"
+MAX_RELEASES: Final = 10_000
+"""Releases of all agents that a worker, a gateway and an agent know. Of more, the oldest that no
+label names are forgotten; the topic keeps them."""
+MAX_DECISIONS: Final = 10_000
+"""Decisions that a worker and a gateway know, the newest; the topic keeps all."""
+CONTENT_BYTES: Final = 64 * 2**20
+"""Releases with contents in a gateway's memory, as they are on the topic."""
 _NO_CONTENTS: Final[dict[str, Any]] = {"prompts": {}, "model": {}, "tools": (), "criteria": ()}
 
 
@@ -62,6 +73,26 @@ class Published:
     release: Release
     offset: int
     timestamp_ms: int
+    configured: Configured
+    is_complete: bool = True
+    """False: prompts, model, tools and criteria are not in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What of the topic is kept in memory."""
+
+    content_bytes: int = 2**63
+    """Releases with their contents: prompts, model, tools and criteria are most of their size."""
+    releases: int = 2**63
+    decisions: int = 2**63
+
+
+UNBOUNDED: Final = Bounds()
+IN_A_WORKER: Final = Bounds(0, MAX_RELEASES, MAX_DECISIONS)
+IN_A_GATEWAY: Final = Bounds(CONTENT_BYTES, MAX_RELEASES, MAX_DECISIONS)
+# Few megabytes, because an agent uses one release; the others are there for `follow`.
+IN_AN_AGENT: Final = Bounds(4 * 2**20, MAX_RELEASES, MAX_DECISIONS)
 
 
 class ReleaseLog:
@@ -69,12 +100,16 @@ class ReleaseLog:
     and applying one again changes nothing.
     """
 
-    def __init__(self, *, keeps_contents: bool = True) -> None:
-        """Without ``keeps_contents`` the releases are without prompts, model, tools and criteria,
-        which are most of their size; all else is the same.
-        """
-        self._keeps_contents = keeps_contents
+    def __init__(self, bounds: Bounds = UNBOUNDED) -> None:
+        self._bounds = bounds
         self._releases: dict[str, Published] = {}
+        self._sizes: dict[str, int] = {}
+        """Bytes of the releases with contents, in the order in which they were applied."""
+        self._content_bytes = 0
+        self._agents: Counter[str] = Counter()
+        """The number of releases of each agent."""
+        self.forgotten = 0
+        """Releases that the bounds have removed."""
         self._heads: dict[str, ReleaseHead] = {}
         self._pending: dict[str, tuple[int, Promotion]] = {}
         self._decisions: dict[str, tuple[int, Decision]] = {}
@@ -102,15 +137,47 @@ class ReleaseLog:
 
     def _apply_release(self, key: str, value: bytes | None, offset: int, timestamp_ms: int) -> bool:
         if not value:
-            return self._releases.pop(key, None) is not None
+            return self._forget(key)
         release = decode_release(value)
         if release_key(release) != key:
             raise WrongRelease(f"it contains {release.title} with the hash {release.short_hash}")
         if key in self._releases:  # the same content, published again
             return False
-        if not self._keeps_contents:
-            release = release.model_copy(update=_NO_CONTENTS)
-        self._releases[key] = Published(release, offset, timestamp_ms)
+        self._releases[key] = Published(release, offset, timestamp_ms, configured(release))
+        self._agents[release.agent] += 1
+        self._sizes[key] = len(value)
+        self._content_bytes += len(value)
+        self._keep_bounds()
+        return True
+
+    def _keep_bounds(self) -> None:
+        while len(self._releases) > self._bounds.releases:
+            self._forget(self._oldest(self._releases))
+            self.forgotten += 1
+        while self._content_bytes > self._bounds.content_bytes:
+            key = self._oldest(self._sizes)
+            self._content_bytes -= self._sizes.pop(key)
+            one = self._releases[key]
+            stripped = one.release.model_copy(update=_NO_CONTENTS)
+            self._releases[key] = replace(one, release=stripped, is_complete=False)
+
+    def _oldest(self, keys: Iterable[str]) -> str:
+        """The first one that no label names; where labels name all, the first."""
+        keys = iter(keys)
+        first = next(keys)
+        return next((key for key in chain((first,), keys) if not self._is_labelled(key)), first)
+
+    def _is_labelled(self, key: str) -> bool:
+        release = self._releases[key].release
+        head = self._heads.get(release.agent)
+        return head is not None and any(one.release == release.hash for one in head.labels.values())
+
+    def _forget(self, key: str) -> bool:
+        self._content_bytes -= self._sizes.pop(key, 0)
+        published = self._releases.pop(key, None)
+        if published is None:
+            return False
+        self._agents[published.release.agent] -= 1
         return True
 
     def _apply_head(self, agent: str, value: bytes | None) -> bool:
@@ -144,6 +211,9 @@ class ReleaseLog:
         if decision_key(decision.promotion) != key:
             raise ValueError("the decision in it has another agent or id")
         self._decisions.setdefault(key, (offset, decision))
+        if len(self._decisions) > self._bounds.decisions:
+            # Its command was deleted with it, so that it is not decided again.
+            del self._decisions[next(iter(self._decisions))]
         self._pending.pop(promotion_key(decision.promotion), None)
 
     # -- what it adds up to --------------------------------------------------------------------
@@ -176,6 +246,15 @@ class ReleaseLog:
                 first.setdefault(one.release.version, one)
         return list(first.values())
 
+    def has_releases(self, agent: str) -> bool:
+        """Whether any was published."""
+        return self._agents[agent] > 0
+
+    def configured(self, agent: str, release: str) -> Configured | None:
+        """What runs with the release of this hash are compared with."""
+        found = self._releases.get(f"{head_key(agent)}@{release}")
+        return None if found is None else found.configured
+
     def head(self, agent: str) -> ReleaseHead | None:
         """The labels of an agent; None where it never had any."""
         return self._heads.get(agent)
@@ -187,12 +266,17 @@ class ReleaseLog:
 
     def find(self, agent: str, name: str) -> Release | None:
         """The release that a label, a version, or a hash (at least 6 digits) names."""
+        found = self.find_published(agent, name)
+        return None if found is None else found.release
+
+    def find_published(self, agent: str, name: str) -> Published | None:
+        """The same; with bounds, it may be without its contents."""
         head = self.label(agent, name)
-        releases = [one.release for one in self.releases(agent)]
+        releases = self.releases(agent)
         if head is not None:
-            return next((one for one in releases if one.hash == head.release), None)
-        exact = next((one for one in releases if one.version == name), None)
+            return next((one for one in releases if one.release.hash == head.release), None)
+        exact = next((one for one in releases if one.release.version == name), None)
         if exact is not None or len(name) < 6:
             return exact
-        found = [one for one in releases if one.hash.startswith(name.lower())]
+        found = [one for one in releases if one.release.hash.startswith(name.lower())]
         return found[0] if len(found) == 1 else None

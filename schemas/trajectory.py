@@ -125,6 +125,15 @@ class Trajectory(BaseModel):
         default_factory=list, description="steps by start time, at most 32 KB of them"
     )
     path_truncated: bool = False
+    release: str = Field(
+        "", description="hash of the release that the root names; empty: none was used"
+    )
+    config_drift: list[str] = Field(
+        default_factory=list,
+        description="how the run differs from the published releases of its agent: none (no "
+        "release was used), unknown, version, tools, models; empty: it does not, or its agent has "
+        "no releases",
+    )
     repeated_step_ids: list[str] = Field(
         default_factory=list,
         description="model calls whose usage repeats that of calls below them and is not in the "

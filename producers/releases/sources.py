@@ -62,24 +62,34 @@ class TopicSource:
     def newest(self) -> Release | None:
         with fork_lock.importing():
             from stepstream.common.kafka import Follower
-            from stepstream.common.release_topic import apply_messages, release_topic
-            from stepstream.schemas.release_log import ReleaseLog
+            from stepstream.common.release_topic import (
+                apply_messages,
+                read_contents,
+                release_topic,
+            )
+            from stepstream.schemas.release_log import IN_AN_AGENT, ReleaseLog
 
         if self._log is None:
-            log, follower = ReleaseLog(), Follower(self._settings, release_topic(self._settings))
+            log = ReleaseLog(IN_AN_AGENT)
+            follower = Follower(self._settings, release_topic(self._settings))
             apply_messages(log, follower.read_all(), only=self._agent)
             self._log, self._follower = log, follower
         else:
             messages = self._follower.poll(KAFKA_POLL_S)
             apply_messages(self._log, messages, only=self._agent)
-        release: Release | None = self._log.find(self._agent, self._name)
-        if release is None:
+        found = self._log.find_published(self._agent, self._name)
+        if found is None:
             versions = ", ".join(one.release.version for one in self._log.releases(self._agent))
             raise NotPublished(
                 f"there is no {self._agent}@{self._name} (it has: {versions or '-'})"
             )
-        if release.hash == self._hash:
+        if found.release.hash == self._hash:
             return None
+        release: Release | None = found.release
+        if not found.is_complete:
+            release = read_contents(self._settings, found)
+        if release is None:
+            raise NotPublished(f"{found.release.title} was deleted")
         self._hash = release.hash
         return release
 

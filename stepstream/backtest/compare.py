@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from stepstream.backtest.pipeline import Outcome, Raised
 from stepstream.schemas.alert import AlertStruct
+from stepstream.schemas.times import us_of
 
 STOPPING: Final = frozenset({"pause", "stop"})
 SUCCESS: Final = "ok"
@@ -90,15 +91,25 @@ def compared(before: Outcome, after: Outcome, ends: Mapping[str, tuple[str, int]
     )
 
 
-def agreement(outcome: Outcome, raised: Iterable[Mapping[str, Any]]) -> Agreement:
+def agreement(
+    outcome: Outcome, raised: Iterable[Mapping[str, Any]], complete_until_us: int
+) -> Agreement:
     """The agreement with alerts about single runs that were really raised.
 
-    ``raised`` are rows of the view ``alerts``. Alerts over many runs are left out: whether they
-    open depends on runs outside the window.
+    ``raised`` are rows of the view ``alerts``, which has all alerts that were opened before
+    ``complete_until_us``; later ones are left out. So are alerts over many runs: whether they open
+    depends on runs outside the window.
     """
-    found = {key for key in _by_key(outcome) if key.trace_id}
-    real = {AlertKey(row["alert"], row["trace_id"], row["subject"]) for row in raised}
-    real = {key for key in real if key.trace_id}
+    times = {key: alert.opened_at for key, alert in _by_key(outcome).items() if key.trace_id}
+    found, real = set(times), set[AlertKey]()
+    for row in raised:
+        key = AlertKey(row["alert"], row["trace_id"], row["subject"])
+        if key.trace_id:
+            real.add(key)
+            times[key] = min(us_of(row["opened_at"]), times.get(key, complete_until_us))
+    # A run that hangs now raises its alert in some minutes, here as well as there.
+    compared = {key for key, opened_at in times.items() if opened_at < complete_until_us}
+    found, real = found & compared, real & compared
     return Agreement(len(found & real), tuple(sorted(real - found)), tuple(sorted(found - real)))
 
 

@@ -12,7 +12,7 @@ from stepstream.backtest.compare import Agreement, Comparison, agreement, compar
 from stepstream.backtest.history import in_order
 from stepstream.backtest.parallel import CHUNK, evaluators, offline_limits
 from stepstream.backtest.store import Scope
-from stepstream.schemas.policy import Policy
+from stepstream.backtest.timeline import Timeline
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 
@@ -33,6 +33,8 @@ class Backtest:
     comparison: Comparison
     agreement: Agreement
     """How far the policies in force gave the alerts that the worker had raised."""
+    missing_steps: int
+    """Steps that the runs had and that are not in the store: retention has removed them."""
     missing_contents: int
     """Ended steps with an input or output that was not captured."""
 
@@ -40,14 +42,14 @@ class Backtest:
 def backtest(
     client: Client,
     scope: Scope,
-    in_force: Iterable[Policy],
-    candidate: Iterable[Policy],
+    in_force: Timeline,
+    candidate: Timeline,
     *,
     prices: PriceBook | None = None,
     settings: Settings | None = None,
     on_progress: OnProgress = lambda _events, _expected: None,
 ) -> Backtest:
-    """Evaluate the runs of a scope with the policies in force and with other ones.
+    """Evaluate the runs of a scope with the policies in force at each time and with other ones.
 
     ``candidate`` is the complete set of policies to compare with (see ``replaced``).
     ``settings`` give the limits of a worker; ``on_progress`` is called with the number of events so
@@ -55,11 +57,13 @@ def backtest(
     ``EvaluationFailed``.
     """
     limits = offline_limits(settings or Settings())
+    # Before the steps: an alert that is raised while these are read is not missing.
+    raised, complete_until_us = store.alerts(client, scope)
     runs, steps = store.counts(client, scope)
-    events = 0
-    working = evaluators([tuple(in_force), tuple(candidate)], prices, limits, steps)
+    events, reading = 0, _Counted(store.steps(client, scope))
+    working = evaluators([in_force, candidate], prices, limits, steps)
     try:
-        for chunk in batched(in_order(store.steps(client, scope)), CHUNK):
+        for chunk in batched(in_order(reading), CHUNK):
             working.take(chunk)
             events += len(chunk)
             on_progress(events, 2 * steps)
@@ -74,7 +78,8 @@ def backtest(
         steps=steps,
         events=events,
         comparison=compared(before, after, ends),
-        agreement=agreement(before, store.alerts(client, scope)),
+        agreement=agreement(before, raised, complete_until_us),
+        missing_steps=max(0, steps - reading.number),
         missing_contents=store.steps_without_contents(client, scope),
     )
 
@@ -82,15 +87,21 @@ def backtest(
 _T = TypeVar("_T")
 
 
+class _Counted(Iterator[_T]):
+    """An iterator that counts what it returns."""
+
+    def __init__(self, items: Iterator[_T]) -> None:
+        self._items = items
+        self.number = 0
+
+    def __next__(self) -> _T:
+        item = next(self._items)
+        self.number += 1
+        return item
+
+
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """The items in lists of a size, the last one shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def replaced(in_force: Iterable[Policy], given: Iterable[Policy]) -> list[Policy]:
-    """The policies in force, with the given ones added or in the place of those of their name."""
-    by_name = {policy.name: policy for policy in in_force}
-    by_name |= {policy.name: policy for policy in given}
-    return list(by_name.values())

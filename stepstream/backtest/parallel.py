@@ -17,8 +17,8 @@ import msgspec
 
 from stepstream.backtest.history import Event
 from stepstream.backtest.pipeline import OfflinePipeline, Outcome, Raised
+from stepstream.backtest.timeline import Timeline
 from stepstream.schemas.alert import AlertStruct, FindingStruct
-from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US, HOUR_US
@@ -27,6 +27,8 @@ from stepstream.stream.run.limits import AssembleLimits
 
 PARALLEL_STEPS: Final = 20_000
 """From this many steps on, processes are started."""
+USAGE_US: Final = 30_000_000
+"""Usage of a growing run is counted for windows so often: budgets are found so much later."""
 CHUNK: Final = 1_000
 """Events that are handed over at once."""
 _ENDS: Final = b""
@@ -55,15 +57,20 @@ class Evaluators(Protocol):
 
 
 def offline_limits(settings: Settings) -> AssembleLimits:
-    """The worker's limits. No one reads a growing run here, so it is published when it closes, and
-    there is no restart for which its state would be kept.
+    """The worker's limits. No one reads a growing run here, so it is published when it closes, its
+    usage at longer intervals, and there is no restart for which its state would be kept.
     """
     limits = AssembleLimits.from_settings(settings)
-    return replace(limits, revision_interval_us=HOUR_US, replay_records=2**40)
+    return replace(
+        limits,
+        revision_interval_us=HOUR_US,
+        usage_interval_us=USAGE_US,
+        replay_records=2**40,
+    )
 
 
 def evaluators(
-    sets: Sequence[Sequence[Policy]], prices: PriceBook | None, limits: AssembleLimits, steps: int
+    sets: Sequence[Timeline], prices: PriceBook | None, limits: AssembleLimits, steps: int
 ) -> Evaluators:
     """Evaluators for sets of policies; ``steps`` is how many steps there will be."""
     if steps >= PARALLEL_STEPS:
@@ -71,11 +78,23 @@ def evaluators(
     return _Here(sets, prices, limits)
 
 
+def _pipeline(
+    timeline: Timeline, prices: PriceBook | None, limits: AssembleLimits
+) -> OfflinePipeline:
+    return OfflinePipeline(
+        timeline.policies,
+        criteria=timeline.criteria,
+        changes=timeline.changes,
+        prices=prices,
+        limits=limits,
+    )
+
+
 class _Here:
     def __init__(
-        self, sets: Sequence[Sequence[Policy]], prices: PriceBook | None, limits: AssembleLimits
+        self, sets: Sequence[Timeline], prices: PriceBook | None, limits: AssembleLimits
     ) -> None:
-        self._pipelines = [OfflinePipeline(one, prices=prices, limits=limits) for one in sets]
+        self._pipelines = [_pipeline(one, prices, limits) for one in sets]
 
     def take(self, events: Sequence[Event]) -> None:
         for pipeline in self._pipelines:
@@ -93,16 +112,16 @@ class _Here:
 
 class _Processes:
     def __init__(
-        self, sets: Sequence[Sequence[Policy]], prices: PriceBook | None, limits: AssembleLimits
+        self, sets: Sequence[Timeline], prices: PriceBook | None, limits: AssembleLimits
     ) -> None:
         # spawn: a fork of a process with threads (ClickHouse's client) may deadlock.
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
-        for policies in sets:
+        for timeline in sets:
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_evaluate, args=(theirs, tuple(policies), prices, limits), daemon=True
+                target=_evaluate, args=(theirs, timeline, prices, limits), daemon=True
             )
             process.start()
             theirs.close()
@@ -145,10 +164,10 @@ class _Processes:
 
 
 def _evaluate(
-    pipe: Connection, policies: Sequence[Policy], prices: PriceBook | None, limits: AssembleLimits
+    pipe: Connection, timeline: Timeline, prices: PriceBook | None, limits: AssembleLimits
 ) -> None:
     """The process: chunks of events in, the outcome out."""
-    pipeline = OfflinePipeline(policies, prices=prices, limits=limits)
+    pipeline = _pipeline(timeline, prices, limits)
     decode = msgspec.msgpack.Decoder(_Chunk).decode
     # The other side is gone, or Ctrl-C was pressed: the outcome is not needed.
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):

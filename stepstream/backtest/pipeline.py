@@ -6,12 +6,14 @@ at once and acknowledged. No I/O and no clock: events carry their times.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
 
+from stepstream.backtest.timeline import PolicyChange, changed
 from stepstream.schemas.alert import AlertStruct, FindingStruct
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.policy import Policy
@@ -24,14 +26,14 @@ from stepstream.stream.baselines.learner import Learner
 from stepstream.stream.baselines.normal import Baselines
 from stepstream.stream.baselines.records import apply_baselines
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.core.records import LogRecord, Record
+from stepstream.stream.core.records import LogRecord
 from stepstream.stream.detectors.book import rule_book
-from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.run.limits import NEVER_US, AssembleLimits
 from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.rules import WindowRules
 
-TICK_US: Final = 1_000_000
-"""Log time between two ticks, while any run is open."""
+TICK_US: Final = 2_000_000
+"""Log time between two ticks, while any run is open. Timers fire so much later at most."""
 QUIET_US: Final = 120_000_000
 """Up to this long after an event the clock is advanced in steps of ``TICK_US``, after that in steps
 of ``QUIET_TICK_US``: after two quiet minutes only timers of minutes or hours remain.
@@ -39,7 +41,7 @@ of ``QUIET_TICK_US``: after two quiet minutes only timers of minutes or hours re
 QUIET_TICK_US: Final = 10_000_000
 AFTER_LAST_RUN_US: Final = 120_000_000
 """How long the clock goes on after the last run has closed, for findings about windows."""
-BATCH_US: Final = 1_000_000
+BATCH_US: Final = 2_000_000
 """Log time after which a batch of events ends; a finding ends it at once."""
 _decode_finding: Final = msgspec.json.Decoder(FindingStruct).decode
 _decode_alert: Final = msgspec.json.Decoder(AlertStruct).decode
@@ -50,8 +52,6 @@ _decode_summary: Final = msgspec.json.Decoder(RunSummaryStruct).decode
 class Stage(Protocol):
     """A stage of the worker."""
 
-    def process(self, record: Record) -> None: ...
-    def flush(self) -> None: ...
     def take_outputs(self) -> list[Output]: ...
     def acknowledged(self, output: Output) -> None: ...
 
@@ -101,25 +101,31 @@ class OfflinePipeline:
         policies: Iterable[Policy] = (),
         *,
         criteria: Iterable[Criteria] = (),
+        changes: Iterable[PolicyChange] = (),
         prices: PriceBook | None = None,
         limits: AssembleLimits | None = None,
     ) -> None:
-        policies = tuple(policies)
+        """``changes`` of the policies take effect at their times, for runs that begin later."""
+        self._policies = policies = tuple(policies)
+        self._criteria = tuple(criteria)
+        self._changes = deque(changes)
+        self._next_change_us = self._changes[0].at_us if self._changes else NEVER_US
         limits = limits or AssembleLimits()
         self.outcome = Outcome()
         self._baselines = Baselines()
         self._steps = AssemblePartition(
             0,
             1,
-            rules=rule_book(policies, criteria),
+            rules=rule_book(policies, self._criteria),
             prices=prices or PriceBook(),
             baselines=self._baselines,
             limits=limits,
         )
+        # A tenth of the time of an evaluation; only those with a success are noted.
+        self._steps.publisher.with_trajectories = bool(self._criteria)
         self._progress = ProgressReporter(1, limits)
         self._windows = WindowPartition(0, 1, WindowRules(policies), learner=Learner())
         self._alerts = AlertPartition(0)
-        self._stages: tuple[Stage, ...] = (self._steps, self._windows, self._alerts)
         self._next_offset = dict.fromkeys(("steps", "usage", "findings"), 0)
         self._now_us = 0
         self._last_event_us = 0
@@ -140,6 +146,8 @@ class OfflinePipeline:
         """
         # The clock of a partition never goes back (docs/architecture.md, rule 4).
         at_us = max(at_us, self._now_us)
+        while at_us >= self._next_change_us:
+            self._change_policies()
         self.wait(at_us)
         self._now_us = self._last_event_us = at_us
         self._steps.process(self._record("steps", trace_id.encode(), value))
@@ -164,6 +172,14 @@ class OfflinePipeline:
             self.wait(min(until_us, self._now_us + QUIET_US))
         self.wait(self._now_us + AFTER_LAST_RUN_US)
 
+    def _change_policies(self) -> None:
+        change = self._changes.popleft()
+        self._next_change_us = self._changes[0].at_us if self._changes else NEVER_US
+        self.wait(change.at_us)
+        self._policies = changed(self._policies, [change])
+        self._steps.rules = rule_book(self._policies, self._criteria)
+        self._windows.change_rules(WindowRules(self._policies))
+
     def _next_tick(self, until_us: int) -> int:
         # Without open runs nothing is timed so finely: a weekend is one step instead of 172,800.
         if not self._ticked_us or not self._steps.runs:
@@ -172,23 +188,26 @@ class OfflinePipeline:
         return min(until_us, self._ticked_us + (QUIET_TICK_US if is_quiet else TICK_US))
 
     def _tick(self) -> None:
-        self._steps.tick(self._now_us)
+        # Not with ``tick``: a clock that moves by more than two seconds takes it that nothing was
+        # read meanwhile, and delays the timers. Here nothing is read late.
+        self._steps.clock.advance(self._now_us, watching=False)
         self._deliver_all()
-        for output in self._progress.due(self._steps):
+        reported = self._progress.due(self._steps)
+        for output in reported:
             self._handle(output)
         self._alerts.tick(self._now_us)
-        self._deliver_all()
+        if self._send_outputs(self._alerts) or reported:
+            self._deliver_all()
 
     def _deliver_all(self) -> None:
         """End the batch of every stage, until no stage has anything to send."""
         self._delivered_us = self._now_us
         self._delivered_findings = self._steps.counters.findings
-        for stage in self._stages:
-            stage.flush()
+        self._steps.flush()  # the other stages do nothing at the end of a batch
         sent = True
         while sent:
             sent = False
-            for stage in self._stages:
+            for stage in (self._steps, self._windows, self._alerts):
                 sent |= self._send_outputs(stage)
 
     def _send_outputs(self, stage: Stage) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stepstream.backtest.history import Row
 from stepstream.schemas.step import FIELDS
+from stepstream.schemas.times import MINUTE_US
 from stepstream.schemas.usage import TOTALLED
 from stepstream.sinks.clickhouse.migrated import shown_columns
 
@@ -24,11 +25,19 @@ memory."""
 LONGEST_RUN: Final = timedelta(days=1)
 """Runs that begin near the end of the window are followed so far beyond it."""
 
+ON_THE_WAY_US: Final = MINUTE_US
+"""An alert that is younger than this may not be in the store yet."""
+
 _IN_SCOPE: Final = """
     start_time >= {since:DateTime64(6, 'UTC')} AND start_time < {until:DateTime64(6, 'UTC')}
     AND project LIKE {project:String} AND environment LIKE {environment:String}
     AND agent LIKE {agent:String}"""
 _RUNS: Final = f"SELECT trace_id FROM runs WHERE {_IN_SCOPE}"
+# For each slice only the runs that may have steps in it: a set of all runs of a week, made for each
+# of its hours, takes longer than the steps. A worker closes runs after a day; an hour for clocks.
+_RUNS_NEAR: Final = f"""{_RUNS}
+    AND start_time >= {{slice_start:DateTime64(6, 'UTC')}} - toIntervalHour(25)
+    AND start_time < {{slice_end:DateTime64(6, 'UTC')}} + toIntervalHour(1)"""
 _IN_SLICE: Final = """
     start_time >= {slice_start:DateTime64(6, 'UTC')}
     AND start_time < {slice_end:DateTime64(6, 'UTC')}"""
@@ -81,9 +90,13 @@ def statuses(client: Client, scope: Scope) -> dict[str, tuple[str, int]]:
     return {trace_id: (str(status), int(nanos)) for trace_id, status, nanos in rows}
 
 
-def alerts(client: Client, scope: Scope) -> list[Mapping[str, Any]]:
-    """The alerts that were raised about these runs."""
-    return list(client.query(_ALERTS, parameters=scope.parameters()).named_results())
+def alerts(client: Client, scope: Scope) -> tuple[list[Mapping[str, Any]], int]:
+    """The alerts that were raised about these runs, and the time until which they are complete."""
+    ((now,),) = client.query("SELECT toUnixTimestamp64Micro(now64(6))").result_rows
+    found: list[Mapping[str, Any]] = list(
+        client.query(_ALERTS, parameters=scope.parameters()).named_results()
+    )
+    return found, int(now) - ON_THE_WAY_US
 
 
 def steps(client: Client, scope: Scope) -> Iterator[Row]:
@@ -95,7 +108,7 @@ def steps(client: Client, scope: Scope) -> Iterator[Row]:
 def _ended(client: Client, scope: Scope) -> Iterator[Row]:
     columns = _columns("steps_raw")
     sql = (
-        f"SELECT {_listed(columns)} FROM steps WHERE {_IN_SLICE} AND trace_id IN ({_RUNS}) "
+        f"SELECT {_listed(columns)} FROM steps WHERE {_IN_SLICE} AND trace_id IN ({_RUNS_NEAR}) "
         "ORDER BY start_time, kafka_offset"
     )
     # Hours without steps are not asked for: a week of few runs took 192 pairs of queries before.

@@ -22,12 +22,14 @@ from stepstream.cli.options import (
     ProjectOption,
     takes,
 )
-from stepstream.cli.policy import PolicyOption, policies_in, policies_in_force
+from stepstream.cli.policy import PolicyOption, policies_in
 from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
+    from stepstream.admin.policy_history import History
     from stepstream.backtest.evaluate import Backtest
     from stepstream.backtest.store import Scope
+    from stepstream.backtest.timeline import Timeline
     from stepstream.schemas.settings import Settings
 
 LOGGED_FROM: Final = 100_000
@@ -69,17 +71,22 @@ def backtest(
     the policies in force and once with those of --policy added or in their place. Nothing is sent
     and nothing is changed.
     """
+    from stepstream.admin.policy_history import read_history
     from stepstream.backtest.evaluate import backtest as evaluate
-    from stepstream.backtest.evaluate import replaced
     from stepstream.backtest.parallel import EvaluationFailed
     from stepstream.cli import queries
+    from stepstream.common.settings import require_kafka
+    from stepstream.schemas.times import us_of
 
     if not policy:
         raise errors.Failure("name the policies to try: --policy FILE", errors.USAGE)
     given = policies_in(policy)
-    in_force, prices = policies_in_force(settings)
+    require_kafka(settings)
+    history = read_history(settings)
     now = datetime.now(UTC)
     scope = scope_of(runs, now)
+    in_force = history.timeline.between(us_of(scope.since), us_of(scope.until))
+    _note_history(history)
     _note_retention(settings, scope.since, now)
     with queries.store(settings) as client, progress() as on_progress:
         try:
@@ -87,16 +94,17 @@ def backtest(
                 client,
                 scope,
                 in_force,
-                replaced(in_force, given),
-                prices=prices,
+                in_force.replaced(given),
+                prices=history.prices,
                 settings=settings,
                 on_progress=on_progress,
             )
         except EvaluationFailed as error:
             raise errors.Failure(str(error)) from None
     if format is Format.JSON:
-        print_json(_report(found))
+        print_json(_report(found, in_force))
     else:
+        _print_changes(in_force)
         _print_report(found)
 
 
@@ -124,6 +132,55 @@ def _note_retention(settings: Settings, since: datetime, now: datetime) -> None:
             f"steps are kept for {kept} days (steps_retention_days): runs before that are missing "
             "or incomplete"
         )
+
+
+def _note_history(history: History) -> None:
+    for problem in history.unreadable:
+        remark(problem)
+    for name in history.deleted_at_unknown_times:
+        remark(
+            f"policy {name} was deleted, and the topic config no longer has the time: the runs are "
+            "evaluated without it"
+        )
+
+
+def _print_changes(in_force: Timeline) -> None:
+    """The changes within the time range: runs before and after them are evaluated differently."""
+    from stepstream.render.values import format_time
+
+    for one in _changes(in_force):
+        number = f" (revision {one['revision']})" if one["revision"] else ""
+        remark(
+            f"policy {one['policy']}{number} was {one['what']} at {format_time(one['at_us'])}: "
+            "runs are evaluated by what was in force when they began"
+        )
+
+
+def _changes(in_force: Timeline) -> list[dict[str, Any]]:
+    from stepstream.schemas.times import time_of
+
+    found: list[dict[str, Any]] = []
+    known = {policy.name: policy.revision for policy in in_force.policies}
+    for change in in_force.changes:
+        revision = None if change.policy is None else change.policy.revision
+        # A revision that is kept has two records: under its own key, and as the one in force.
+        if revision is not None and known.get(change.name) == revision:
+            continue
+        what = "deleted" if revision is None else "changed" if change.name in known else "applied"
+        if revision is None:
+            known.pop(change.name, None)
+        else:
+            known[change.name] = revision
+        found.append(
+            {
+                "at": time_of(change.at_us).isoformat(),
+                "at_us": change.at_us,
+                "policy": change.name,
+                "revision": revision or 0,
+                "what": what,
+            }
+        )
+    return found
 
 
 def _print_report(found: Backtest) -> None:
@@ -154,6 +211,11 @@ def _print_report(found: Backtest) -> None:
             "to succeed"
         )
     _print_agreement(found)
+    if found.missing_steps:
+        remark(
+            f"{format_number_of(found.missing_steps, 'step')} of these runs are not in the store "
+            "any more: retention has removed them, and less was found than could be"
+        )
     if found.missing_contents:
         remark(
             f"{format_number_of(found.missing_contents, 'step')} had contents that were not "
@@ -183,13 +245,13 @@ def _print_agreement(found: Backtest) -> None:
         return
     whole = agreement.same + len(agreement.missing) + len(agreement.extra)
     remark(
-        f"the policies in force agree with the alerts that were really raised in {agreement.same} "
-        f"of {whole} ({agreement.share:.1%}): {len(agreement.missing)} were raised only then, "
-        f"{len(agreement.extra)} only now"
+        "the policies in force at the time agree with the alerts that were really raised in "
+        f"{agreement.same} of {whole} ({agreement.share:.1%}): {len(agreement.missing)} were "
+        f"raised only then, {len(agreement.extra)} only now"
     )
 
 
-def _report(found: Backtest) -> dict[str, Any]:
+def _report(found: Backtest, in_force: Timeline) -> dict[str, Any]:
     import msgspec
 
     result, agreement = found.comparison, found.agreement
@@ -206,6 +268,10 @@ def _report(found: Backtest) -> dict[str, Any]:
         "runs": found.runs,
         "steps": found.steps,
         "events": found.events,
+        "policy_changes": [
+            {name: value for name, value in one.items() if name != "at_us"}
+            for one in _changes(in_force)
+        ],
         "in_effect": counted(result.before),
         "with_policy": counted(result.after),
         "new": [msgspec.to_builtins(alert) for alert in result.new],
@@ -219,6 +285,7 @@ def _report(found: Backtest) -> dict[str, Any]:
             "missing": [key._asdict() for key in agreement.missing],
             "extra": [key._asdict() for key in agreement.extra],
         },
+        "steps_missing": found.missing_steps,
         "steps_without_contents": found.missing_contents,
     }
 

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from stepstream.common.kafka import read_to_end
-from stepstream.schemas.release_log import TOPIC, ReleaseLog, UnreadableRelease, head_key
+from stepstream.schemas.release import Release, decode_release
+from stepstream.schemas.release_log import (
+    TOPIC,
+    Published,
+    ReleaseLog,
+    UnreadableRelease,
+    head_key,
+    release_key,
+)
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
 
@@ -41,7 +49,7 @@ def apply_messages(
     With ``only`` those with the releases and labels of one agent. ``refused`` is called with each
     record that cannot be read; by default it is logged.
     """
-    changed = False
+    changed, forgotten = False, log.forgotten
     for message in messages:
         key = _text(message.key())
         if only and not (key == head_key(only) or key.startswith(f"{head_key(only)}@")):
@@ -55,6 +63,12 @@ def apply_messages(
                 _log.warning("%s", error)
             else:
                 refused(message, error)
+    if log.forgotten > forgotten:
+        _log.warning(
+            "there are more releases than are kept in memory: %s old ones that no label names were "
+            "forgotten; they can be neither loaded nor promoted",
+            f"{log.forgotten:,}",
+        )
     return changed
 
 
@@ -72,3 +86,18 @@ def read_releases(
     log = log or ReleaseLog()
     apply_messages(log, read_to_end(settings, release_topic(settings), timeout=timeout_s))
     return log
+
+
+def read_contents(settings: Settings, published: Published) -> Release | None:
+    """The release with its contents, read from the topic; None if it is not there any more.
+
+    Raises ``KafkaUnreachable``.
+    """
+    key = release_key(published.release)
+    name = release_topic(settings)
+    # From its offset on: if it was published twice, compaction has kept the later record.
+    for message in read_to_end(settings, name, [0], offset=published.offset, timeout=READ_S):
+        value = message.value()
+        if _text(message.key()) == key and value:
+            return decode_release(value)
+    return None

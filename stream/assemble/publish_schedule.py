@@ -15,9 +15,15 @@ from typing import Final
 
 import msgspec
 
+from stepstream.schemas.config_drift import Releases
 from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.assemble.active_run import ActiveRun
-from stepstream.stream.assemble.run_records import run_summary, trajectory, usage_records
+from stepstream.stream.assemble.run_records import (
+    NO_RELEASES,
+    run_summary,
+    trajectory,
+    usage_records,
+)
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.run.limits import AssembleLimits
@@ -88,6 +94,10 @@ class PublishSchedule:
         """``on_error`` is called with a run whose publishing raised in ``advance``."""
         self._runs = runs
         self._on_error = on_error
+        self.releases: Releases = NO_RELEASES
+        """What the configuration of a run is compared with."""
+        self.with_trajectories = True
+        """False where no one reads them, as in a backtest."""
         self._revision_interval_us = limits.revision_interval_us
         self._usage_interval_us = self._usage_every_us = limits.usage_interval_us
         self._counters = counters
@@ -165,7 +175,9 @@ class PublishSchedule:
         publication.is_outdated = publication.is_urgent = False
         publication.published_us = now_us
         self._counters.trajectories += 1
-        self._send(active, Output("trajectories", run.trace_id.encode(), _encode(trajectory(run))))
+        if self.with_trajectories:
+            value = _encode(trajectory(run, self.releases))
+            self._send(active, Output("trajectories", run.trace_id.encode(), value))
         if run.closed:
             self._publish_usage(active, now_us)
             project = run.identity.project.encode()

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from stepstream.schemas.config_drift import NoReleases, Releases, Used, config_drift
 from stepstream.schemas.money import usd_from_nanos
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import (
@@ -23,13 +24,14 @@ from stepstream.stream.run.status import run_status
 from stepstream.stream.run.step_index import StepIndex
 from stepstream.stream.run.steps import StepInfo
 
+NO_RELEASES: Final = NoReleases()
 MAX_OTHERS: Final = 20_000
 """The most usage records that only set another agent's amounts to zero: no more than a run has
 steps.
 """
 
 
-def trajectory(run: Run) -> TrajectoryStruct:
+def trajectory(run: Run, releases: Releases = NO_RELEASES) -> TrajectoryStruct:
     """The run's trajectory now."""
     identity, totals, root = run.identity, run.totals, run.shown_root
     outline = run.step_index
@@ -39,6 +41,7 @@ def trajectory(run: Run) -> TrajectoryStruct:
     start_us, end_us = run_span(run, seen.start_us, seen.end_us)
     failed = failed_step(outline.in_order(run.steps)) if run.errors else None
     success, reason = success_of(run) if run.closed else ("", "")
+    used = Used(identity.agent, identity.agent_version, run.release, seen.tools, seen.models)
     return TrajectoryStruct(
         trace_id=run.trace_id,
         revision=run.revision,
@@ -87,6 +90,8 @@ def trajectory(run: Run) -> TrajectoryStruct:
         findings=len(run.fired),
         path=cast(Any, msgspec.Raw(b"[" + seen.path[:-1] + b"]")),
         path_truncated=seen.truncated,
+        release=run.release,
+        config_drift=[kind for kind, _ in config_drift(used, releases)],
         repeated_step_ids=sorted(run.repeated)[:MAX_REPEATED] if run.repeated else [],
         provisional=run.is_provisional,
     )

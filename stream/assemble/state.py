@@ -69,6 +69,8 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     """Ranks of the steps that named session and user."""
     controls: dict[str, ControlStep] = {}
     """What its control steps report, by step id; ignored by a worker that does not know it."""
+    release: str = ""
+    """The release that the root names; likewise."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -114,6 +116,7 @@ def encode_state(
             session_rank=run.session_rank,
             user_rank=run.user_rank,
             controls=run.controls,
+            release=run.release,
         )
     )
 
@@ -179,6 +182,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.off = frozenset(state.off) if state.off else NONE_OFF
     run.session_rank, run.user_rank = state.session_rank, state.user_rank
     run.controls = dict(state.controls)
+    run.release = state.release
     run.recount()
     run.wake_timers(0)
     return run

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from stepstream.schemas.control import CONTROL_KIND, ControlStep, control_step
 from stepstream.schemas.prices import Cost
-from stepstream.schemas.step import Step
+from stepstream.schemas.step import RELEASE_ATTRIBUTE, Step
 from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.limits import NEVER_US
@@ -192,6 +192,7 @@ class Run:
         "presumed_root",
         "raised",
         "rank",
+        "release",
         "repeated",
         "root",
         "rules",
@@ -240,6 +241,8 @@ class Run:
         self.unflagged = False
         """Whether the sender of one of its steps did not state if the parent is in another process.
         """
+        self.release = ""
+        """The hash of the release that the root names; until it is known, the earliest step."""
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
         self.session_rank: Rank = NO_RANK
@@ -434,6 +437,7 @@ class Run:
             self.open.pop(step.step_id, None)
             if before is self.root:
                 self.root = info
+                self.release = step.attributes.get(RELEASE_ATTRIBUTE, self.release)
             if before.start_us != info.start_us:
                 self.step_index = None
         return info
@@ -523,6 +527,7 @@ class Run:
         if rank >= self.rank:
             return
         self.rank = rank
+        self.release = step.attributes.get(RELEASE_ATTRIBUTE, self.release)
         self.identity = Identity(
             step.project,
             step.environment,

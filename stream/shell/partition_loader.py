@@ -8,6 +8,7 @@ from typing import Protocol
 
 from faust.types import TP
 
+from stepstream.schemas.config_drift import Releases
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import topic
@@ -46,6 +47,9 @@ class WorkerContext(Protocol):
     markers: Path
     hang_traces: HangTraces
 
+    @property
+    def releases(self) -> Releases: ...
+
 
 class PartitionLoader:
     """Loads partitions for one worker."""
@@ -72,6 +76,7 @@ class PartitionLoader:
             counters=worker.counters,
             log_text=log.error,
         )
+        processor.publisher.releases = worker.releases
         processor.restore(state.states, state.position)
         self._count(state.unreadable)
         marker = self._marker("steps", partition)

@@ -11,24 +11,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from confluent_kafka import KafkaException, Message, Producer
 
-from stepstream.common.kafka import BadBatch, Follower, KafkaUnreachable, producer, words
+from stepstream.common.kafka import (
+    BadBatch,
+    Follower,
+    KafkaUnreachable,
+    producer,
+    read_to_end,
+    words,
+)
 from stepstream.common.letters import Unreadable
 from stepstream.common.release_topic import (
+    READ_S,
     ConsumedMessage,
     apply_messages,
     read_releases,
     release_topic,
 )
 from stepstream.schemas import release_log
+from stepstream.schemas.config_drift import Configured
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.promotion import Decision, Promotion, decide, head_after, required_gates
-from stepstream.schemas.release_log import ReleaseLog, UnreadableRelease
+from stepstream.schemas.release_log import IN_A_WORKER, ReleaseLog, UnreadableRelease
 from stepstream.schemas.settings import Settings
 
 TRANSACTION_S: Final = 30.0
@@ -41,7 +49,8 @@ APPLIED_HERE: Final = 1 << 62
 MAX_DECIDED: Final = 500
 """Commands that are decided in one transaction; the others wait for the next one."""
 MAX_REFUSED: Final = 100
-"""Unreadable records in memory until the worker that owns the decisions reports them."""
+"""Unreadable records in memory until the worker that owns the decisions reports them. If there are
+more, that worker reads the topic again."""
 NO_TOPIC_S: Final = 10.0
 """Pause between two checks for the topic, in an installation that has none yet."""
 _HEADERS: Final[Any] = [("content-type", b"application/json")]
@@ -71,7 +80,8 @@ class ReleaseDecider:
         self._unreadable = unreadable
         self._follower = Follower(settings, self._topic, passed)
         self._log = _new_log()
-        self._refused: deque[Unreadable] = deque(maxlen=MAX_REFUSED)
+        self._refused: list[Unreadable] = []
+        self._has_more_refused = False
         self._is_stale = False
         self._producer: Producer | None = None
 
@@ -106,9 +116,23 @@ class ReleaseDecider:
         # Every worker reads the topic; one of them writes to the dead letter. At its start none of
         # them is the owner yet, so the records wait.
         if self._refused:
-            self._unreadable(list(self._refused))
-            self._refused.clear()
+            self._report_refused()
         return self._follower.exists
+
+    def read_all(self) -> None:
+        """Read the topic to its end, before the first step. Raises ``KafkaUnreachable``."""
+        apply_messages(self._log, self._follower.read_all(), self._refuse)
+
+    # The partitions' thread calls these two while a step is under way in another one: each is one
+    # look-up in a dictionary.
+
+    def has_releases(self, agent: str) -> bool:
+        """Whether the agent has releases."""
+        return self._log.has_releases(agent)
+
+    def configured(self, agent: str, release: str) -> Configured | None:
+        """What runs with a release are compared with."""
+        return self._log.configured(agent, release)
 
     def close(self) -> None:
         """Stop following; waits for a step in another thread."""
@@ -116,7 +140,32 @@ class ReleaseDecider:
 
     def _refuse(self, message: ConsumedMessage, error: UnreadableRelease) -> None:
         log.error("%s", error)
-        self._refused.append(Unreadable(release_log.TOPIC, cast(Message, message), str(error)))
+        if len(self._refused) < MAX_REFUSED:
+            self._refused.append(_unreadable(message, error))
+        else:
+            self._has_more_refused = True
+
+    def _report_refused(self) -> None:
+        # What was reported before is recognised by the letters of the dead letter.
+        self._unreadable(self._refused)
+        if self._has_more_refused:
+            self._report_all()
+        self._refused, self._has_more_refused = [], False
+
+    def _report_all(self) -> None:
+        """Read the topic again, and report every record that cannot be read."""
+        found: list[Unreadable] = []
+
+        def refuse(message: ConsumedMessage, error: UnreadableRelease) -> None:
+            found.append(_unreadable(message, error))
+            if len(found) == MAX_REFUSED:
+                self._unreadable(found)
+                found.clear()
+
+        messages = read_to_end(self._settings, self._topic, timeout=READ_S)
+        apply_messages(_new_log(), messages, refuse)
+        if found:
+            self._unreadable(found)
 
     # -- deciding --
 
@@ -176,9 +225,13 @@ class ReleaseDecider:
         return decision
 
 
+def _unreadable(message: ConsumedMessage, error: UnreadableRelease) -> Unreadable:
+    return Unreadable(release_log.TOPIC, cast(Message, message), str(error))
+
+
 def _new_log() -> ReleaseLog:
     # Decisions need hashes and versions; the prompts of all releases would fill the memory.
-    return ReleaseLog(keeps_contents=False)
+    return ReleaseLog(IN_A_WORKER)
 
 
 def _report(decision: Decision) -> None:

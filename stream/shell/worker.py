@@ -212,6 +212,7 @@ class Worker:
         self.documents.apply(await self._unless_stopped(documents) or ())
         baselines = load_with_retries(self.fleet_topic.read_all, "baselines")
         apply_baselines(self.baselines, await self._unless_stopped(baselines) or ())
+        await self._unless_stopped(load_with_retries(self.releases.read_all, "releases"))
         if self._stopping.is_set():
             return
         self._refuse_documents()

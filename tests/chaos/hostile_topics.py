@@ -22,8 +22,17 @@ from stepstream.common.kafka import position_of, producer, read_to_end
 from stepstream.common.letters import letter_source
 from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.local.embedded.kafka import EmbeddedKafka
+from stepstream.releases.topic import (
+    Undecided,
+    await_decision,
+    publish,
+    read_log,
+    send_promotion,
+)
 from stepstream.schemas.accept import Rejected, accept
 from stepstream.schemas.deadletter import OURS, Source
+from stepstream.schemas.promotion import Promotion
+from stepstream.schemas.release_log import ReleaseLog, UnreadableRelease
 from stepstream.schemas.retention import record_limits
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.topics import DEADLETTER_REASON, topic
@@ -40,11 +49,13 @@ from tests.chaos.store import sink
 from tests.support.fuzz import Rec
 from tests.support.hostile import hostile_records
 from tests.support.processes import Process, wait_until, worker
+from tests.support.release_folder import built
 
 TOPICS = (
     "steps", "usage", "findings", "alerts", "trajectories", "deliveries", "control", "config",
-    "fleet", "state", "deadletter",
+    "fleet", "state", "deadletter", "releases",
 )  # fmt: skip
+ONE_PARTITION = ("config", "deadletter", "releases")
 PARTITIONS = 2
 SETTLE_S = 240
 
@@ -167,10 +178,34 @@ class Play:
             else:
                 self.refused_by_broker[name] += 1
 
-        partition = 0 if name in ("config", "deadletter") else self._random.randrange(PARTITIONS)
+        partition = 0 if name in ONE_PARTITION else self._random.randrange(PARTITIONS)
         full = topic(self._settings.topic_prefix, name)
         self._producer.produce(full, value, key, partition=partition, on_delivery=delivered)
         self._producer.poll(0)
+
+    def promote(self, version: str) -> None:
+        """Publish a release among the hostile records, and give it the label ``production``."""
+        release = built(self._folder / version, version, agent="valid")
+        publish(self._settings, release)
+        head = read_log(self._settings).label("valid", "production")
+        promotion = Promotion(
+            id=f"{self._random.getrandbits(128):032x}",
+            action="promote",
+            agent="valid",
+            label="production",
+            release=release.hash,
+            expected=0 if head is None else head.change,
+            by="ann",
+            at=time.time_ns() // 1_000,
+        )
+        send_promotion(self._settings, promotion)
+        try:
+            decision = await_decision(self._settings, promotion, SETTLE_S)
+        except Undecided as error:
+            self.problems.append(str(error))
+            return
+        if (decision.outcome, decision.version) != ("accepted", version):
+            self.problems.append(f"{version} was not promoted: {decision}")
 
     # -- what must come --
 
@@ -200,6 +235,20 @@ class Play:
         if int(rows) != 2 * wanted:  # type: ignore[arg-type]
             self.problems.append(f"{rows} rows of valid steps, wanted {2 * wanted}")
         client.close()
+        self._wait_for_letters()
+
+    def _wait_for_letters(self) -> None:
+        """Until those of the topic of releases are there, which one worker writes."""
+        wanted = {source for source, _ in self._expected() if source[0] == "releases"}
+
+        def is_refused() -> bool:
+            self.note_ended()
+            return bool(self.problems) or wanted <= self.letters().keys()
+
+        try:
+            wait_until(is_refused, SETTLE_S, f"{len(wanted)} records of releases", every_s=2)
+        except AssertionError as error:
+            self.problems.append(str(error))
 
     def letters(self) -> dict[Source, list[str]]:
         """The reasons by where each letter came from."""
@@ -244,7 +293,7 @@ class Play:
             self.problems += [
                 f"{source} could be read and was refused: {letters[source]}" for source in wrong[:5]
             ]
-        for name in ("state", "fleet", "config"):
+        for name in ("state", "fleet", "config", "releases"):
             if not any(source[0] == name for source in letters):
                 self.problems.append(f"nothing of {name} was refused")
         return Counter(
@@ -269,6 +318,11 @@ class Play:
                 stage.process(Rec(offset, sent.time_ms, sent.key, sent.value, ()))
                 if any(output.topic == "deadletter" for output in stage.take_outputs()):
                     yield source, "malformed_json"
+            elif name == "releases":
+                try:
+                    ReleaseLog().apply((sent.key or b"").decode(errors="replace"), sent.value, 0)
+                except UnreadableRelease:
+                    yield source, "unreadable"
             elif name in _BUILD and sent.value:
                 record = SinkRecord(offset, sent.time_ms, sent.key, sent.value, None)
                 if _BUILD[name]([record], SinkSource("topic", 0)).refused:
@@ -306,12 +360,14 @@ def run(
     play = Play(scenario, settings, folder)
     play.start()
     play.send(scenario.each, scenario.runs)
+    play.promote("v1")
     loaded = time.monotonic()
     play.wait()
     play.kill()
     play.start()
     for _ in range(5):
         play.send_run()
+    play.promote("v2")
     play.wait()
     settled = time.monotonic()
     play.note_ended()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from stepstream.admin.documents import read_documents
-from stepstream.backtest.evaluate import backtest, replaced
+from stepstream.backtest.evaluate import backtest
 from stepstream.backtest.store import Scope
+from stepstream.backtest.timeline import Timeline
 from stepstream.cli.app import run as stepstream
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.recording import end, header, written
@@ -83,11 +84,18 @@ def test_a_backtest_states_alerts_stopped_runs_and_money(settings: Settings) -> 
     seen: list[tuple[int, int]] = []
     with connect(settings, readonly=True) as client:
         scope = Scope(NOW - timedelta(hours=24), NOW)
-        found = backtest(client, scope, [], [policy()], on_progress=lambda *at: seen.append(at))
+        found = backtest(
+            client,
+            scope,
+            Timeline(),
+            Timeline((policy(),)),
+            on_progress=lambda *at: seen.append(at),
+        )
     # The run before the window and the one of another agent are not counted.
     assert (found.runs, found.steps) == (4, 11 + 11 + 2 + 2)
     # Each step was recorded with an end only; its start is made again.
     assert seen[-1] == (found.events, 2 * found.steps)
+    assert found.missing_steps == 0
     result = found.comparison
     assert result.after["run-cost", "error"] == 2
     assert not result.before["run-cost", "error"]
@@ -98,12 +106,28 @@ def test_a_backtest_states_alerts_stopped_runs_and_money(settings: Settings) -> 
     assert result.stopped_in_error == 1
 
 
+def test_steps_that_retention_has_removed_are_counted(settings: Settings) -> None:
+    """Of the runs that are evaluated, two have lost a step each."""
+    runs = [cheap(number, 30) for number in (11, 12)]
+    store_runs(settings, runs)
+    with connect(settings) as client:
+        client.command(
+            "DELETE FROM steps_raw WHERE kind = 'llm_call' AND trace_id IN {ids:Array(String)}",
+            parameters={"ids": [run.trace_id for run in runs]},
+        )
+    with connect(settings, readonly=True) as client:
+        scope = Scope(NOW - timedelta(hours=32), NOW - timedelta(hours=28))
+        found = backtest(client, scope, Timeline(), Timeline())
+    assert (found.runs, found.steps, found.missing_steps) == (2, 4, 2)
+
+
 def test_the_policy_of_the_same_name_is_replaced(settings: Settings) -> None:
     """With a limit that no run exceeds its alerts are gone."""
     high = policy(rules=[{"rule": "run_cost", "limit_usd": "5"}])
     with connect(settings, readonly=True) as client:
         scope = Scope(NOW - timedelta(hours=24), NOW, agent="support")
-        found = backtest(client, scope, [policy()], replaced([policy()], [high]))
+        in_force = Timeline((policy(),))
+        found = backtest(client, scope, in_force, in_force.replaced([high]))
     assert {alert.trace_id for alert in found.comparison.gone} == {r.trace_id for r in RUNS[:2]}
     assert found.runs == 3
     assert (found.agreement.same, len(found.agreement.extra)) == (0, 2)

@@ -1,14 +1,15 @@
 """One walk through the life of a policy, by the commands that a person types.
 
-A version regression is simulated and raises alerts; a run is saved, the policy is tightened until
-its test passes, the backtest shows the money, and the next run is evaluated by the new revision.
+Two releases are promoted. A regression of the second one is simulated and raises alerts; a run is
+saved, the policy is tightened until its test passes, the backtest shows the money, and the next run
+is evaluated by the new revision. The release is rolled back, and the next run carries the old one.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import pytest
 from stepstream.cli.app import run as stepstream
 from stepstream.common.settings import to_environment
 from stepstream.local.supervisor import Pipeline
+from stepstream.producers.tracer import Tracer
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect
 from tests.support.processes import wait_until
+from tests.support.release_folder import write_folder
 
 SCENARIO = """
 kind: Scenario
@@ -34,9 +37,9 @@ agents:
     most_calls: 6
     step_takes: 20ms
     cost_usd: 0.01
-    versions: [{{version: "1.0"}}, {{version: "1.1", from: 2s}}]
+    versions: [{{version: "v1"}}, {{version: "v2", from: 2s}}]
 faults:
-  - {{fault: version_regression, version: "1.1", cost_factor: 10, error_rate: 0}}
+  - {{fault: version_regression, version: "v2", cost_factor: 10, error_rate: 0}}
 """
 RUNS = 12  # 90 a minute for 8 s
 POLICY = """
@@ -81,7 +84,7 @@ def written(folder: Path, name: str, text: str) -> str:
     return str(folder / name)
 
 
-def test_from_a_regression_to_a_revision_that_stops_it(
+def test_from_a_regression_to_a_revision_that_stops_it_and_a_rollback(
     settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -93,6 +96,15 @@ def test_from_a_regression_to_a_revision_that_stops_it(
     def command(*words: str, code: int = 0) -> str:
         assert stepstream(list(words)) == code, capsys.readouterr()
         return capsys.readouterr().out
+
+    releases = {
+        version: write_folder(tmp_path / version, version=version, tone=f"Tone of {version}.")
+        for version in ("v1", "v2")
+    }
+    for version, folder in releases.items():
+        command("build", str(folder), "--publish")
+        promoted = command("promote", f"support@{version}", "--wait", "120s")
+        assert f"production of support is {version}" in promoted
 
     # The policy in force is loose; runs of the new version exceed it late.
     policy = written(tmp_path, "costs.yaml", POLICY.format(limit=0.25))
@@ -107,7 +119,7 @@ def test_from_a_regression_to_a_revision_that_stops_it(
         120,
         "alerts about the new version",
     )
-    assert {(one["agent_version"], one["policy_revision"]) for one in raised} == {("1.1", 1)}
+    assert {(one["agent_version"], one["policy_revision"]) for one in raised} == {("v2", 1)}
     # The backtest below counts as successes the runs whose ends are stored.
     wait_until(
         lambda: rows(settings, "SELECT count() AS n FROM runs WHERE closed") == [{"n": RUNS}],
@@ -156,3 +168,35 @@ def test_from_a_regression_to_a_revision_that_stops_it(
         command("get", "policy", "support-costs", "--revisions", "--format", "json")
     )
     assert [row["revision"] for row in listed] == [2, 1]
+
+    roll_back(settings, command)
+
+
+def roll_back(settings: Settings, command: Callable[..., str]) -> None:
+    """An agent that follows the label carries the old release from its next run on, without a
+    restart.
+    """
+    agent = Tracer(settings.model_copy(update={"environment": "prod"}))
+    release = agent.release("support", follow=True, wait_s=60)
+
+    def run() -> str:
+        with agent.run("support") as made, made.tool("lookup_order"):
+            pass
+        assert agent.flush(60)
+        return str(made.trace_id)
+
+    def stored(trace_id: str) -> tuple[Any, ...]:
+        sql = f"SELECT agent_version, config_drift FROM runs WHERE closed AND trace_id='{trace_id}'"
+        (found,) = wait_until(lambda: rows(settings, sql), 120, "the run")
+        return tuple(found.values())
+
+    assert release.version == "v2"
+    assert stored(run()) == ("v2", [])
+    rolled_back = command("rollback", "support", "--reason", "costs", "--wait", "120s")
+    assert "production of support is v1, before v2" in rolled_back
+    wait_until(lambda: release.version == "v1", 120, "the old release in the agent")
+    assert stored(run()) == ("v1", [])
+    agent.close()
+    # The simulated runs used no release, although their agent has some.
+    (drifted,) = rows(settings, "SELECT count() AS n FROM runs WHERE has(config_drift, 'none')")
+    assert drifted["n"] > 10

@@ -15,9 +15,12 @@ from stepstream.cli.app import run
 from stepstream.common.kafka import Outgoing, producer, send_and_wait
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.producers.exceptions import ReleaseUnavailable
+from stepstream.producers.gateway.service import releases as gateway_releases
 from stepstream.producers.tracer import Tracer
 from stepstream.releases.topic import ReleaseConflict, publish, read_log
+from stepstream.schemas import release_log
 from stepstream.schemas.release import decode_release
+from stepstream.schemas.release_log import Bounds
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.step import RELEASE_ATTRIBUTE
 from stepstream.schemas.topics import topic
@@ -235,3 +238,23 @@ def test_an_agent_gets_its_release_over_https(settings: Settings, tmp_path: Path
         promote(second, 1)
         wait_until(lambda: get("production").headers["etag"] == f'"{second.hash}"', 60, "v2")
     assert Tracer(agent).release("support", wait_s=1).version == "v1"
+
+
+def test_contents_that_are_not_in_memory_are_read_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a gateway, and by an agent over Kafka: with no room for any contents."""
+    for name, module in (("IN_A_GATEWAY", gateway_releases), ("IN_AN_AGENT", release_log)):
+        monkeypatch.setattr(module, name, Bounds(content_bytes=0))
+    releases = [built(tmp_path / version, version) for version in ("v1", "v2")]
+    for release in releases:
+        publish(settings, release)
+    with running(settings, with_topics=False) as gateway:
+        pool = urllib3.PoolManager(retries=False)
+        url = f"{gateway.server.url}/v1/releases/support"
+        wait_until(lambda: pool.request("GET", f"{url}/v1").status == 200, 60, "the release")
+        for release in releases:
+            answer = pool.request("GET", f"{url}/{release.version}")
+            assert decode_release(answer.data) == release
+    agent = settings.model_copy(update={"state_dir": str(tmp_path / "agent"), "quiet": True})
+    assert Tracer(agent).release("support", "v1", wait_s=60).prompt("tone") == "Be kind (v1)."

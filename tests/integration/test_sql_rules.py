@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import stepstream
 from stepstream.admin import documents, topics
 from stepstream.admin.store import prepare_store
 from stepstream.admin.yamlfile import Place
+from stepstream.common.kafka import read_to_end
+from stepstream.common.settings import to_environment
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import connect
+from stepstream.stream.alerts.partition import AlertPartition
+from stepstream.stream.core.records import LogRecord
 from tests.support.processes import Process, wait_until, worker
 
 
@@ -132,3 +142,67 @@ def test_another_sink_takes_over_when_the_one_that_runs_them_is_killed(
         120,
         "the alert of the sink that took over",
     )
+
+
+KILLED = """
+import os, signal, sys
+from stepstream.common import kafka
+from stepstream.common.settings import load
+from stepstream.sinks.batching.stats import SinkStats
+from stepstream.sinks.clickhouse.sql_rules import LEADS, SqlRules
+
+point, sent = sys.argv[1], kafka.send_and_wait
+
+def send(client, outgoing, timeout):
+    if point == "between two":
+        sent(client, outgoing[:1], timeout)
+    elif point != "before":
+        sent(client, outgoing, timeout)
+    if point == "never":
+        print("sent", flush=True)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+kafka.send_and_wait = send
+stats = SinkStats()
+stats.lag[LEADS] = 0  # as if it had the first partition of the findings
+SqlRules(load(), stats)._thread.join(600)
+"""
+
+
+@pytest.mark.parametrize("point", ["before", "between two", "after"])
+def test_a_sink_that_is_killed_while_it_reports_rows(settings: Settings, point: str) -> None:
+    """Before, between and after its findings are sent: the sink that takes over sends what is
+    missing, and nothing becomes a second alert.
+    """
+    place = settings.model_copy(update={"topic_prefix": f"{settings.topic_prefix}_{point[:2]}"})
+    topics.create_topics(place)
+    query = "SELECT arrayJoin(['ada', 'bob']) AS subject, 'shop' AS project"
+    apply(place, {**rule(query, "killed"), "every": "1h"}, name="killed")
+
+    def sink(where: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", KILLED, where],
+            env=os.environ | to_environment(place) | {"PYTHONPATH": os.getcwd()},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    with sink(point) as killed:
+        assert killed.wait(240) == -signal.SIGKILL
+    with sink("never") as next_one:
+        assert next_one.stdout is not None
+        assert next_one.stdout.readline() == "sent\n"
+        next_one.kill()
+    stage, opened = AlertPartition(0), list[str]()
+    messages = read_to_end(place, topic(place.topic_prefix, "findings"))
+    # The store is shared with the tests above: alerts of their rules are resolved as well.
+    found = [one for one in messages if b'"alert":"killed"' in (one.value() or b"")]
+    for offset, message in enumerate(found):
+        record = LogRecord(offset, message.timestamp()[1], message.key(), message.value())
+        stage.process(record)
+        alerts = [output for output in stage.take_outputs() if output.topic == "alerts"]
+        opened += [msgspec.json.decode(output.value or b"")["alert_id"] for output in alerts]
+    # A repeated finding, with the same id, changes no alert: it has no further record.
+    assert len(opened) == len(set(opened)) == 2
+    assert len(found) == {"before": 2, "between two": 3, "after": 4}[point]

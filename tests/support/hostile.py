@@ -9,6 +9,9 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from stepstream.schemas.promotion import Promotion, decide, head_after
+from stepstream.schemas.release import hash_of
+from stepstream.schemas.release_log import decision_key, head_key, promotion_key
 from stepstream.schemas.topics import TOPIC_NAMES
 
 NUMBERS: tuple[Any, ...] = (
@@ -434,6 +437,41 @@ def hostile_records(
     """Keys and values for one topic."""
     assert name in TOPIC_NAMES
     made = Hostile(sum(name.encode()) * 1_000 + seed)
-    key, valid = valid_records(now_us)[name]
-    for _ in range(count):
-        yield made.key(key), made.record(valid)
+    valid = release_records(now_us) if name == "releases" else [valid_records(now_us)[name]]
+    for number in range(count):
+        key, item = valid[number % len(valid)]
+        yield made.key(key), made.record(item)
+
+
+def release_records(now_us: int) -> list[tuple[bytes, dict[str, Any]]]:
+    """A valid record of each kind on the topic ``releases``."""
+    content: dict[str, Any] = {
+        "kind": "Release",
+        "agent": "hostile",
+        "version": "v1",
+        "prompts": {"plan": {"template": "Plan {{ x }}", "variables": ["x"], "model": {}}},
+        "model": {"name": "gpt-4o"},
+        "tools": [{"name": "t", "description": "", "parameters": {"type": "object"}}],
+        "criteria": [],
+    }
+    release = {**content, "source": {"revision": "", "changed": False}, "hash": hash_of(content)}
+    promotion = {
+        "id": "ab" * 16,
+        "action": "promote",
+        "agent": "hostile",
+        "label": "production",
+        "release": release["hash"],
+        "version": "v1",
+        "expected": 0,
+        "by": "ann",
+        "at": now_us,
+    }
+    command = Promotion.model_validate(promotion)
+    decision = decide(command, None, {release["hash"]: "v1"}, {}, now_us)
+    head = head_after(None, decision)
+    return [
+        (f"release/hostile@{release['hash']}".encode(), release),
+        (promotion_key(command).encode(), promotion),
+        (decision_key(command).encode(), decision.model_dump(mode="json")),
+        (head_key("hostile").encode(), head.model_dump(mode="json")),
+    ]

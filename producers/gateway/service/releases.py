@@ -1,7 +1,8 @@
 """``GET /v1/releases/AGENT/NAME``: releases for agents without a route to Kafka.
 
-The topic is read by one thread, from the first request on. While Kafka does not answer, what was
-read before is answered. An agent asks again with the ETag it has, and gets 304 without a body.
+The topic is read by one thread, from the first request on. While Kafka does not answer, what is in
+memory is answered: all releases up to a bound, of which those that labels name are removed last. An
+agent asks again with the ETag it has, and gets 304 without a body.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import threading
 import time
 from typing import Final
 
+from confluent_kafka import KafkaException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepstream.common.kafka import Follower
-from stepstream.common.release_topic import apply_messages, release_topic
+from stepstream.common.kafka import Follower, KafkaUnreachable
+from stepstream.common.release_topic import apply_messages, read_contents, release_topic
 from stepstream.common.web.errors import WebError
 from stepstream.common.web.front import CALLER
 from stepstream.schemas.release import Release, encode_release
-from stepstream.schemas.release_log import ReleaseLog
+from stepstream.schemas.release_log import IN_A_GATEWAY, Published, ReleaseLog
 from stepstream.schemas.settings import Settings
 
 POLL_S: Final = 0.5
@@ -39,7 +41,8 @@ class ReleaseReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._guard = threading.Lock()
-        self._releases = ReleaseLog()
+        self._reading = threading.Lock()
+        self._releases = ReleaseLog(IN_A_GATEWAY)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self.ready = threading.Event()
@@ -54,10 +57,20 @@ class ReleaseReader:
                 )
                 self._thread.start()
 
-    def find(self, agent: str, name: str) -> Release | None:
+    def find(self, agent: str, name: str) -> Published | None:
         """The release that a label, version or hash names."""
         with self._guard:
-            return self._releases.find(agent, name)
+            return self._releases.find_published(agent, name)
+
+    def contents(self, published: Published) -> Release | None:
+        """The release with its contents, which are read again if they are not in memory.
+
+        Blocks then, and raises ``KafkaUnreachable``.
+        """
+        if published.is_complete:
+            return published.release
+        with self._reading:  # one at a time: each has up to a megabyte
+            return read_contents(self._settings, published)
 
     def close(self) -> None:
         self._stopping.set()
@@ -77,7 +90,7 @@ class ReleaseReader:
                 follower.close()
 
     def _follow(self, follower: Follower) -> None:
-        found = ReleaseLog()
+        found = ReleaseLog(IN_A_GATEWAY)
         apply_messages(found, follower.read_all())
         with self._guard:
             self._releases = found
@@ -110,23 +123,37 @@ class ReleaseEndpoint:
             )
         agent, name = request.path_params["agent"], request.path_params["name"]
         await self._until_ready()
-        release = self._reader.find(agent, name) if max(len(agent), len(name)) <= MAX_NAME else None
-        if release is None:
+        found = self._reader.find(agent, name) if max(len(agent), len(name)) <= MAX_NAME else None
+        if found is None:
             raise WebError(404, "there is no such release")
-        etag = f'"{release.hash}"'
+        etag = f'"{found.release.hash}"'
         # Always asked again: a label may name another release at any time.
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
         if matches(request.headers.get("if-none-match", ""), etag):
             return Response(b"", 304, headers)
+        release = await self._contents(found)
         return Response(encode_release(release), 200, headers, "application/json")
+
+    async def _contents(self, found: Published) -> Release:
+        try:
+            release = await asyncio.to_thread(self._reader.contents, found)
+        except (KafkaUnreachable, KafkaException):
+            raise _away() from None
+        if release is None:
+            raise WebError(404, "the release was deleted")
+        return release
 
     async def _until_ready(self) -> None:
         self._reader.ensure()
         deadline = time.monotonic() + READY_S
         while not self._reader.ready.is_set():
             if time.monotonic() > deadline:
-                raise WebError(503, "Kafka does not answer at the moment", {"Retry-After": "2"})
+                raise _away()
             await asyncio.sleep(READY_CHECK_S)
+
+
+def _away() -> WebError:
+    return WebError(503, "Kafka does not answer at the moment", {"Retry-After": "2"})
 
 
 def matches(header: str, etag: str) -> bool:

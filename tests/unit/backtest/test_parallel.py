@@ -18,6 +18,7 @@ from stepstream.backtest.parallel import (
     evaluators,
     offline_limits,
 )
+from stepstream.backtest.timeline import PolicyChange, Timeline
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
 from stepstream.simulate.generate import events
@@ -25,9 +26,14 @@ from stepstream.simulate.scenario import Scenario
 from tests.support.step_events import NOW_US
 from tests.support.stream_bench import policy
 
+CHANGE = PolicyChange(
+    NOW_US + 150_000_000, "p", policy({"rule": "run_steps", "limit": 3}, revision=2)
+)
 SETS = [
-    (policy({"rule": "run_cost", "limit_usd": "0.05", "action": "stop"}, mode="enforce"),),
-    (policy({"rule": "expr", "when": "run.calls['mail'] > 1"}),),
+    Timeline(
+        (policy({"rule": "run_cost", "limit_usd": "0.05", "action": "stop"}, mode="enforce"),)
+    ),
+    Timeline((policy({"rule": "expr", "when": "run.calls['mail'] > 1"}),), (CHANGE,)),
 ]
 
 

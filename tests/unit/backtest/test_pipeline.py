@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from stepstream.backtest.pipeline import OfflinePipeline
+from stepstream.backtest.timeline import PolicyChange
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 from tests.support.stream_bench import Bench, policy, root, step, us
@@ -98,3 +101,36 @@ def test_alerts_name_the_revision_of_the_policy() -> None:
     pipeline = fed(OfflinePipeline([policy]), *expensive_run())
     found = {alert.rule: alert.policy_revision for alert in pipeline.outcome.alerts.values()}
     assert found == {"run_cost": 4, "spend": 4}
+
+
+def test_a_run_that_hangs_alone_is_found() -> None:
+    """Nothing else happens for half an hour: timers are longer than two minutes, and fire."""
+    events = [(0, root("start", 0)), (1, step(2, "start", 1, kind="tool_call", tool="t"))]
+    raised = [one.finding for one in fed(OfflinePipeline(), *events).outcome.raised]
+    found = {one.alert: one for one in raised if one.state == "firing"}
+    assert us(301) <= found["hung-step"].time <= us(320)
+    assert us(1801) <= found["stuck-run"].time <= us(1830)
+
+
+def test_policies_change_at_their_times() -> None:
+    """A run is evaluated by the revision that was in effect when it began."""
+    loose = policy({"rule": "run_cost", "limit_usd": "0.15"}, revision=1)
+    strict = policy({"rule": "run_cost", "limit_usd": "0.05"}, revision=2)
+    changes = [PolicyChange(us(30), "p", strict), PolicyChange(us(90), "p", None)]
+    pipeline = OfflinePipeline([loose], changes=changes)
+    events: list[tuple[float, dict[str, object]]] = []
+    for number, begins_s in enumerate((0, 29, 31, 91)):
+        for at_s, event in expensive_run():
+            moved: dict[str, Any] = {**event, "trace_id": f"{number + 1:032x}"}
+            for name in ("start_time", "end_time"):
+                if name in moved:
+                    moved[name] += us(begins_s) - us(0)
+            events.append((at_s + begins_s, moved))
+    events.sort(key=lambda one: one[0])
+    raised = [one.finding for one in fed(pipeline, *events).outcome.raised]
+    found = [
+        (int(one.trace_id, 16), one.policy_revision, one.threshold)
+        for one in raised
+        if one.alert == "run-cost" and one.state == "firing"
+    ]
+    assert sorted(found) == [(1, 1, 0.15), (2, 1, 0.15), (3, 2, 0.05)]

@@ -18,8 +18,10 @@ from stepstream.schemas.promotion import (
     head_after,
     required_gates,
 )
-from stepstream.schemas.release import encode_release
+from stepstream.schemas.release import Release, encode_release
 from stepstream.schemas.release_log import (
+    IN_A_WORKER,
+    Bounds,
     ReleaseLog,
     UnreadableRelease,
     decision_key,
@@ -188,13 +190,62 @@ def test_what_cannot_be_read_counts_for_nothing(key: str, value: bytes) -> None:
 def test_a_log_without_contents_names_the_same_releases(tmp_path: Path) -> None:
     """It is for processes that decide about releases and do not use them."""
     release = built(tmp_path)
-    log = ReleaseLog(keeps_contents=False)
+    log = ReleaseLog(IN_A_WORKER)
     for offset in range(2):
         log.apply(release_key(release), encode_release(release), offset)
     (kept,) = log.releases("support")
     assert (kept.release.hash, kept.release.version) == (release.hash, release.version)
     assert not kept.release.prompts
     assert len(encode_release(kept.release)) < 300
+
+
+def published(log: ReleaseLog, folder: Path, numbers: range) -> list[Release]:
+    releases = [built(folder / str(number), f"v{number}") for number in numbers]
+    for release in releases:
+        log.apply(release_key(release), encode_release(release), log_offset(release))
+    return releases
+
+
+def log_offset(release: Release) -> int:
+    return int(release.version.removeprefix("v"))
+
+
+def test_contents_beyond_the_bound_are_not_kept(tmp_path: Path) -> None:
+    """Those of the oldest release that no label names go first; what it is called stays known."""
+    size = len(encode_release(built(tmp_path / "0", "v0")))
+    log = ReleaseLog(Bounds(content_bytes=2 * size + size // 2))
+    first, *_ = published(log, tmp_path, range(3))
+    decision = decide(command(1, first.hash, 0), None, {first.hash: "v0"}, {}, 5)
+    log.apply(head_key("support"), head_after(None, decision).model_dump_json().encode(), 9)
+    assert [one.is_complete for one in log.releases("support")] == [False, True, True]
+    log.apply(release_key(first), None, 10)
+    published(log, tmp_path, range(3))  # again, in which the labelled one comes last
+    published(log, tmp_path, range(3, 5))
+    complete = [one.release.version for one in log.releases("support") if one.is_complete]
+    assert complete == ["v0", "v4"]
+    found = log.find_published("support", "v2")
+    assert found is not None
+    assert (found.release.title, found.release.prompts) == ("support@v2", {})
+    assert log.forgotten == 0
+
+
+def test_of_more_releases_than_the_bound_the_oldest_are_forgotten(tmp_path: Path) -> None:
+    """A label keeps the one that it names. Decisions are forgotten too, and not made again."""
+    log = ReleaseLog(Bounds(releases=2, decisions=1))
+    (first,) = published(log, tmp_path, range(1))
+    one = command(1, first.hash, 0)
+    decision = decide(one, None, {first.hash: "v0"}, {}, 5)
+    log.apply(head_key("support"), head_after(None, decision).model_dump_json().encode(), 9)
+    published(log, tmp_path, range(1, 4))
+    assert [one.release.version for one in log.releases("support")] == ["v0", "v3"]
+    assert log.forgotten == 2
+    two = command(2, first.hash, 1)
+    for given in (one, two):
+        made = decide(given, None, {first.hash: "v0"}, {}, 5)
+        log.apply(promotion_key(given), given.model_dump_json().encode(), 20)
+        log.apply(decision_key(given), made.model_dump_json().encode(), 21)
+    assert (log.decision(one), log.pending()) == (None, [])
+    assert log.decision(two) is not None
 
 
 def test_the_labels_of_an_agent_always_fit_into_a_record() -> None:
