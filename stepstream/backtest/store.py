@@ -91,12 +91,20 @@ def statuses(client: Client, scope: Scope) -> dict[str, tuple[str, int]]:
 
 
 def alerts(client: Client, scope: Scope) -> tuple[list[Mapping[str, Any]], int]:
-    """The alerts that were raised about these runs, and the time until which they are complete."""
-    ((now,),) = client.query("SELECT toUnixTimestamp64Micro(now64(6))").result_rows
+    """The alerts that were raised about these runs, and the time until which they are complete.
+
+    Alerts of the last minutes may be on their way, and a sink that is behind has not stored the
+    steps yet that belong to alerts.
+    """
+    ((us,),) = client.query(
+        "SELECT toUnixTimestamp64Micro(least(now64(6), toDateTime64(max(append_time), 6))) "
+        "FROM steps WHERE start_time >= {since:DateTime64(6, 'UTC')}",
+        parameters=scope.parameters(),
+    ).result_rows
     found: list[Mapping[str, Any]] = list(
         client.query(_ALERTS, parameters=scope.parameters()).named_results()
     )
-    return found, int(now) - ON_THE_WAY_US
+    return found, int(us) - ON_THE_WAY_US
 
 
 def steps(client: Client, scope: Scope) -> Iterator[Row]:

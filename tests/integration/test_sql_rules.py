@@ -175,7 +175,9 @@ def test_a_sink_that_is_killed_while_it_reports_rows(settings: Settings, point: 
     """Before, between and after its findings are sent: the sink that takes over sends what is
     missing, and nothing becomes a second alert.
     """
-    place = settings.model_copy(update={"topic_prefix": f"{settings.topic_prefix}_{point[:2]}"})
+    place = settings.model_copy(
+        update={"topic_prefix": f"{settings.topic_prefix}_{point[-3:].strip()}"}
+    )
     topics.create_topics(place)
     query = "SELECT arrayJoin(['ada', 'bob']) AS subject, 'shop' AS project"
     apply(place, {**rule(query, "killed"), "every": "1h"}, name="killed")
