@@ -4,7 +4,7 @@ ALTER TABLE ${database}.steps_raw${on_cluster}
     ADD COLUMN IF NOT EXISTS amends Bool CODEC(ZSTD(1)) AFTER phase;
 
 ALTER TABLE ${database}.steps_raw${on_cluster}
-    MODIFY COLUMN ver UInt64 MATERIALIZED toUInt64(if(amends, 4611686018427387904 + kafka_offset, 4611686018427387904 - kafka_offset)) CODEC(Delta(8), ZSTD(1));
+    MODIFY COLUMN ver UInt64 MATERIALIZED toUInt64(if(amends, 4611686018427387904 + kafka_offset, 4611686018427387904 - kafka_offset)) CODEC(T64, ZSTD(1));
 
 ALTER TABLE ${database}.steps_to_rollup_1m${on_cluster} MODIFY QUERY
 SELECT
