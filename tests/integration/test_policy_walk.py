@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stepstream.cli.app import run as stepstream
 from stepstream.common.settings import to_environment
 from stepstream.local.supervisor import Pipeline
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.settings import Settings
+from stepstream.simulate.generate import events
+from stepstream.simulate.scenario import Scenario
 from stepstream.sinks.clickhouse import connect
 from tests.support.processes import wait_until
 from tests.support.release_folder import write_folder
@@ -41,7 +44,6 @@ agents:
 faults:
   - {{fault: version_regression, version: "v2", cost_factor: 10, error_rate: 0}}
 """
-RUNS = 12  # 90 a minute for 8 s
 POLICY = """
 kind: Policy
 name: support-costs
@@ -77,6 +79,11 @@ def settings(
 def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
     with connect(settings, readonly=True) as client:
         return list(client.query(sql).named_results())
+
+
+def runs_of(scenario: str) -> int:
+    made = Scenario.model_validate(yaml.safe_load(scenario))
+    return len({timed.event["trace_id"] for timed in events(made, 0)})
 
 
 def written(folder: Path, name: str, text: str) -> str:
@@ -121,8 +128,9 @@ def test_from_a_regression_to_a_revision_that_stops_it_and_a_rollback(
     )
     assert {(one["agent_version"], one["policy_revision"]) for one in raised} == {("v2", 1)}
     # The backtest below counts as successes the runs whose ends are stored.
+    runs = runs_of(SCENARIO.format(seed=1))
     wait_until(
-        lambda: rows(settings, "SELECT count() AS n FROM runs WHERE closed") == [{"n": RUNS}],
+        lambda: rows(settings, "SELECT count() AS n FROM runs WHERE closed") == [{"n": runs}],
         120,
         "the ends of all runs",
     )

@@ -360,4 +360,6 @@ def test_the_processor_never_raises(world: World, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(SpanPublisher, "ended", broken)
     with logged() as lines, trace.use_span(tracer.start_span("run"), end_on_exit=True):
         pass
-    assert len(lines) == 2
+    # The processor of an earlier test may log here what it has dropped.
+    errors = [line for line in lines if "internal error" in line.getMessage()]
+    assert len(errors) == 2
