@@ -24,7 +24,9 @@ from stepstream.sinks.clickhouse.schema import template_values
 logger = logging.getLogger(__name__)
 
 ROLLUPS: Final = {"rollup_1m": "steps_to_rollup_1m", "rollup_1h": "steps_to_rollup_1h"}
-"""Each rollup and the materialized view that fills it."""
+"""Each rollup and the materialized view that adds up its rows; another view subtracts amended rows,
+which FINAL does not count.
+"""
 
 QUIET: Final = timedelta(minutes=10)
 """A day to which steps were added this recently is not closed."""
@@ -216,8 +218,6 @@ class _Reconciler:
             "{name:String}",
             parameters={"db": self._database, "name": ROLLUPS[rollup]},
         ).result_rows[0][0]
-        # Amended rows replace those that the view has counted; FINAL leaves one of each.
-        select = select.replace(" WHERE NOT s.amends", "")
         source = f"FROM {self._database}.steps_raw AS s"
         if select.count(source) != 1:
             raise StoreError(

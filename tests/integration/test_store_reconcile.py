@@ -20,7 +20,7 @@ from stepstream.schemas.times import DAY_US
 from stepstream.sinks.batching.records import Record, Source
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.insert import Inserter
-from stepstream.sinks.clickhouse.reconcile import reconcile
+from stepstream.sinks.clickhouse.reconcile import ROLLUPS, reconcile
 from stepstream.sinks.clickhouse.step_rows import build_steps
 from tests.support.sink import encoded
 
@@ -50,15 +50,18 @@ def insert(
     *,
     appended_days_ago: float | None = None,
     project: str = "default",
+    trace_id: str = "",
+    amends: bool = False,
 ) -> date:
     """Steps of a day, as the sink would insert them, which arrived then or later."""
-    start_us = time.time_ns() // 1_000 - days_ago * DAY_US
+    # The beginning of the day: two batches of the same steps have the same times.
+    start_us = (time.time_ns() // 1_000 // DAY_US - days_ago) * DAY_US
     appended = days_ago if appended_days_ago is None else appended_days_ago
     append_ms = int(time.time() * 1_000 - appended * 86_400_000)
-    trace_id = new_trace_id()
+    trace_id = trace_id or new_trace_id()
     records = [
         Record(
-            number,
+            number + amends * steps,
             append_ms,
             trace_id.encode(),
             encoded(
@@ -72,6 +75,7 @@ def insert(
                     "start_time": start_us,
                     "end_time": start_us + number,
                     "status": "error" if number % 3 == 0 else "ok",
+                    "amends": amends,
                 }
             ),
             None,
@@ -80,7 +84,7 @@ def insert(
     ]
     source = replace(Source("topic", 0))
     (block,) = build_steps(records, source, set()).blocks
-    Inserter(settings).insert(block, trace_id)
+    Inserter(settings).insert(block, f"{trace_id} {amends}")
     return datetime.fromtimestamp(start_us / 1_000_000, UTC).date()
 
 
@@ -132,6 +136,39 @@ def test_a_planted_difference_is_found_and_repaired(settings: Settings, client: 
         )
         == 0
     )
+
+
+def test_steps_that_were_sent_again_with_their_contents_count_once(
+    settings: Settings, client: Client
+) -> None:
+    """In the rollups as in the rows: their numbers, cost and latencies."""
+
+    def rollups() -> list[object]:
+        sums = "sum(steps), sum(error_steps), sum(cost_usd), sum(duration_us), sumMap(latency)"
+        longest = "max(max_duration_us), max(p50_duration_us), max(p99_duration_us)"
+        return [
+            client.query(f"SELECT {what} FROM {name}").result_rows
+            for what, names in ((sums, ROLLUPS), (longest, ("metrics_1m", "metrics_1h")))
+            for name in names
+        ]
+
+    trace_id = new_trace_id()
+    day = insert(settings, 3, trace_id=trace_id)
+    before = rollups()
+    insert(settings, 3, trace_id=trace_id, amends=True)
+    assert rollups() == before
+    assert client.command("SELECT count() FROM steps") == 20
+    # As after a merge: the sums themselves are what is stored.
+    for name in ROLLUPS:
+        client.command(f"OPTIMIZE TABLE {name} FINAL")
+    assert rollups() == before
+    assert client.query("SELECT max(steps) FROM rollup_1h").result_rows[0][0] <= 20
+    for view in ("metrics_1m", "metrics_1h"):
+        assert metrics(client, view, day) == (20, Decimal("0.00000002"))
+    assert reconcile(settings).differences == []
+    client.command(f"ALTER TABLE rollup_1h DROP PARTITION '{day}'")
+    assert reconcile(settings).exact
+    assert rollups() == before
 
 
 def test_rows_that_came_twice_count_once_after_the_repair(

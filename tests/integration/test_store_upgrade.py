@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
@@ -10,6 +11,7 @@ from stepstream.local.embedded.clickhouse import EmbeddedClickHouse
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate, status
 from stepstream.sinks.clickhouse.client import connect_server
+from stepstream.sinks.clickhouse.insert import NEWER_SETTINGS, SETTINGS
 from stepstream.sinks.clickhouse.public_views import View
 from stepstream.sinks.clickhouse.reconcile import reconcile
 from stepstream.sinks.clickhouse.schema import Migration, migrations
@@ -68,6 +70,16 @@ def write_old(settings: Settings) -> None:
             client.command(statement)
 
 
+def insert_batch(settings: Settings) -> None:
+    """A hundred steps of three days ago, always the same and under the same token."""
+    when = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
+    names = ("trace_id", "step_id", "kind", "project", "start_time", "end_time", "append_time")
+    rows = [[f"b{n}", f"{n}", "plan", "shop", when, when, when] for n in range(100)]
+    token = {"insert_deduplication_token": "batch"}
+    with connect(settings) as client:
+        client.insert("steps_raw", rows, names, settings=SETTINGS | NEWER_SETTINGS | token)
+
+
 def contents(client: Client) -> list[object]:
     """What a user sees of it."""
     questions = (
@@ -90,6 +102,7 @@ def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> N
     with EmbeddedClickHouse(tmp_path) as server:
         settings = Settings(clickhouse_url=server.writer_url)
         write_old(settings)
+        insert_batch(settings)
         with connect(settings) as client:
             before = contents(client)
     with EmbeddedClickHouse(tmp_path) as server:
@@ -98,6 +111,8 @@ def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> N
         assert (older.version, older.current) == (len(old_migrations()), False)
         assert migrate(settings).applied == older.pending
         assert status(settings).current
+        # A sink that was killed before the upgrade repeats its last batch after it.
+        insert_batch(settings)
         # Rollups of the old version agree with its rows, and the migrations have counted none
         # again.
         assert reconcile(settings).differences == []
@@ -114,7 +129,28 @@ def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> N
             assert client.query(
                 "SELECT change, reopened FROM alerts WHERE alert_id = 'a2'"
             ).result_rows == [("", 0)]
-        assert [row[0] for row in after[:3]] == [10_000] * 3  # type: ignore[index]
+        assert [row[0] for row in after[:3]] == [10_100] * 3  # type: ignore[index]
+
+
+def test_a_batch_counts_once_when_the_server_restarts_after_the_migrations(tmp_path: Path) -> None:
+    """What the views insert keeps its tokens, which depend on how the views were made."""
+    with EmbeddedClickHouse(tmp_path) as server:
+        settings = Settings(clickhouse_url=server.writer_url)
+        migrate(settings)
+        insert_batch(settings)
+        server.kill()
+        server.restart()
+        insert_batch(settings)
+        with connect(settings) as client:
+            counted = [
+                client.command(f"SELECT {what}")
+                for what in (
+                    "count() FROM steps",
+                    "sum(steps) FROM metrics_1m",
+                    "sum(steps) FROM metrics_1h",
+                )
+            ]
+            assert counted == [100, 100, 100]
 
 
 def test_released_migrations_are_never_edited() -> None:
