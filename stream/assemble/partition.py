@@ -79,7 +79,7 @@ class AssemblePartition:
         self._in_progress: ActiveRun | None = None
         # Runs with a new record since the last flush.
         self._touched: dict[str, ActiveRun] = {}
-        # Outputs that ``drain`` has not returned yet.
+        # Outputs that ``take_outputs`` has not returned yet.
         self._outbox: list[Output] = []
         self._memory = MemoryAccounting(self.runs)
         self._timers = Timers(self.runs, clock, limits)
@@ -290,7 +290,7 @@ class AssemblePartition:
         """Dead-letter the records of given-up runs.
 
         ``records`` were read again for this purpose; ``wanted`` are the offset ranges that
-        ``failed.take_unread`` returned. Afterwards these no longer keep the safe offset back.
+        ``given_up.take_unread`` returned. Afterwards these no longer keep the safe offset back.
         """
         for record, why in self.given_up.refused(records, wanted):
             self._reject(record, Rejected("poison", why))
