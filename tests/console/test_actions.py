@@ -27,6 +27,7 @@ def test_a_stop_reaches_the_agent_and_its_control_step_appears(world: World, vis
     visit.expected = ("404",)  # the run is opened before the store has it
     with Agent(world) as agent:
         open_run(visit, agent)
+        visit.enabled("Stop")
         visit.key("s")
         confirmed(visit, "Stop the run", "wrong customer")
         wait_until(lambda: agent.stopped, 60, "the agent is stopped")
@@ -85,6 +86,7 @@ def test_acknowledge_silence_and_resolve(world: World, visit: Visit) -> None:
         alert = world.alert_of(run.trace_id)
         visit.open(f"/alerts/{alert}")
         visit.text("Evidence")
+        visit.enabled("Acknowledge")
         visit.key("a")
         visit.text("Acknowledged")
         visit.key("m")

@@ -180,6 +180,7 @@ def test_keys_of_alerts(keys: Keys, runs: KnownRuns) -> None:
 def test_keys_of_an_alert(keys: Keys, runs: KnownRuns) -> None:
     visit = keys.visit.open(f"/alerts/{runs.alert}")
     visit.text("Evidence")
+    visit.enabled("Stop the run")
     keys("r", "s")
     dialog = visit.page.get_by_role("dialog")
     dialog.wait_for()

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    expect,
+)
 
 from stepstream.console import address
 from stepstream.local.supervisor import Pipeline
@@ -222,6 +230,10 @@ class Visit:
 
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
+
+    def enabled(self, name: str) -> None:
+        """Wait until a button is enabled: its key is ignored while the session is not read yet."""
+        expect(self.button(name).first).to_be_enabled(timeout=WAIT_MS)
 
     def rows(self) -> Locator:
         return self.page.locator("[role=treeitem]")
