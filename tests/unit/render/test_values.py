@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from stepstream.render.values import (
     clip,
     fit,
+    folded,
     format_time,
     one_line,
     zone_name,
@@ -49,3 +50,12 @@ def test_text_takes_the_cells_it_is_given(text: str, cells: int) -> None:
     line = one_line(text)
     assert cell_len(fit(line, cells)) == cells
     assert cell_len(clip(line, cells)) <= cells
+
+
+def test_a_text_with_very_many_characters_of_no_width() -> None:
+    """Those after a character are kept with it, and each is not measured by itself."""
+    marked = "a" * 50 + "\u0301" * 50_000
+    text = marked + "b" * 200
+    assert clip(text, 60) == marked + "b" * 9 + "…"
+    assert folded(text, 60)[0] == marked + "b" * 10
+    assert "".join(folded(text, 60)) == text
