@@ -21,8 +21,6 @@ class Viewers:
         ]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read)
-        self.received = 0
-        """Bytes."""
         if reads:
             self._thread.start()
 
@@ -31,9 +29,7 @@ class Viewers:
         while not self._stop.is_set():
             ready, _, _ = select.select(left, [], [], 0.2)
             for one in ready:
-                data = one.recv(65_536)
-                self.received += len(data)
-                if not data:
+                if not one.recv(65_536):
                     left.remove(one)
 
     def close(self) -> None:
