@@ -71,6 +71,7 @@ def test_pause_resume_and_approve(world: World, visit: Visit) -> None:
         calls = agent.calls
         visit.open("/")
         visit.text("Waiting for a command")
+        visit.enabled("Approve")
         visit.screenshot("waiting")
         visit.key("y")
         wait_until(lambda: agent.calls > calls + 1, 60, "the agent goes on")
