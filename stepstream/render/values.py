@@ -96,16 +96,15 @@ def _chars_that_fit(text: str, cells: int) -> int:
 
 def fold_text(line: Text, width: int, indent: int) -> list[Text]:
     """The line split to fit ``width``, with its styles; further pieces are indented."""
-    found, rest, room = [], line, width
-    while cell_len(rest.plain) > room:
-        end = _fold_end(rest.plain, 0, room)
-        found.append(rest[:end])
+    plain, found, start, room = line.plain, [], 0, width
+    while (end := _fold_end(plain, start, room)) < len(plain):
+        found.append(line[start:end])
         # The space at which the line breaks is not repeated on the next one.
-        rest = rest[end + 1 :] if rest.plain[end : end + 1] == " " else rest[end:]
+        start = end + 1 if plain[end] == " " else end
         room = max(1, width - indent)
     return [
         piece if number == 0 else Text(" " * indent) + piece
-        for number, piece in enumerate([*found, rest])
+        for number, piece in enumerate([*found, line[start:]])
     ]
 
 
