@@ -22,6 +22,9 @@ from stepstream.schemas.redaction import redacted_value
 from stepstream.schemas.secret_forms import REDACTED
 
 MAX_DEPTH: Final = 60
+# Values that share parts have a path for every combination of them: 30 lists that each contain the
+# next one twice have 2**30.
+MAX_VALUES: Final = 1_000_000
 TAG: Final = "$"
 _OPAQUE: Final = "opaque"
 
@@ -57,26 +60,57 @@ class RecordedError(Exception):
     """An exception of a recorded call whose class cannot be restored; its text has the name."""
 
 
-def encode(value: Any, depth: int = 0) -> Any:
-    """The value as JSON. What has no form is opaque: it keeps the name of its class only."""
+class _Walk:
+    """Bounds the work on one value that is encoded."""
+
+    __slots__ = ("left", "open")
+
+    def __init__(self) -> None:
+        self.left = MAX_VALUES
+        # The ids of the values that the current one is in.
+        self.open: set[int] = set()
+
+    def refuses(self, value: Any) -> bool:
+        return self.left < 0 or len(self.open) > MAX_DEPTH or id(value) in self.open
+
+
+def encode(value: Any) -> Any:
+    """The value as JSON. What has no form is opaque: it keeps the name of its class only.
+
+    So does a value that contains itself, and what exceeds ``MAX_DEPTH`` or ``MAX_VALUES``.
+    """
+    return _encoded(value, _Walk())
+
+
+def _encoded(value: Any, walk: _Walk) -> Any:
     kind = type(value)
+    walk.left -= 1
     if value is None or kind in {bool, int, str}:
         return value
     if kind is float:
         return value if math.isfinite(value) else {TAG: "float", "v": str(value)}
-    if depth > MAX_DEPTH:
+    if walk.refuses(value):
         return _opaque(kind)
+    walk.open.add(id(value))
+    try:
+        return _encoded_parts(value, walk)
+    finally:
+        walk.open.discard(id(value))
+
+
+def _encoded_parts(value: Any, walk: _Walk) -> Any:
+    kind = type(value)
     if kind is list:
-        return [encode(one, depth + 1) for one in value]
+        return [_encoded(one, walk) for one in value]
     if kind is dict:
-        return _encoded_dict(value, depth)
+        return _encoded_dict(value, walk)
     if (as_text := _TEXTS.get(kind)) is not None:
         return {TAG: as_text[0], "v": as_text[1](value)}
     if (name := _SEQUENCES.get(kind)) is not None:
-        found = [encode(one, depth + 1) for one in value]
+        found = [_encoded(one, walk) for one in value]
         # A set has no order of its own, and equal sets must have equal keys.
         return {TAG: name, "v": found if kind is tuple else sorted(found, key=repr)}
-    return _encoded_object(value, depth)
+    return _encoded_object(value, walk)
 
 
 def opaque_in(encoded: Any) -> str:
@@ -189,22 +223,22 @@ def _decoded(tag: str, encoded: Mapping[str, Any]) -> Any:
     raise ValueLost(f"{tag!r} is no form of a value")
 
 
-def _encoded_dict(value: dict[Any, Any], depth: int) -> Any:
+def _encoded_dict(value: dict[Any, Any], walk: _Walk) -> Any:
     if all(type(name) is str for name in value) and TAG not in value:
-        return {name: encode(one, depth + 1) for name, one in value.items()}
-    pairs = [[encode(name, depth + 1), encode(one, depth + 1)] for name, one in value.items()]
+        return {name: _encoded(one, walk) for name, one in value.items()}
+    pairs = [[_encoded(name, walk), _encoded(one, walk)] for name, one in value.items()]
     return {TAG: "dict", "v": pairs}
 
 
-def _encoded_object(value: Any, depth: int) -> Any:
+def _encoded_object(value: Any, walk: _Walk) -> Any:
     kind = type(value)
     try:
         if callable(getattr(kind, "model_dump", None)) and hasattr(kind, "model_validate"):
-            dumped = encode(value.model_dump(), depth + 1)
+            dumped = _encoded(value.model_dump(), walk)
             return {TAG: "model", "class": _class_name(kind), "v": dumped}
         if dataclasses.is_dataclass(kind):
             fields = {
-                one.name: encode(getattr(value, one.name), depth + 1)
+                one.name: _encoded(getattr(value, one.name), walk)
                 for one in dataclasses.fields(kind)
             }
             return {TAG: "dataclass", "class": _class_name(kind), "v": fields}

@@ -314,6 +314,38 @@ def test_what_has_no_recorded_form_is_named(record: Any) -> None:
     assert gaps == (f"call 1, handle: {reason}",)
 
 
+def shared(levels: int) -> list[Any]:
+    """Lists that each contain the next one twice: few objects, 2**levels paths."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def test_values_that_contain_themselves_or_share_parts_do_not_disturb_the_agent(
+    record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepstream.producers.recordings.values.MAX_VALUES", 1_000)
+    cyclic: list[Any] = []
+    cyclic += [cyclic, cyclic]
+
+    @stepstream.tool
+    def cycle() -> object:
+        return cyclic
+
+    @stepstream.tool
+    def sharing() -> object:
+        return shared(50)
+
+    @stepstream.agent
+    def using(_question: str) -> int:
+        return len(cycle()) + len(sharing())  # type: ignore[arg-type]
+
+    gaps = read_recording(record(using, "q")).gaps
+    reason = "its result has a value of class builtins:list, which has no recorded form"
+    assert gaps == (f"call 1, cycle: {reason}", f"call 2, sharing: {reason}")
+
+
 def test_a_folder_that_cannot_be_written_does_not_disturb_the_agent(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
