@@ -119,6 +119,8 @@ class Player:
         found = self._next(step, arguments, function)
         if not isinstance(found, RecordedCall):
             return found(), None
+        if "chunks" not in found.outcome:
+            self._result(found)  # the request failed: it raises here, and not while it is read
         return ServedStream(self, found), None
 
     # --- the end ---

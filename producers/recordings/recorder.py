@@ -1,15 +1,16 @@
 """Writes each run's calls to a file of its own, whole: contents are not cut, unlike those of steps.
 
-Known forms of secrets are replaced. An error of the recorder itself is logged and ends the
-recording, never the program.
+Known forms of secrets are replaced. An error of the recorder itself is logged and noted as a gap of
+the recording; the program does not see it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,8 @@ from stepstream.schemas.recording import (
 
 MAX_FILES: Final = 10_000
 MAX_GAPS: Final = 20
+MAX_PIECES: Final = 100_000
+"""Pieces of one stream, which are in memory until it ends."""
 SUFFIX: Final = ".jsonl"
 
 
@@ -82,8 +85,13 @@ class _File:
                 return
             line = end(self._calls, output, error, list(self.gaps), self._digest.hexdigest())
             self._append(f"{written(line)}\n".encode())
-            os.close(self._descriptor)
-            self._descriptor = -1
+
+    def close(self) -> None:
+        """Close the file, which has no end unless ``finish`` wrote it."""
+        with self._lock:
+            if self._descriptor >= 0:
+                descriptor, self._descriptor = self._descriptor, -1
+                os.close(descriptor)
 
     def _append(self, data: bytes) -> None:
         self._digest.update(data)
@@ -115,19 +123,18 @@ class Recorder:
                 return
             labels = run._scope.labels
             given = encode(run._fields.get("input"))
-            file = _File(self._folder / f"{run.trace_id}{SUFFIX}")
+            file = self._open[run.trace_id] = _File(self._folder / f"{run.trace_id}{SUFFIX}")
             if lost := opaque_in(given):
                 file.gap(f"the run's input has a value of class {lost}, which has no recorded form")
             first = header(
                 run.trace_id,
                 labels["agent"],
                 labels["agent_version"],
-                labels.get("task", ""),
+                self._redacted(labels.get("task", "")),
                 self._redacted(given),
                 run._record.start_time,
             )
             file.write(first)
-            self._open[run.trace_id] = file
         except Exception as error:
             internal_error("recordings", error)
 
@@ -146,6 +153,8 @@ class Recorder:
                 )
         except Exception as problem:
             internal_error("recordings", problem)
+        finally:
+            file.close()
 
     # --- calls ---
 
@@ -230,12 +239,15 @@ class Recorder:
         self, step: CallStep, arguments: object, function: Callable[[], Any]
     ) -> tuple[Any, Pieces | None]:
         one = _Call(self, step, arguments)
-        one.is_stream()
         try:
-            return function(), one
+            made = function()
         except BaseException as error:
             one.failed(error)
             raise
+        if inspect.isawaitable(made):
+            return _awaited(one, made), one
+        one.is_stream()
+        return made, one
 
     # --- inside ---
 
@@ -252,7 +264,8 @@ def end_of(
     """The answer of a root, None if it is not whole, and the exception that ended it."""
     output = run._record.output
     # Contents of steps are cut; a part of an answer proves nothing about the rest of it.
-    whole = bool(output) and len(output.encode()) >= (run._record.output_bytes or 0)
+    size = len(output.encode("utf-8", "replace"))
+    whole = bool(output) and size >= (run._record.output_bytes or 0)
     text = f"{type(error).__name__}: {error}" if error is not None else ""
     return (redacted(output, redact) if whole else None), redacted(text, redact)
 
@@ -286,7 +299,13 @@ class _Call:
         """A piece of a stream has come."""
         if self.number:
             self._chunks = [] if self._chunks is None else self._chunks
-            self._chunks.append(encode(piece))
+            if len(self._chunks) >= MAX_PIECES:
+                self.gap(f"a stream of more than {MAX_PIECES} pieces")
+                return
+            try:
+                self._chunks.append(encode(piece))
+            except Exception as error:
+                self._lost(error)
 
     def returned(self, result: object) -> None:
         """Record the result of the call."""
@@ -297,7 +316,7 @@ class _Call:
                     outcome["chunks"] = self._chunks
                 self._write(outcome)
             except Exception as error:
-                internal_error("recordings", error)
+                self._lost(error)
 
     def failed(self, error: BaseException) -> None:
         """Record the exception that the call raised."""
@@ -308,11 +327,15 @@ class _Call:
                     outcome["chunks"] = self._chunks
                 self._write(outcome)
             except Exception as problem:
-                internal_error("recordings", problem)
+                self._lost(problem)
 
     def gap(self, reason: str) -> None:
         if self.number and self._file is not None:
             self._file.gap(f"call {self.number}, {self._step._name}: {reason}")
+
+    def _lost(self, error: Exception) -> None:
+        internal_error("recordings", error)
+        self.gap("it could not be recorded")
 
     def _write(self, outcome: dict[str, Any]) -> None:
         if self._file is None:
@@ -336,6 +359,17 @@ class _Call:
                 "outcome": kept,
             }
         )
+
+
+async def _awaited(one: _Call, made: Awaitable[Any]) -> Any:
+    """The stream of an asynchronous client, whose request fails while it is awaited."""
+    try:
+        stream = await made
+    except BaseException as error:
+        one.failed(error)
+        raise
+    one.is_stream()
+    return stream
 
 
 def _closed(pieces: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import random
@@ -344,6 +345,46 @@ def test_values_that_contain_themselves_or_share_parts_do_not_disturb_the_agent(
     gaps = read_recording(record(using, "q")).gaps
     reason = "its result has a value of class builtins:list, which has no recorded form"
     assert gaps == (f"call 1, cycle: {reason}", f"call 2, sharing: {reason}")
+
+
+def test_pieces_that_cannot_be_read_do_not_disturb_the_agent(record: Any) -> None:
+    class Zone(datetime.tzinfo):
+        def utcoffset(self, _: object) -> datetime.timedelta:
+            raise RuntimeError("no zone")
+
+    @stepstream.llm
+    def times() -> Iterator[Any]:
+        yield datetime.datetime(2026, 1, 1, tzinfo=Zone())  # type: ignore[abstract]
+
+    @stepstream.agent
+    def using(_question: str) -> int:
+        return len(list(times()))
+
+    file = record(using, "q")
+    assert read_recording(file).gaps == ("call 1, times: it could not be recorded",)
+
+
+def test_a_task_and_an_answer_of_any_text_end_in_a_whole_recording(tmp_path: Path) -> None:
+    with recording(recordings=str(tmp_path)), stepstream.run("a", task=f"use {SECRET}") as run:
+        run.set_output("half of a pair: \ud800")
+    (file,) = tmp_path.iterdir()
+    found = read_recording(file)
+    assert found.task == "use [redacted]"
+    assert SECRET not in file.read_text()
+
+
+def test_a_recording_that_cannot_be_ended_leaves_no_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with recording(recordings=str(tmp_path)), monkeypatch.context() as patched:
+        patched.setattr("stepstream.producers.recordings.recorder.os.write", full)
+        assert [short("q") for _ in range(20)] == ["1"] * 20
+    assert len(os.listdir("/proc/self/fd")) < before + 20
+    assert "No space left on device" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_does_not_disturb_the_agent(

@@ -95,3 +95,35 @@ def test_a_client_is_recorded_and_served(
     assert [(one.name, one.output, one.usage) for one in first] == [
         (one.name, one.output, one.usage) for one in again
     ]
+
+
+def test_a_stream_whose_request_fails_is_recorded_and_served(
+    served: Provider, tmp_path: Path
+) -> None:
+    """The exception comes where it came: at the request, and not while the stream is read."""
+    openai = pytest.importorskip("openai")
+
+    async def ask(url: str) -> str:
+        async with openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0) as client:
+            try:
+                await client.chat.completions.create(model="gpt-4o", messages=ASKED, stream=True)
+            except openai.APIConnectionError:
+                return "not reached"
+        return "reached"
+
+    @stepstream.agent
+    def agent(_question: str) -> str:
+        return asyncio.run(ask(address[0]))
+
+    address = ["http://127.0.0.1:9"]  # nothing listens there
+    stepstream.instrument()
+    try:
+        with recording(recordings=str(tmp_path)):
+            assert agent("q") == "not reached"
+        address[0] = f"{served.url}/v1"
+        (file,) = tmp_path.iterdir()
+        with replaying(file) as replay:
+            assert agent(replay.input) == "not reached"
+        replay.assert_equal()
+    finally:
+        stepstream.uninstrument()
