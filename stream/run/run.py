@@ -311,7 +311,8 @@ class Run:
         if self.root is not None or self.open or self.started_late or not self.unflagged:
             return False
         top = [info for info in self.steps.values() if info.parent not in self.steps]
-        if not all(info.ended and info.parent_unknown for info in top):
+        # None: the parents of broken senders may go in a circle.
+        if not top or not all(info.ended and info.parent_unknown for info in top):
             return False
         self.presumed_root = min(top, key=lambda info: (info.start_us, info.step_id))
         return True

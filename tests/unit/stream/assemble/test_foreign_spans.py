@@ -321,6 +321,14 @@ def test_a_run_in_progress_is_not_presumed_over_by_its_flags() -> None:
     assert not closes(closing([(0.0, unflagged(5, 2)), (0.1, open_step)], 55.0))
 
 
+def test_a_run_whose_parents_go_in_a_circle_closes_as_incomplete() -> None:
+    """Each of its spans without flags is below the other one."""
+    kafka = closing([(0.0, unflagged(2, 3)), (0.1, unflagged(3, 2))], 70.0)
+    (found,) = kafka.final().values()
+    assert (found["status"], found["steps"], found["closed"]) == ("incomplete", 2, True)
+    assert not kafka.values("findings")
+
+
 SECRET = "sk-" + "proj-" + "a1B2" * 10
 
 
