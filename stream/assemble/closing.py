@@ -27,4 +27,7 @@ def presumed_over_at(run: Run, limits: AssembleLimits) -> int:
     """
     if not run.unflagged or run.root is not None or run.open or run.presumed_root is not None:
         return NEVER_US
+    # Nothing came since it was checked: else it would be checked again with every batch.
+    if run.not_over_at == run.merged_events:
+        return NEVER_US
     return run.last_append_us + limits.unflagged_idle_us

@@ -186,6 +186,7 @@ class Run:
         "merged_events",
         "next_timer_us",
         "normal",
+        "not_over_at",
         "off",
         "open",
         "over_limit",
@@ -247,7 +248,8 @@ class Run:
         self.rank: Rank = NO_RANK
         self.session_rank: Rank = NO_RANK
         self.user_rank: Rank = NO_RANK
-        self.merged_events = 0
+        # The latter: merged_events when presume_over last found that it is not over.
+        self.merged_events = self.not_over_at = 0
         self.cost_nanos = 0
         self.errors = 0
         self.by_minute: dict[UsageKey, Totals] = {}
@@ -313,6 +315,7 @@ class Run:
         top = [info for info in self.steps.values() if info.parent not in self.steps]
         # None: the parents of broken senders may go in a circle.
         if not top or not all(info.ended and info.parent_unknown for info in top):
+            self.not_over_at = self.merged_events
             return False
         self.presumed_root = min(top, key=lambda info: (info.start_us, info.step_id))
         return True

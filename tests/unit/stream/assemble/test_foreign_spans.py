@@ -14,7 +14,8 @@ import pytest
 
 from benchmarks.cases import case_files
 from stepstream.schemas.money import nanos_from_usd
-from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.assemble.closing import presumed_over_at
+from stepstream.stream.run.limits import NEVER_US, AssembleLimits
 from tests.support.data_cases import real_data
 from tests.support.otlp import framework_spans, mapped
 from tests.support.stream_bench import Bench, policy, root
@@ -327,6 +328,18 @@ def test_a_run_whose_parents_go_in_a_circle_closes_as_incomplete() -> None:
     (found,) = kafka.final().values()
     assert (found["status"], found["steps"], found["closed"]) == ("incomplete", 2, True)
     assert not kafka.values("findings")
+
+
+def test_a_run_in_progress_is_checked_once_after_each_record() -> None:
+    """Not with every batch until it closes: each check visits all of its steps."""
+    bench = Bench()
+    bench.send(bench_step(4, "end", 0.0, 0.1), 0.1)
+    bench.send(bench_step(5, "end", 0.0, 0.2, parent_unknown=True), 0.2)
+    assert presumed_over_at(bench.run, AssembleLimits()) < NEVER_US
+    assert not bench.run.presume_over()
+    assert presumed_over_at(bench.run, AssembleLimits()) == NEVER_US
+    bench.send(bench_step(6, "end", 0.0, 0.3), 0.3)
+    assert presumed_over_at(bench.run, AssembleLimits()) < NEVER_US
 
 
 SECRET = "sk-" + "proj-" + "a1B2" * 10
