@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stepstream.schemas.notification import Notification
     from stepstream.schemas.policy import Policy
     from stepstream.schemas.step import Document, StepEvent
+    from stepstream.schemas.task_bindings import TaskBinding
+    from stepstream.schemas.task_messages import TaskMessage
+    from stepstream.schemas.task_state import TaskStateRecord
     from stepstream.schemas.trajectory import Progress, RunSummary, Trajectory, Usage
     from stepstream.schemas.usage import TokenUsage
 
@@ -45,6 +48,9 @@ __all__ = [
     "RunSummary",
     "StepEvent",
     "Subscription",
+    "TaskBinding",
+    "TaskMessage",
+    "TaskStateRecord",
     "TokenUsage",
     "Trajectory",
     "Usage",
@@ -67,6 +73,9 @@ _MODULES: Final = {
     "RunSummary": "trajectory",
     "StepEvent": "step",
     "Subscription": "documents",
+    "TaskBinding": "task_bindings",
+    "TaskMessage": "task_messages",
+    "TaskStateRecord": "task_state",
     "TokenUsage": "usage",
     "Trajectory": "trajectory",
     "Usage": "trajectory",
@@ -75,7 +84,7 @@ _CONTRACTS: Final = (
     "StepEvent", "Trajectory", "Usage", "RunSummary", "Progress", "Finding", "Alert", "Command",
     "Delivery", "Notification",
     "FleetWindow", "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
-    "Criteria",
+    "Criteria", "TaskMessage", "TaskStateRecord", "TaskBinding",
 )  # fmt: skip
 
 

@@ -23,16 +23,19 @@ def derive_struct(
     fields: frozenset[str] | None = None,
     nested: dict[type, type] | None = None,
     narrowed: Mapping[str, Any] | None = None,
+    tag_field: str = "",
 ) -> Any:
     """A keyword-only msgspec Struct with the model's fields (or only ``fields``), in its order.
 
     ``nested`` maps inner models to their structs; ``narrowed`` replaces the types of fields.
+    ``tag_field`` names a literal field by which a union chooses the struct: it becomes the struct's
+    tag, is no field of it, and is always encoded.
     Defaults are omitted in encoding. ``gc=False``: decoded data has no cycles, so the garbage
     collector need not track it.
     """
     required: list[Any] = []
     for field_name, info in model.model_fields.items():
-        if fields is not None and field_name not in fields:
+        if (fields is not None and field_name not in fields) or field_name == tag_field:
             continue
         annotation = _plain(info.annotation, nested or {})
         bounds = _bounds(info.metadata)
@@ -43,9 +46,9 @@ def derive_struct(
         if info.is_required():
             required.append((field_name, annotation))
         elif info.default_factory is not None:
-            required.append(
-                (field_name, annotation, msgspec.field(default_factory=info.default_factory))  # type: ignore[arg-type]
-            )
+            # The default of a nested model is its struct.
+            factory: Any = (nested or {}).get(info.default_factory, info.default_factory)  # type: ignore[call-overload]
+            required.append((field_name, annotation, msgspec.field(default_factory=factory)))
         else:
             default = None if info.default is PydanticUndefined else info.default
             required.append((field_name, annotation, default))
@@ -56,6 +59,8 @@ def derive_struct(
         omit_defaults=True,
         gc=False,
         module=model.__module__,
+        tag_field=tag_field or None,
+        tag=get_args(model.model_fields[tag_field].annotation)[0] if tag_field else None,
     )
 
 
@@ -84,7 +89,7 @@ def _bounds(metadata: list[Any]) -> dict[str, Any]:
     bounds: dict[str, Any] = {}
     for item in metadata:
         for sub in getattr(item, "metadata", [item]):
-            for key in ("ge", "le", "gt", "lt"):
+            for key in ("ge", "le", "gt", "lt", "min_length", "max_length"):
                 if getattr(sub, key, None) is not None:
                     bounds[key] = getattr(sub, key)
     return bounds

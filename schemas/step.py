@@ -51,6 +51,10 @@ TRACE_STATE_VALUE: Final = "1"
 RELEASE_ATTRIBUTE: Final = "stepstream.release"
 """The attribute of a run's root step: the hash of the release that the run uses."""
 
+TASK_ATTRIBUTE: Final = "stepstream.task_id"
+"""The attribute of a run's root step: the id of the task whose attempt the run is. The number of
+the attempt is the step's field ``attempt``."""
+
 RECORD_HEADERS: Final = ((HEADER_CONTENT_TYPE, b"application/json"), (HEADER_SCHEMA, b"step/1"))
 """The Kafka headers of a step record."""
 

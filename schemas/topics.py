@@ -95,6 +95,43 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
         TopicSpec(
             "control", "trace_id or project", "Command", {"retention.ms": str(DAY_MS)}, "fleet"
         ),
+        TopicSpec(
+            "tasks",
+            "project",
+            "submits and commands, and what executors report",
+            {
+                # Leases and deadlines are compared with the append time, so the broker sets it.
+                "message.timestamp.type": "LogAppendTime",
+                "retention.ms": str(7 * DAY_MS),
+            },
+            "fleet",
+        ),
+        TopicSpec(
+            "taskstate",
+            "task_id or executor_id, on the partition of its project's tasks",
+            "state of a task or an executor after each change",
+            {
+                # Not compacted: the last record of a key may come from a worker that was replaced.
+                # The worker writes the record of a task that goes on again before it is too old.
+                "cleanup.policy": "delete",
+                "retention.ms": str(14 * DAY_MS),
+                "segment.bytes": str(64 * 1_048_576),
+                "max.message.bytes": str(4 * 1_048_576),
+            },
+            "fleet",
+        ),
+        TopicSpec(
+            "bindings",
+            "executor_id",
+            "attempts for an executor",
+            {
+                "retention.ms": str(HOUR_MS),
+                "segment.ms": str(HOUR_MS),
+                "segment.bytes": str(16 * 1_048_576),
+                "max.message.bytes": str(4 * 1_048_576),
+            },
+            "fleet",
+        ),
         TopicSpec("config", "kind/name", "a document", compacted, "one"),
         # Not on config: agents read releases, and need no right on policies and subscriptions.
         TopicSpec(

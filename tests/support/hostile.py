@@ -416,6 +416,8 @@ def valid_records(
         "through": 1,
         "minutes": [{"minute": 1, "steps": 1}],
     }
+    submit = {"kind": "submit", "task_id": "t", "agent": "hostile", "input": {"a": 1}, **project}
+    change = {"event": "submitted", "at_us": now_us, "epoch": 1, "revision": 1}
     return {
         "steps": (key, step),
         "usage": (b"hostile", usage),
@@ -427,6 +429,9 @@ def valid_records(
         "config": (b"policy/hostile", policy),
         "fleet": (b"hostile|window|||||||0|1", window),
         "state": (key, {"trace_id": trace_id}),
+        "tasks": (b"hostile", submit),
+        "taskstate": (b"t", {**submit, "kind": "task", "state": "waiting", **change}),
+        "bindings": (b"ex-1", {**project, "kind": "epoch", "executor_id": "ex-1", "epoch": 1}),
         "deadletter": (key, {}),
     }
 

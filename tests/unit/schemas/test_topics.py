@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from stepstream.schemas.task_common import ID_MEMORY_US, MAX_DELAY_US
 from stepstream.schemas.times import DAY_MS
 from stepstream.schemas.topics import TOPIC_NAMES, TOPICS, topic, topic_specs
 
@@ -16,7 +17,7 @@ def test_topics_are_those_of_the_flow() -> None:
     """No topic comes or goes unnoticed: each is a public name."""
     names = (
         "steps trajectories state usage findings fleet alerts deliveries control config releases "
-        "deadletter"
+        "tasks taskstate bindings deadletter"
     )
     assert set(BY_NAME) == TOPIC_NAMES == set(names.split())
     assert len(TOPICS) == len(TOPIC_NAMES)
@@ -44,6 +45,13 @@ def test_steps_are_stamped_by_the_broker() -> None:
     assert BY_NAME["steps"].config["retention.ms"] == str(7 * DAY_MS)
 
 
+def test_a_task_that_waits_longest_is_still_in_its_topics() -> None:
+    """The longest delay is shorter than the retention of the submit and of the state."""
+    assert BY_NAME["tasks"].config["message.timestamp.type"] == "LogAppendTime"
+    assert int(BY_NAME["tasks"].config["retention.ms"]) * 1000 > MAX_DELAY_US
+    assert int(BY_NAME["taskstate"].config["retention.ms"]) * 1000 > ID_MEMORY_US + MAX_DELAY_US
+
+
 def test_a_rejected_record_fits_the_dead_letter() -> None:
     """The dead letter takes the largest record of the steps topic, and its headers."""
     assert int(BY_NAME["deadletter"].config["max.message.bytes"]) >= 2 * int(
@@ -67,7 +75,20 @@ def test_what_is_looked_up_by_key_is_compacted(name: str) -> None:
     assert "compact" in BY_NAME[name].config["cleanup.policy"]
 
 
-@pytest.mark.parametrize("name", ["steps", "state", "usage", "findings", "control", "deadletter"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "steps",
+        "state",
+        "usage",
+        "findings",
+        "control",
+        "tasks",
+        "taskstate",
+        "bindings",
+        "deadletter",
+    ],
+)
 def test_what_is_a_log_is_never_compacted(name: str) -> None:
     """Topics of which every record matters lose none to its key."""
     assert "compact" not in BY_NAME[name].config.get("cleanup.policy", "delete")
@@ -78,4 +99,7 @@ def test_stages_meet_on_equal_partitions() -> None:
     # The worker writes the state of a run to the partition number of its steps.
     assert BY_NAME["state"].partitioned == BY_NAME["steps"].partitioned == "steps"
     assert BY_NAME["alerts"].partitioned == BY_NAME["findings"].partitioned == "fleet"
+    # A task's state is written to the partition number of its project, and the stage that decides
+    # about tasks has its project's usage and findings in the same process.
+    assert BY_NAME["tasks"].partitioned == BY_NAME["taskstate"].partitioned == "fleet"
     assert {spec.partitioned for spec in TOPICS} == {"steps", "fleet", "one"}
