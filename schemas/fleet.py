@@ -28,6 +28,8 @@ class WindowMinute(UsedAmounts):
     runs: Count = Field(0, description="runs ended")
     failed_runs: Count = Field(0, description="of them: error or incomplete")
     cancelled_runs: Count = Field(0, description="of them: cancelled or stopped")
+    success_true_runs: Count = Field(0, description="of them: meet their Criteria documents")
+    success_false_runs: Count = Field(0, description="of them: fail their Criteria documents")
     latency: dict[str, int] = Field(
         default_factory=dict,
         description="runs by duration; a bucket is named by the number that "

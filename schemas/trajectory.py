@@ -218,6 +218,7 @@ class RunSummary(UsedAmounts):
         False,
         description="its root may still come from another process: it counts after a minute",
     )
+    success: Success = Field("", description="as in the trajectory")
     environment: str = ""
     agent: str = ""
     agent_version: str = ""

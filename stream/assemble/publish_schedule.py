@@ -24,6 +24,7 @@ from stepstream.stream.assemble.run_records import (
     trajectory,
     usage_records,
 )
+from stepstream.stream.assemble.success import NOT_EVALUATED, success_of
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.run.limits import AssembleLimits
@@ -175,13 +176,15 @@ class PublishSchedule:
         publication.is_outdated = publication.is_urgent = False
         publication.published_us = now_us
         self._counters.trajectories += 1
+        # Evaluated for each revision of the closed run: late steps may change it.
+        success, reason = success_of(run) if run.closed else NOT_EVALUATED
         if self.with_trajectories:
-            value = _encode(trajectory(run, self.releases))
+            value = _encode(trajectory(run, self.releases, success, reason))
             self._send(active, Output("trajectories", run.trace_id.encode(), value))
         if run.closed:
             self._publish_usage(active, now_us)
             project = run.identity.project.encode()
-            self._send(active, Output("usage", project, _encode(run_summary(run))))
+            self._send(active, Output("usage", project, _encode(run_summary(run, success))))
 
     def _publish_usage_or_queue(self, active: ActiveRun, now_us: int) -> None:
         publication = active.publication

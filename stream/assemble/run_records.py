@@ -13,11 +13,11 @@ from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import (
     MAX_REPEATED,
     RunSummaryStruct,
+    Success,
     TrajectoryStruct,
     UsageStruct,
 )
 from stepstream.schemas.usage import TOTALLED
-from stepstream.stream.assemble.success import success_of
 from stepstream.stream.run.clock_skew import run_span, skewed_steps
 from stepstream.stream.run.run import Run, Totals, UsageKey, sum_of
 from stepstream.stream.run.status import run_status
@@ -31,8 +31,10 @@ steps.
 """
 
 
-def trajectory(run: Run, releases: Releases = NO_RELEASES) -> TrajectoryStruct:
-    """The run's trajectory now."""
+def trajectory(
+    run: Run, releases: Releases = NO_RELEASES, success: Success = "", success_reason: str = ""
+) -> TrajectoryStruct:
+    """The run's trajectory now. ``success`` and its reason are those of a closed run."""
     identity, totals, root = run.identity, run.totals, run.shown_root
     outline = run.step_index
     if outline is None:
@@ -40,14 +42,13 @@ def trajectory(run: Run, releases: Releases = NO_RELEASES) -> TrajectoryStruct:
     seen = outline.tally(run.steps)
     start_us, end_us = run_span(run, seen.start_us, seen.end_us)
     failed = failed_step(outline.in_order(run.steps)) if run.errors else None
-    success, reason = success_of(run) if run.closed else ("", "")
     used = Used(identity.agent, identity.agent_version, run.release, seen.tools, seen.models)
     return TrajectoryStruct(
         trace_id=run.trace_id,
         revision=run.revision,
         status=run_status(run),
         success=success,
-        success_reason=reason,
+        success_reason=success_reason,
         closed=run.is_shown_closed,
         project=identity.project,
         environment=identity.environment,
@@ -152,7 +153,7 @@ def _possible_owners(run: Run) -> set[tuple[str, str]]:
     return {(info.agent, info.agent_version) for info in run.steps.values()}
 
 
-def run_summary(run: Run) -> RunSummaryStruct:
+def run_summary(run: Run, success: Success = "") -> RunSummaryStruct:
     """A closed run in one record."""
     identity, totals = run.identity, run.totals
     start, end = run_span(run)
@@ -166,6 +167,7 @@ def run_summary(run: Run) -> RunSummaryStruct:
         time=root.end_us if root is not None and root.ended else run.closed_at_us,
         reopened=run.late_steps > 0,
         provisional=run.is_provisional,
+        success=success,
         environment=identity.environment,
         agent=identity.agent,
         agent_version=identity.agent_version,

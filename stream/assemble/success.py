@@ -13,12 +13,13 @@ log = logging.getLogger("stepstream.worker")
 
 _SUCCESS: Final[dict[str, Success]] = {"pass": "true", "fail": "false", "unknown": "unknown"}
 
+NOT_EVALUATED: Final[tuple[Success, str]] = "", ""
+
 
 def success_of(run: Run) -> tuple[Success, str]:
     """Whether it is a success, and why not; both are empty where no document matches it."""
     if not run.rules.deciding:
-        return "", ""
-    # Evaluated for each revision of the closed run: late steps may change it.
+        return NOT_EVALUATED
     found = together(_outcome(run, detector) for detector in run.rules.deciding)
     return _SUCCESS[found.state], found.reason
 

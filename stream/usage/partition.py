@@ -385,6 +385,7 @@ class WindowPartition:
             minute,
             line.status,
             line.duration_us,
+            line.success,
         )
         if known is not None:
             self._count_run(known, -1)
@@ -397,7 +398,7 @@ class WindowPartition:
         if run.user_id and self.evaluation.rules.of(run.owner).by_user:
             rows.append(self._cells.row(self._known_user(run.owner, run.user_id), run.minute))
         for row in rows:
-            row.run(run.status, run.duration_us, times)
+            row.run(run.status, run.duration_us, times, run.success)
 
     def _count_late(self, line: UsageLine, offset: int) -> None:
         if offset >= self._replay_until and not line.repeated:

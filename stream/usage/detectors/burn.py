@@ -26,7 +26,7 @@ from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.windows.findings import WindowObservation
-from stepstream.stream.usage.windows.totals import FAILED, Totals
+from stepstream.stream.usage.windows.totals import FAILED, SUCCESS_FALSE, Totals
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -56,6 +56,18 @@ class LatencySlo(Slo):
 
     rule: Literal["latency_slo"]
     limit: DurationUs
+
+
+class SuccessSlo(Slo):
+    """Runs fail their Criteria documents faster than the objective's error budget allows."""
+
+    fires_when = (
+        "runs fail their Criteria faster than the error budget of the objective allows "
+        "([evaluation](evaluation.md#objectives-and-drops))"
+    )
+    usual_severity = "critical, error or warning by burn rate"
+
+    rule: Literal["success_slo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,10 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
         """The bad runs among those of some minutes."""
         raise NotImplementedError
 
+    def counted_runs(self, row: Totals) -> int:
+        """The runs that the objective is about."""
+        return row.finished
+
     def description(self) -> str:
         """What a bad run did, for a sentence: ``failed``."""
         raise NotImplementedError
@@ -112,7 +128,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
         if not self.bad_runs(recent) or self._burn(recent) < limit:
             return None
         long = group.total(now_us - window.long_us, now_us)
-        bad, runs, burn = self.bad_runs(long), long.finished, self._burn(long)
+        bad, runs, burn = self.bad_runs(long), self.counted_runs(long), self._burn(long)
         known_us = min(window.long_us, now_us - (group.first_hour or 0))
         if runs < rule.min_runs or bad < MIN_BAD_RUNS or burn * known_us < limit * window.long_us:
             return None
@@ -132,7 +148,7 @@ class BurnRateDetector(WindowDetectorBase[_Objective]):
         )
 
     def _burn(self, row: Totals) -> float:
-        runs = row.finished
+        runs = self.counted_runs(row)
         return self.bad_runs(row) / runs / (1 - self.rule.objective) if runs else 0.0
 
 
@@ -156,3 +172,18 @@ class LatencySloDetector(BurnRateDetector[LatencySlo]):
 
     def description(self) -> str:
         return f"took longer than {format_duration(self.rule.limit)}"
+
+
+@detector_for(SuccessSlo)
+class SuccessSloDetector(BurnRateDetector[SuccessSlo]):
+    """Runs that failed their Criteria, of those whose success is known."""
+
+    def bad_runs(self, row: Totals) -> int:
+        return row.sums[SUCCESS_FALSE]
+
+    def counted_runs(self, row: Totals) -> int:
+        # Unknown is not failure, and no success either: such runs are in no share.
+        return row.evaluated
+
+    def description(self) -> str:
+        return "failed their Criteria"

@@ -1,9 +1,10 @@
-"""Runs fail far more often than they used to, where no objective was set."""
+"""Runs fail, or fail their Criteria, far more often than before, where no objective was set."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from pydantic import Field
@@ -15,14 +16,14 @@ from stepstream.schemas.rules import detector_for
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.stream.usage.detectors.base import Group, WindowDetectorBase
 from stepstream.stream.usage.windows.findings import WindowObservation
-from stepstream.stream.usage.windows.totals import FAILED
+from stepstream.stream.usage.windows.totals import FAILED, SUCCESS_FALSE, Totals
 
 
 class SuccessDrop(WindowRuleBase):
-    """Runs fail far more often than they used to."""
+    """Runs fail, or fail their Criteria, far more often than they used to."""
 
     on_by_default = True
-    fires_when = "runs fail much more often than in the week before"
+    fires_when = "runs fail, or fail their Criteria, much more often than in the week before"
     usual_severity = "error"
 
     rule: Literal["success_drop"]
@@ -40,32 +41,61 @@ LEAST_RISE: Final = 0.1
 LEAST_FAILED: Final = 5
 
 
+@dataclass(frozen=True, slots=True)
+class FailureKind:
+    """What counts as a failed run: its place in the sums, and of which runs it is a share."""
+
+    failed: int
+    counted: Callable[[Totals], int]
+    description: str
+    level: str
+
+
+FAILURE_KINDS: Final = (
+    FailureKind(FAILED, lambda row: row.finished, "failed", ""),
+    FailureKind(SUCCESS_FALSE, lambda row: row.evaluated, "failed their Criteria", "criteria"),
+)
+
+
 @detector_for(SuccessDrop)
 class SuccessDropDetector(WindowDetectorBase[SuccessDrop]):
     """The last hour's failures against those of the week before."""
 
     def evaluate(self, group: Group, now_us: int) -> Iterator[WindowObservation]:
-        """Compare, once there is a past to compare with."""
-        rule = self.rule
-        start = now_us - rule.window + rule.window % MINUTE_US
-        recent = group.total(start, now_us)
-        failed, runs = recent.sums[FAILED], recent.finished
-        if failed < LEAST_FAILED:
-            return
+        """Compare, once there is a past to compare with.
+
+        One observation at most: an outage makes runs fail in both senses.
+        """
+        start = now_us - self.rule.window + self.rule.window % MINUTE_US
         first = start - start % HOUR_US
-        past = group.total(first - HISTORY_US, first)
-        failed_before, runs_before = past.sums[FAILED], past.finished
-        if runs_before < rule.min_runs:
-            return
+        recent = group.total(start, now_us)
+        # Summed up only where it is needed: a week has 168 rows for each owner.
+        past: Totals | None = None
+        for kind in FAILURE_KINDS:
+            if recent.sums[kind.failed] < LEAST_FAILED:
+                continue
+            past = past or group.total(first - HISTORY_US, first)
+            observed = self._compare(kind, recent, past)
+            if observed is not None:
+                yield observed
+                return
+
+    def _compare(self, kind: FailureKind, recent: Totals, past: Totals) -> WindowObservation | None:
+        failed, runs = recent.sums[kind.failed], kind.counted(recent)
+        failed_before, runs_before = past.sums[kind.failed], kind.counted(past)
+        if runs_before < self.rule.min_runs:
+            return None
         rate, before = failed / runs, failed_before / runs_before
         # From a third on twice the rate could hardly be reached: halfway to 1 is asked for instead.
         least = max(before + LEAST_RISE, min(2 * before, (1 + before) / 2))
         if rate < least or chance_of(failed, runs, failed_before, runs_before) > CHANCE:
-            return
-        yield WindowObservation(
-            message=f"{failed} of {runs} runs failed in the last {format_duration(rule.window)}, "
+            return None
+        return WindowObservation(
+            message=f"{failed} of {runs} runs {kind.description} in the last "
+            f"{format_duration(self.rule.window)}, "
             f"{100 * rate:.0f} %; usually {100 * before:.1f} % do",
-            severity=rule.severity or "error",
+            severity=self.rule.severity or "error",
+            level=kind.level,
             value=rate,
             threshold=least,
             unit="ratio",

@@ -34,6 +34,7 @@ class PendingRun:
     minute: int
     status: str
     duration_us: int
+    success: str = ""
 
 
 @dataclass(slots=True)

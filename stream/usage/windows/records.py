@@ -49,6 +49,7 @@ class UsageLine(_Used, gc=False):  # type: ignore[misc,call-arg]
     minute: int = NO_TIME
     time: int = NO_TIME
     status: str = ""
+    success: str = ""
     reopened: bool = False
     repeated: bool = False
     partition: int = -1

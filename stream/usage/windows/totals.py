@@ -15,7 +15,13 @@ from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.schemas.trajectory import USED_AMOUNTS
 
 USED: Final = (*USED_AMOUNTS, "cost_nanos")
-RUNS: Final = ("runs", "failed_runs", "cancelled_runs")
+RUNS: Final = (
+    "runs",
+    "failed_runs",
+    "cancelled_runs",
+    "success_true_runs",
+    "success_false_runs",
+)
 FIELDS: Final = USED + RUNS
 STEPS: Final = FIELDS.index("steps")
 INPUT_TOKENS: Final = FIELDS.index("input_tokens")
@@ -24,6 +30,8 @@ COST: Final = FIELDS.index("cost_nanos")
 ALL_RUNS: Final = FIELDS.index("runs")
 FAILED: Final = FIELDS.index("failed_runs")
 CANCELLED: Final = FIELDS.index("cancelled_runs")
+SUCCESS_TRUE: Final = FIELDS.index("success_true_runs")
+SUCCESS_FALSE: Final = FIELDS.index("success_false_runs")
 
 FAILURES: Final = frozenset(("error", "incomplete"))
 STOPPED: Final = frozenset(("cancelled", "stopped"))
@@ -42,7 +50,7 @@ class Totals:
         """Add what steps used: the amounts of ``USED``, in their order."""
         self.sums[: len(difference)] = map(add, self.sums, difference)
 
-    def run(self, status: str, duration_us: int, times: int) -> None:
+    def run(self, status: str, duration_us: int, times: int, success: str = "") -> None:
         """Count a closed run, or take it back with ``times=-1``."""
         sums = self.sums
         sums[ALL_RUNS] += times
@@ -50,6 +58,11 @@ class Totals:
             sums[FAILED] += times
         elif status in STOPPED:
             sums[CANCELLED] += times
+        # Runs whose success is unknown, or that no Criteria match, are in neither sum.
+        if success == "true":
+            sums[SUCCESS_TRUE] += times
+        elif success == "false":
+            sums[SUCCESS_FALSE] += times
         bucket = latency_bucket(duration_us)
         latency = self.latency = self.latency or {}
         latency[bucket] = latency.get(bucket, 0) + times
@@ -74,6 +87,11 @@ class Totals:
     def finished(self) -> int:
         """Runs that came to an end of their own, good or bad."""
         return self.sums[ALL_RUNS] - self.sums[CANCELLED]
+
+    @property
+    def evaluated(self) -> int:
+        """Runs whose success by Criteria is known."""
+        return self.sums[SUCCESS_TRUE] + self.sums[SUCCESS_FALSE]
 
     @property
     def is_empty(self) -> bool:

@@ -56,6 +56,7 @@ RULES: list[dict[str, Any]] = [
     {"rule": "spend_spike", "factor": 5, "min_usd": "0.5"},
     {"rule": "error_slo", "objective": 0.99, "window": "28d"},
     {"rule": "latency_slo", "objective": 0.99, "limit": "60s", "window": "30d"},
+    {"rule": "success_slo", "objective": 0.9, "min_runs": 50},
     {"rule": "success_drop", "window": "30m", "min_runs": 50},
     {"rule": "silence", "after": "30m"},
     {"rule": "version_worse", "min_runs": 100},

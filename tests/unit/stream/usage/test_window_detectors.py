@@ -14,7 +14,7 @@ from stepstream.schemas.rules import default_rules
 from stepstream.schemas.times import DAY_US, HOUR_US, MINUTE_US
 from stepstream.schemas.trajectory import RunSummaryStruct
 from stepstream.stream.usage.detectors import Group, make_window_detector
-from stepstream.stream.usage.detectors.burn import ErrorSlo, LatencySlo
+from stepstream.stream.usage.detectors.burn import ErrorSlo, LatencySlo, SuccessSlo
 from stepstream.stream.usage.detectors.drop import SuccessDrop, chance_of
 from stepstream.stream.usage.detectors.silence import Silence
 from stepstream.stream.usage.detectors.spike import SpendSpike
@@ -39,6 +39,14 @@ class Past:
 
     def __init__(self) -> None:
         self.series = Series()
+
+    def scored(self, minute_us: int, met: int, failed: int, unknown: int = 0) -> None:
+        """Runs with the status ok that Criteria were evaluated for."""
+        counts = {"true": met, "false": failed, "unknown": unknown}
+        for row in self.series.rows(minute_us):
+            for success, count in counts.items():
+                for _ in range(count):
+                    row.run("ok", 1_000, 1, success)
 
     def runs(self, minute_us: int, good: int, failed: int = 0, took_us: int = 1_000) -> None:
         """Runs that ended in a minute."""
@@ -140,6 +148,32 @@ def test_latency_objectives_count_slow_runs() -> None:
     assert observation.baseline_runs == 600
 
 
+QUALITY = SuccessSlo(rule="success_slo", objective=0.9)
+
+
+def test_quality_objectives_burn_by_criteria_and_count_no_unknown_run() -> None:
+    """Runs that end ok and fail their Criteria burn; unknown ones are in no share."""
+    past = Past()
+    for minute in range(60):
+        # Of the known ones a third fails; with the unknown ones it would be one in sixteen.
+        past.scored(T0 + minute * MINUTE_US, 2, 1, unknown=13)
+    assert evaluate(ERRORS, past, T0 + HOUR_US) == []
+    rule = SuccessSlo(rule="success_slo", objective=0.98)
+    (observation,) = evaluate(rule, past, T0 + HOUR_US)
+    assert observation.message.startswith("60 of 180 runs failed their Criteria in the last 1 h")
+    assert observation.value == pytest.approx(1 / 3)
+    assert observation.baseline_runs == 180
+
+
+def test_quality_objectives_without_criteria_see_nothing() -> None:
+    """Failed runs that no Criteria match are no failures of quality."""
+    past = Past()
+    for minute in range(60):
+        past.runs(T0 + minute * MINUTE_US, 5, 5)
+        past.scored(T0 + minute * MINUTE_US, 0, 0, unknown=5)
+    assert evaluate(QUALITY, past, T0 + HOUR_US) == []
+
+
 # -- failures without an objective
 
 
@@ -155,6 +189,36 @@ def test_a_drop_in_success_needs_a_past() -> None:
                 past.runs(T0 + hour * HOUR_US, 100 - failed_before, failed_before)
         past.runs(now_us - 10 * MINUTE_US, 20, 20)
         assert len(evaluate(rule, past, now_us)) == expected
+
+
+def test_a_drop_in_success_by_criteria_is_found_where_all_runs_end_ok() -> None:
+    """Of 20 runs an hour 1 failed its Criteria, then 15; unknown ones change nothing."""
+    rule = SuccessDrop(rule="success_drop")
+    now_us = T0 + 3 * DAY_US
+    past = Past()
+    for hour in range(60):
+        past.scored(T0 + hour * HOUR_US, 19, 1)
+    past.scored(now_us - 10 * MINUTE_US, 5, 15, unknown=40)
+    (observation,) = evaluate(rule, past, now_us)
+    assert observation.message == (
+        "15 of 20 runs failed their Criteria in the last 1 h 0 m, 75 %; usually 5.0 % do"
+    )
+    assert observation.level == "criteria"
+    past.scored(now_us - 5 * MINUTE_US, 200, 0)
+    assert evaluate(rule, past, now_us) == []
+
+
+def test_a_drop_that_both_senses_show_is_reported_once() -> None:
+    """Runs that end with an error usually fail their Criteria too."""
+    now_us = T0 + 3 * DAY_US
+    past = Past()
+    for hour in range(60):
+        past.scored(T0 + hour * HOUR_US, 20, 0)
+    for row in past.series.rows(now_us - 10 * MINUTE_US):
+        for _ in range(20):
+            row.run("error", 1_000, 1, "false")
+    (observation,) = evaluate(SuccessDrop(rule="success_drop"), past, now_us)
+    assert observation.level == ""
 
 
 def test_chance_of_failures_adds_up() -> None:
@@ -473,6 +537,20 @@ def test_objectives_fire_and_end_through_the_stage() -> None:
             progress(minute + 1)
         ]
     found = [entry[::2] for entry in lifecycle(items, {"rules": [slo]}) if entry[1] == "slo"]
+    assert found == [("firing", "critical"), ("resolved", "info")]
+
+
+def test_quality_objectives_fire_and_end_through_the_stage() -> None:
+    """A later revision that changes a run's success takes its first count back."""
+    slo = {"rule": "success_slo", "alert": "quality", "objective": 0.99}
+    items = [progress(0)]
+    for minute in range(180):
+        success = "false" if 70 <= minute < 85 else "true"
+        for n in range(4):
+            items.append(closed_run(f"t{minute}-{n}", minute, 3, success="false"))
+            items.append(closed_run(f"t{minute}-{n}", minute, 5, success=success, reopened=True))
+        items.append(progress(minute + 1))
+    found = [entry[::2] for entry in lifecycle(items, {"rules": [slo]}) if entry[1] == "quality"]
     assert found == [("firing", "critical"), ("resolved", "info")]
 
 

@@ -12,8 +12,9 @@ from stepstream.backtest.history import Event
 from stepstream.backtest.pipeline import OfflinePipeline
 from stepstream.backtest.score import score
 from stepstream.schemas.criteria import Criteria
+from stepstream.schemas.policy import Policy
 from stepstream.schemas.step import Document, StepEvent
-from stepstream.schemas.times import DAY_US
+from stepstream.schemas.times import DAY_US, MINUTE_US
 from stepstream.schemas.trajectory import TrajectoryStruct
 from stepstream.testing import ended, root
 
@@ -228,6 +229,36 @@ def test_late_steps_change_the_outcome() -> None:
     pipeline.event(first.trace_id, calls[1].model_dump_json().encode(), late_us)
     pipeline.finish(DAY_US)
     assert pipeline.outcome.trajectories[first.trace_id].success == "false"
+
+
+def test_failed_criteria_burn_the_error_budget_of_a_quality_objective() -> None:
+    """From the steps to the alert: every run ends ok, and none is what the Criteria ask for."""
+    slo = {"rule": "success_slo", "alert": "quality", "objective": 0.9}
+    policy = Policy.model_validate({"kind": "Policy", "name": "shop", "rules": [slo]})
+    document = criteria({"check": "never", "tools": ["refund"]})
+    pipeline = OfflinePipeline([policy], criteria=[document])
+    for number in range(30):
+        for event in RUN:
+            moved = moved_by(event, number)
+            at_us = moved.end_time or moved.start_time
+            pipeline.event(moved.trace_id, moved.model_dump_json().encode(), at_us)
+    pipeline.finish(DAY_US)
+    outcome = pipeline.outcome
+    assert {(run.status, run.success) for run in outcome.runs.values()} == {("ok", "false")}
+    (alert,) = [alert for alert in outcome.alerts.values() if alert.alert == "quality"]
+    assert "runs failed their Criteria in the last 1 h 0 m" in alert.message
+
+
+def moved_by(event: StepEvent, minutes: int) -> StepEvent:
+    """The same step in another run, so many minutes later."""
+    later = minutes * MINUTE_US
+    return event.model_copy(
+        update={
+            "trace_id": f"{minutes:032x}",
+            "start_time": event.start_time + later,
+            "end_time": event.end_time + later if event.end_time else None,
+        }
+    )
 
 
 def test_a_failed_run_has_a_finding_with_its_evidence() -> None:
