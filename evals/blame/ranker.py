@@ -20,6 +20,10 @@ CHOSE_FAILED_BONUS: Final = 2.0
 """For a model step whose call failed: people who annotate failed runs (TRAIL) put the cause of a
 failing call almost always at the model step that issued it."""
 
+CRITERIA_BONUS: Final = 2.0
+"""For a call that a failed check of the run's Criteria names, as for a failed step: both are facts,
+not inferred. A step of another kind gets none, because a wrong answer shows at its last step."""
+
 
 def scores(
     rows: Sequence[Sequence[float]], bonuses: Sequence[float], *, coordinated: bool

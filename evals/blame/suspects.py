@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from stepstream.evals.blame.features import HEDGE, Seen, features, values_in
-from stepstream.evals.blame.ranker import CHOSE_FAILED_BONUS, FAILED_BONUS, scores
+from stepstream.evals.blame.ranker import (
+    CHOSE_FAILED_BONUS,
+    CRITERIA_BONUS,
+    FAILED_BONUS,
+    scores,
+)
 from stepstream.evals.blame.step import (
     MODELS,
     BlameStep,
@@ -36,24 +41,47 @@ class Suspect:
     path: tuple[str, ...]
 
 
-def suspects(question: str, steps: Sequence[BlameStep], most: int = MOST_SUSPECTS) -> list[Suspect]:
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What is recorded about a run's steps: sentences by step id."""
+
+    failed_criteria: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Failed checks of Criteria documents, at the steps that they name."""
+    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Other findings. They are evidence and do not change the ranking."""
+
+
+NO_REPORTS: Final = Reports()
+
+
+def suspects(
+    question: str,
+    steps: Sequence[BlameStep],
+    most: int = MOST_SUSPECTS,
+    reports: Reports = NO_REPORTS,
+) -> list[Suspect]:
     """The most likely causes of a wrong or failed answer, the most likely first.
 
     ``question`` is the run's input, ``steps`` all its ended steps, in any order.
     """
-    return sorted(rank(question, steps), key=lambda one: -one.probability)[:most]
+    return sorted(rank(question, steps, reports), key=lambda one: -one.probability)[:most]
 
 
-def rank(question: str, steps: Sequence[BlameStep]) -> list[Suspect]:
+def rank(question: str, steps: Sequence[BlameStep], reports: Reports = NO_REPORTS) -> list[Suspect]:
     """Every step that can be the cause, in the order of the run."""
     ordered = candidates(steps)
     if not ordered:
         return []
     rows, seen = features(question, ordered)
     failures = _failures(ordered)
-    chose = _chose_failed(ordered, failures)
+    refused = {
+        step.step_id for step in ordered if step.is_tool and step.step_id in reports.failed_criteria
+    }
+    chose = _chose(ordered, failures | refused)
     bonuses = [
-        FAILED_BONUS * (step.step_id in failures) + CHOSE_FAILED_BONUS * (step.step_id in chose)
+        # A call that failed and should not have been made has one of the two, not both.
+        max(FAILED_BONUS * (step.step_id in failures), CRITERIA_BONUS * (step.step_id in refused))
+        + CHOSE_FAILED_BONUS * (step.step_id in chose)
         for step in ordered
     ]
     found = scores(rows, bonuses, coordinated=has_coordinator(ordered))
@@ -62,7 +90,7 @@ def rank(question: str, steps: Sequence[BlameStep]) -> list[Suspect]:
         Suspect(
             step,
             found[place],
-            tuple(_evidence(place, ordered, seen[place], failures, chose)),
+            tuple(_evidence(place, ordered, seen[place], failures, chose, reports)),
             tuple(paths[place]),
         )
         for place, step in enumerate(ordered)
@@ -82,14 +110,14 @@ def _failures(ordered: Sequence[BlameStep]) -> set[str]:
     return found
 
 
-def _chose_failed(ordered: Sequence[BlameStep], failures: set[str]) -> dict[str, BlameStep]:
-    """Model steps by id, with the failed call that came next."""
+def _chose(ordered: Sequence[BlameStep], bad: set[str]) -> dict[str, BlameStep]:
+    """Model steps by id, with the first of these calls that came next."""
     chose: dict[str, BlameStep] = {}
     last: BlameStep | None = None
     for step in ordered:
         if step.kind in MODELS:
             last = step
-        elif step.step_id in failures and last is not None:
+        elif step.step_id in bad and last is not None:
             chose.setdefault(last.step_id, step)
     return chose
 
@@ -100,9 +128,10 @@ def _evidence(
     seen: Seen,
     failures: set[str],
     chose: dict[str, BlameStep],
+    reports: Reports,
 ) -> list[str]:
     step = ordered[place]
-    found = []
+    found = [_cut(text) for text in reports.failed_criteria.get(step.step_id, ())]
     if step.step_id in failures:
         found.append(f"failed and was not repaired: {_cut(step.error or 'no message')}")
     elif step.status == "error":
@@ -110,7 +139,9 @@ def _evidence(
     elif seen.is_error:
         found.append("its status is ok, its output reads like an error")
     if step.step_id in chose:
-        found.append(f"issued the call of {chose[step.step_id].name}, which failed")
+        call = chose[step.step_id]
+        why = "failed" if call.step_id in failures else "does not meet the run's Criteria"
+        found.append(f"issued the call of {call.name}, which {why}")
     if seen.is_after_error and step.kind in MODELS:
         before = ordered[place - 1]
         found.append(f"went on after {before.name}, whose output reads like an error")
@@ -120,6 +151,7 @@ def _evidence(
         found.append("first step that states a number that no step before it had")
     if not step.is_tool and (hedge := HEDGE.search(step.text)):
         found.append(f"is not sure: {_around(step.text, hedge.start())}")
+    found += map(_cut, reports.findings.get(step.step_id, ()))
     return found or ["its place and form are those of decisive steps in other failed runs"]
 
 

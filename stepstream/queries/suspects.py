@@ -12,7 +12,7 @@ from stepstream.evals.blame.step import (
     TOOLS,
     BlameStep,
 )
-from stepstream.evals.blame.suspects import suspects
+from stepstream.evals.blame.suspects import Reports, suspects
 from stepstream.queries.answer import Answer, Record
 from stepstream.queries.parameters import RUN, Unanswerable, limit
 from stepstream.queries.question import Question, Rows, Values
@@ -40,6 +40,16 @@ SELECT step_id, toUnixTimestamp64Micro(start_time) AS start_us,
     if(parent_step_id = '', substringUTF8(input, 1, {MAX_TEXT}), '') AS question
 FROM trace(id = {{run:String}})
 WHERE status != 'running' AND (parent_step_id = '' OR step_id IN """
+# Notes as well: a failed check of a Criteria document is one. Later steps may have made the run a
+# success again.
+_REPORTS: Final = """
+SELECT rule, message, step_ids
+FROM findings
+WHERE trace_id = {run:String} AND state != 'resolved' AND NOT withdrawn AND notEmpty(step_ids)
+    AND (rule != 'criteria_failed'
+        OR (SELECT any(success) FROM runs WHERE trace_id = {run:String}) = 'false')
+ORDER BY time, finding_id
+LIMIT 200"""
 # Parameters are part of the address of a request, whose length servers limit.
 MAX_IDS: Final = 200
 
@@ -62,7 +72,7 @@ def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
             known[row["step_id"]]["text"] = row["text"]
     asked = min((row for row in texts if row["question"]), key=_start, default={"question": ""})
     given = [_blame_step(step) for step in steps if "text" in step]
-    found = suspects(asked["question"], given, values["limit"])
+    found = suspects(asked["question"], given, values["limit"], _reports(rows(_REPORTS, values)))
     return [
         {
             "rank": rank,
@@ -79,6 +89,17 @@ def _suspects(steps: list[Record], values: Values, rows: Rows) -> list[Record]:
         }
         for rank, one in enumerate(found, 1)
     ]
+
+
+def _reports(rows: list[Record]) -> Reports:
+    failed: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for row in rows:
+        is_check = row["rule"] == "criteria_failed"
+        text = row["message"] if is_check else f"{row['rule']}: {row['message']}"
+        for step_id in row["step_ids"]:
+            (failed if is_check else others).setdefault(step_id, []).append(text)
+    return Reports(failed, others)
 
 
 def _start(row: Record) -> int:

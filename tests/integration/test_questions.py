@@ -286,6 +286,41 @@ def test_the_suspects_of_a_failed_run_are_its_failed_call_and_what_issued_it(ask
     assert 0 < sum(row["probability"] for row in answer) <= 1
 
 
+def test_a_call_that_fails_the_criteria_is_suspected_while_the_run_fails_them(
+    settings: Settings, client: Client
+) -> None:
+    """A run that later steps made a success again has the note and no such evidence."""
+    runs = []
+    for number, success in ((310, "false"), (311, "true")):
+        run = KnownRun(number, NOW - timedelta(days=21), agent="careless", success=success)
+        run.add("llm_call", "plan", output="search")
+        run.add("tool_call", "search", output="found")
+        run.add("llm_call", "decide", output="refund")
+        refund = run.add("tool_call", "refund", output="done")
+        run.add("llm_call", "answer", output="Done.")
+        runs.append((run, refund))
+    store_runs(settings, [run for run, _ in runs])
+    for run, refund in runs:
+        note = LOOP_FINDING | {
+            "finding_id": f"criteria-{run.number}",
+            "state": "firing",
+            "time": run.start,
+            "rule": "criteria_failed",
+            "trace_id": run.trace_id,
+            "step_ids": [refund],
+            "message": "the run does not meet the criteria refunds: must not be called: refund",
+        }
+        with connect(settings) as writer:
+            writer.insert("findings_raw", [list(note.values())], list(note))
+    (failed, refund), (met, _) = runs
+    found = queries.ask(client, "suspects", run=failed.trace_id).records()
+    assert {row["name"] for row in found[:2]} == {"refund", "decide"}
+    (row,) = [row for row in found if row["step_id"] == refund]
+    assert row["evidence"][0].endswith("must not be called: refund")
+    evidence = [row["evidence"] for row in queries.ask(client, "suspects", run=met.trace_id)]
+    assert "must not be called" not in str(evidence)
+
+
 def test_waste_adds_up_failed_runs_retries_and_loops(ask: Ask) -> None:
     found = {(row["waste"], row["agent"]): row for row in ask("waste", since="7d")}
     assert found["failed runs", "support"]["cost_usd"] == pytest.approx(2.10)

@@ -28,6 +28,7 @@ class KnownRun:
     agent: str = "support"
     task: str = "refund"
     status: str = "ok"
+    success: str = ""
     # Fields of all steps, such as user_id.
     about: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -87,6 +88,7 @@ class KnownRun:
             "trace_id": self.trace_id,
             "revision": 2 * len(events),
             "status": self.status,
+            "success": self.success,
             "closed": self.status != "running",
             "agent": self.agent,
             "task": self.task,

@@ -8,7 +8,7 @@ import pytest
 
 from stepstream.evals.blame.features import FEATURES, MOST_NEW_VALUES, features
 from stepstream.evals.blame.step import MAX_STEPS, BlameStep, candidates, has_coordinator
-from stepstream.evals.blame.suspects import rank, suspects
+from stepstream.evals.blame.suspects import Reports, rank, suspects
 from stepstream.evals.blame.weights import COORDINATED, PLAIN
 
 
@@ -51,6 +51,32 @@ def test_a_failed_call_and_the_model_step_that_issued_it_come_first() -> None:
     evidence = {one.step.name: one.evidence[0] for one in found}
     assert evidence["refund"] == "failed and was not repaired: PaymentError: no such order"
     assert evidence["decide"] == "issued the call of refund, which failed"
+
+
+def test_a_call_that_fails_the_criteria_and_the_step_that_issued_it_come_first() -> None:
+    steps = [
+        ROOT,
+        step(1, "plan", "llm_call", "search"),
+        step(2, "search", "tool_call", "found"),
+        step(3, "decide", "llm_call", "refund"),
+        step(4, "refund", "tool_call", "done"),
+        step(5, "answer", "llm_call", "Done."),
+    ]
+    named = {"0004": ["refund must not be called"], "0005": ["the answer has no number 15"]}
+    reports = Reports(named, {"0002": ["repetition: the same search"]})
+    found = suspects("", steps, most=5, reports=reports)
+    assert {one.step.name for one in found[:2]} == {"decide", "refund"}
+    evidence = {one.step.name: one.evidence for one in found}
+    assert evidence["refund"][0] == "refund must not be called"
+    assert evidence["decide"][0] == (
+        "issued the call of refund, which does not meet the run's Criteria"
+    )
+    assert "repetition: the same search" in evidence["search"]
+    # Where a wrong answer shows is not where it came from: named, and ranked as before.
+    (before,) = [one for one in rank("", steps) if one.step.name == "answer"]
+    (after,) = [one for one in found if one.step.name == "answer"]
+    assert after.evidence[0] == "the answer has no number 15"
+    assert after.probability < before.probability
 
 
 def test_a_failure_that_was_repaired_is_no_failure() -> None:
