@@ -365,6 +365,7 @@ class Run:
         ):
             self.over_limit += 1
             return None
+        root_before = self.root
         # A start and an end may come in either order, each more than once.
         info = (
             self._start(step, before, append_us)
@@ -385,8 +386,12 @@ class Run:
         if step.kind == CONTROL_KIND:
             self.controls[info.step_id] = control_step(step.name, step.attributes)
         self._identify(step, info)
-        if self.root is not None and self.root.parent_unknown:
-            self._raise_root()
+        root = self.root
+        # A root that did not change is checked again only when its parent has ended: to follow
+        # the parents at every record takes quadratic time where they go in a circle.
+        if root is not None and root.parent_unknown:
+            if root is not root_before or (info.ended and info.step_id == root.parent):
+                self._raise_root()
         return info
 
     def _raise_root(self) -> None:

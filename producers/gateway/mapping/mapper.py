@@ -226,6 +226,9 @@ class Mapper:
             # Not cleaned: a redaction hook would be applied to its texts twice.
             key = (project, span.trace_id, span.span_id)
             self._published.add(key, _encode(step), origin.now_us)
+            # Another thread may have handled its log records between the look-up above and this
+            # line: it did not find the call, so nothing else would add them.
+            self._add_logged(step, key)
         return self._with_selections(step)
 
     def amended(self, key: SpanKey) -> list[AnyStep]:
@@ -236,8 +239,20 @@ class Mapper:
         if record is None or self._logged is None:
             return []
         step = _decode(record)
-        asked, answered = contents.from_events(self._logged.of(key))
         self._limit = self._content_limit(step.kind, step.trace_id)
+        if not self._add_logged(step, key):
+            return []
+        step.amends = True
+        return self._with_selections(step)
+
+    def _add_logged(self, step: AnyStep, key: SpanKey) -> bool:
+        """Fill a call's input and output, where it has none, with what was logged of it. Returns
+        whether there was something to add.
+        """
+        events = self._logged.of(key) if self._logged is not None else []
+        if not events:
+            return False
+        asked, answered = contents.from_events(events)
         is_new = False
         if asked and not step.input:
             step.input, step.input_bytes = self._content(asked, self._limit)
@@ -245,10 +260,7 @@ class Mapper:
         if answered and not step.output:
             step.output, step.output_bytes = self._content(answered, self._limit)
             is_new = is_new or bool(step.output)
-        if not is_new:
-            return []
-        step.amends = True
-        return self._with_selections(step)
+        return is_new
 
     def _with_selections(self, step: AnyStep) -> list[AnyStep]:
         steps = [step, *self._selections(step)]

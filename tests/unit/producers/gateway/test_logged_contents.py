@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from stepstream.producers.gateway.mapping.mapper import Origin
 from stepstream.producers.gateway.mapping.options import Options
 from stepstream.producers.gateway.mapping.published_calls import ENTRY_BYTES as CALL_BYTES
 from stepstream.producers.gateway.mapping.published_calls import KEPT_US as CALL_KEPT_US
-from stepstream.producers.gateway.mapping.published_calls import PublishedCalls
+from stepstream.producers.gateway.mapping.published_calls import PublishedCalls, SpanKey
 from stepstream.producers.gateway.mapping.spans import Span, SpanEvent
 from stepstream.producers.gateway.otlp import answers
 from stepstream.producers.gateway.service.ingest import Batch, Ingest, Memory
@@ -124,6 +125,42 @@ def test_contents_that_come_after_their_span_amend_it() -> None:
     assert question["parent_step_id"] == answer["parent_step_id"] == one.span_id
     assert "order 7" in question["input"]
     assert "look_up" in answer["output"]
+
+
+class _Interrupted(PublishedCalls):
+    """Runs another thread's work just before a call is added."""
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        super().__init__()
+        self._other = other
+
+    def add(self, key: SpanKey, record: bytes, now_us: int) -> None:
+        self._other()
+        super().add(key, record, now_us)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_contents_that_another_thread_handles_at_the_same_time_are_in_the_step(
+    answered: bool,
+) -> None:
+    """That thread looks for the call after this one has looked for its contents, and before this
+    one has published it: neither finds what the other has.
+    """
+    one = call()
+    body = logs(one, QUESTION, *([ANSWER] if answered else []))
+    other: list[Ingest] = []
+    memory = Memory(published=_Interrupted(lambda: found.extend(logged_steps(other[0], body))))
+    found: list[dict[str, Any]] = []
+    other.append(Ingest(Options(), memory))
+    (step, *selections) = taken(Ingest(Options(), memory), [one])
+    assert len(found) == 1 + answered
+    assert not any(logged.get("amends") for logged in found)
+    assert json.loads(step["input"]) == [{"role": "user", "content": "where is order 7?"}]
+    assert [selection["tool"] for selection in selections] == ["look_up"] * answered
+    # What comes after that is still added, and what is known adds nothing.
+    later = logged_steps(other[0], logs(one, QUESTION, ANSWER))
+    assert [bool(logged.get("amends")) for logged in later[2:3]] == [True]
+    assert "look_up" in later[2]["output"]
 
 
 def test_contents_before_and_after_their_span_are_in_one_step() -> None:

@@ -16,6 +16,7 @@ from benchmarks.cases import case_files
 from stepstream.schemas.money import nanos_from_usd
 from stepstream.stream.assemble.closing import presumed_over_at
 from stepstream.stream.run.limits import NEVER_US, AssembleLimits
+from stepstream.stream.run.steps import StepInfo
 from tests.support.data_cases import real_data
 from tests.support.otlp import framework_spans, mapped
 from tests.support.stream_bench import Bench, policy, root
@@ -328,6 +329,35 @@ def test_a_run_whose_parents_go_in_a_circle_closes_as_incomplete() -> None:
     (found,) = kafka.final().values()
     assert (found["status"], found["steps"], found["closed"]) == ("incomplete", 2, True)
     assert not kafka.values("findings")
+
+
+class _CountedSteps(dict[str, StepInfo]):
+    """Counts the look-ups of steps."""
+
+    gets = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.gets += 1
+        return super().get(key, default)
+
+
+def test_a_root_on_a_circle_costs_no_walk_at_each_record() -> None:
+    """A step without flags stood in for the root; then the step above it came, which names the
+    first one as its parent.
+    """
+    bench = Bench()
+    bench.send(bench_step(2, "end", 0.0, 0.1, parent=f"{3:016x}", parent_unknown=True), 0.1)
+    bench.run.adopt_root()
+    bench.send(bench_step(3, "end", 0.0, 0.2, parent=f"{2:016x}", parent_unknown=True), 0.2)
+    assert bench.run.root is not None
+    for number in range(10, 210):
+        bench.send(bench_step(number, "end", 0.0, 0.3, parent=f"{2:016x}"), 0.3)
+    bench.run.steps = counted = _CountedSteps(bench.run.steps)
+    for number in range(210, 310):
+        bench.send(bench_step(number, "end", 0.0, 0.4, parent=f"{2:016x}"), 0.4)
+    # A handful of each record, however many steps the run has.
+    assert len(counted) == 302
+    assert counted.gets < 100 * 20
 
 
 def test_a_run_in_progress_is_checked_once_after_each_record() -> None:
