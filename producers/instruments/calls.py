@@ -245,11 +245,6 @@ def model_step_around(tracer: Tracer) -> Step | None:
     return step if step is not None and step._kind == "llm_call" else None
 
 
-def is_recorded(tracer: Tracer) -> bool:
-    """True while a call of a model is being made that this tracer records as a step."""
-    return inside.get() is tracer or model_step_around(tracer) is not None
-
-
 def _made(call: Call, method: Method, given: dict[str, Any], function: Callable[[], Any]) -> Any:
     """The client's result; recorded or served where runs are."""
     boundary = outside.boundary

@@ -10,15 +10,13 @@ from opentelemetry.trace import SpanContext, get_current_span
 
 from stepstream.producers.exceptions import BudgetExceeded, RunStopped
 from stepstream.producers.gateway.mapping.options import BARE, OTHER_SPANS
-from stepstream.producers.instruments.calls import is_recorded
+from stepstream.producers.otel.inside_calls import InsideCalls
 from stepstream.producers.otel.publisher import START_DELAY_S, SpanPublisher
 from stepstream.producers.otel.sampling import marked, may_drop
 from stepstream.producers.otel.stopping import SpanControls
 from stepstream.producers.sdk_log import internal_error, sdk_log, suppressed
 from stepstream.producers.tracer import Tracer
 
-# Spans that never end must not fill the memory.
-MOST_LEFT_OUT: Final = 10_000
 SAMPLER_DROPS: Final = (
     "stepstream: the sampler {} drops spans, which no span processor sees: runs are missing, and "
     "budgets and baselines count too little. "
@@ -52,8 +50,9 @@ class SpanProcessor(sdk.SpanProcessor):
         )
         self._controls = SpanControls() if stop else None
         self._sampler_checked = False
-        # Ids of open spans that are not published.
-        self._left_out: dict[int, None] = {}
+        # Clients make spans by themselves, as Anthropic's does: such a call is a step of the SDK,
+        # and would count twice.
+        self._inside_calls = InsideCalls(tracer)
 
     @property
     def dropped(self) -> int:
@@ -66,14 +65,11 @@ class SpanProcessor(sdk.SpanProcessor):
             engine = self._tracer.engine()
             if engine is None or suppressed.get():
                 return
-            if is_recorded(self._tracer):
-                # Clients that make spans by themselves, as Anthropic's does: the call is a step of
-                # the SDK, and would count twice.
-                self._leave_out(span)
-                return
             parent = span.parent
             if parent is None or parent.is_remote:
                 self._local_root(span)
+            if not self._inside_calls.publishes_start(span):
+                return
             if self._controls is not None:
                 self._controls.started(span, engine)
             self._publisher.started(span, engine)
@@ -88,11 +84,10 @@ class SpanProcessor(sdk.SpanProcessor):
             engine = self._tracer.engine()
             if engine is None or suppressed.get():
                 return
-            if self._left_out and self._was_left_out(span):
-                return
             if self._controls is not None:
                 self._controls.ended(span)
-            self._publisher.ended(span, engine)
+            if self._inside_calls.publishes_end(span):
+                self._publisher.ended(span, engine)
         except Exception as error:
             internal_error("SpanProcessor.on_end", error)
 
@@ -115,18 +110,6 @@ class SpanProcessor(sdk.SpanProcessor):
             self._tracer.flush(5.0)
         except Exception as error:
             internal_error("SpanProcessor.shutdown", error)
-
-    def _leave_out(self, span: sdk.Span) -> None:
-        self._left_out[span.get_span_context().span_id] = None
-        if len(self._left_out) > MOST_LEFT_OUT:
-            self._left_out.pop(next(iter(self._left_out)), None)
-
-    def _was_left_out(self, span: sdk.ReadableSpan) -> bool:
-        context = span.context
-        if context is None or context.span_id not in self._left_out:
-            return False
-        self._left_out.pop(context.span_id, None)
-        return True
 
     def _local_root(self, span: sdk.Span) -> None:
         if not self._sampler_checked:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stepstream.producers.recordings.boundary import CallStep, Pieces
 from stepstream.producers.recordings.recorder import end_of
+from stepstream.producers.recordings.served_stream import ServedStream
 from stepstream.producers.recordings.values import (
     ValueLost,
     decode,
@@ -19,6 +20,7 @@ from stepstream.producers.recordings.values import (
 )
 from stepstream.schemas.printable import printable
 from stepstream.schemas.recording import RecordedCall, Recording, key_of
+from stepstream.schemas.redaction import redacted_value
 
 MAX_SHOWN: Final = 80
 _LIVE_KINDS: Final = {"models": ("llm_call",), "tools": ("tool_call", "retrieval")}
@@ -97,9 +99,7 @@ class Player:
         found = self._next(step, arguments, function)
         if not isinstance(found, RecordedCall):
             return (yield from found())
-        for piece in found.outcome.get("chunks", ()):
-            yield self._decoded(found, piece)
-        return self._result(found)
+        return (yield from self._pieces_of(found))
 
     async def astream(
         self, step: CallStep, arguments: object, function: Callable[[], Any]
@@ -109,9 +109,8 @@ class Player:
             async for piece in found():
                 yield piece
             return
-        for piece in found.outcome.get("chunks", ()):
-            yield self._decoded(found, piece)
-        self._result(found)
+        for piece in self._pieces_of(found):
+            yield piece
 
     def client_stream(
         self, step: CallStep, arguments: object, function: Callable[[], Any]
@@ -121,7 +120,7 @@ class Player:
             return found(), None
         if "chunks" not in found.outcome:
             self._result(found)  # the request failed: it raises here, and not while it is read
-        return ServedStream(self, found), None
+        return ServedStream(self._pieces_of(found)), None
 
     # --- the end ---
 
@@ -155,7 +154,8 @@ class Player:
             if self.divergence:
                 raise ReplayDiverged(self.divergence)
             given = redacted(encode(arguments), self.redact)
-            waiting = self._waiting.get(key_of(step._kind, step._name, given))
+            name = redacted_value(step._name)
+            waiting = self._waiting.get(key_of(step._kind, name, given))
             if self._is_live(step, waiting):
                 return self._live(step, arguments, function, waiting)
             if waiting:
@@ -163,7 +163,7 @@ class Player:
                 found = waiting.popleft()
                 self._served(found)
                 return found
-            self.divergence = self._difference(step, given)
+            self.divergence = self._difference(step._kind, name, given)
             raise ReplayDiverged(self.divergence)
 
     def _is_live(self, step: CallStep, waiting: deque[RecordedCall] | None) -> bool:
@@ -208,6 +208,11 @@ class Player:
             raise decode_error(call.outcome["error"])
         return self._decoded(call, call.outcome.get("result"))
 
+    def _pieces_of(self, call: RecordedCall) -> Generator[Any, Any, Any]:
+        for piece in call.outcome.get("chunks", ()):
+            yield self._decoded(call, piece)
+        return self._result(call)
+
     def _decoded(self, call: RecordedCall, encoded: Any) -> Any:
         try:
             return decode(encoded)
@@ -215,75 +220,18 @@ class Player:
             self.divergence = f"call {call.number}, {call.name}, cannot be served: {error}"
             raise ReplayDiverged(self.divergence) from None
 
-    def _difference(self, step: CallStep, given: Any) -> str:
-        number = self.calls + 1
-        same = [
-            call
-            for call in self._left.values()
-            if call.name == step._name and call.kind == step._kind
-        ]
+    def _difference(self, kind: str, name: str, given: Any) -> str:
+        place = f"call {self.calls + 1}, {name}"
+        same = [call for call in self._left.values() if (call.kind, call.name) == (kind, name)]
         if not same:
-            made = any(
-                call.name == step._name and call.kind == step._kind
-                for call in self._recording.calls
-            )
+            made = any((call.kind, call.name) == (kind, name) for call in self._recording.calls)
             what = "no further call of it" if made else "no call of it"
             following = next(iter(self._left.values()), None)
             wanted = f"; the next recorded call is {following.name}" if following else ""
-            return f"call {number}, {step._name}: the recording has {what}{wanted}"
-        place = f"call {number}, {step._name}"
+            return f"{place}: the recording has {what}{wanted}"
         if same[0].step_id:
             place += f" (recorded step {same[0].step_id})"
         return f"{place}: {difference(same[0].arguments, given)}"
-
-
-class ServedStream:
-    """Stands for a client's stream: iterable in both ways, awaitable, and a context manager."""
-
-    def __init__(self, player: Player, call: RecordedCall) -> None:
-        self._iterator = self._pieces(player, call)
-
-    @staticmethod
-    def _pieces(player: Player, call: RecordedCall) -> Generator[Any, Any, Any]:
-        for piece in call.outcome.get("chunks", ()):
-            yield player._decoded(call, piece)
-        return player._result(call)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._iterator
-
-    def __next__(self) -> Any:
-        return next(self._iterator)
-
-    def __aiter__(self) -> ServedStream:
-        return self
-
-    async def __anext__(self) -> Any:
-        for piece in self._iterator:
-            return piece
-        raise StopAsyncIteration
-
-    def __await__(self) -> Generator[Any, Any, ServedStream]:
-        return self
-        yield  # an awaitable that is done at once
-
-    def close(self) -> None:
-        self._iterator.close()
-
-    async def aclose(self) -> None:
-        self._iterator.close()
-
-    def __enter__(self) -> ServedStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> ServedStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
 
 def difference(recorded: Any, given: Any, name: str = "") -> str:

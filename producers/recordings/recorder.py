@@ -10,11 +10,13 @@ import hashlib
 import inspect
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from stepstream.producers.forks import call_after_fork
 from stepstream.producers.recordings.boundary import CallStep, Pieces, enclosing
 from stepstream.producers.recordings.values import encode, encode_error, opaque_in, redacted
 from stepstream.producers.sdk_log import internal_error, sdk_log
@@ -26,8 +28,19 @@ from stepstream.schemas.recording import (
     header,
     written,
 )
+from stepstream.schemas.redaction import redacted_value
 
 MAX_FILES: Final = 10_000
+RECOUNT_RUNS: Final = 100
+"""Runs after which the files of the folder are counted again: other processes write there too."""
+RECOUNT_S: Final = 10.0
+"""Time until a full folder is counted again."""
+MAX_OPEN_RUNS: Final = 200
+"""Runs that are recorded at the same time. Each has a file open, and many systems allow a process
+1,024 of them, which the program itself needs.
+"""
+ABANDONED_S: Final = 3_600.0
+"""Time without a call after which an open run gives way to a new one."""
 MAX_GAPS: Final = 20
 MAX_PIECES: Final = 100_000
 """Pieces of one stream, which are in memory until it ends."""
@@ -46,6 +59,7 @@ class _File:
         self._bytes = 0
         self._calls = 0
         self._pid = os.getpid()
+        self.written_s = time.monotonic()
         self.gaps: dict[str, None] = {}
         self.open_calls: dict[str, int] = {}
         """The numbers of the calls that are going on, by the ids of their steps."""
@@ -57,9 +71,9 @@ class _File:
 
     def next_number(self) -> int:
         """The number of the next call; 0: it is not recorded."""
+        if self._is_forked():
+            return 0
         with self._lock:
-            if os.getpid() != self._pid:
-                return 0  # a forked copy: its lines would be mixed with those of the program
             if self._calls >= MAX_CALLS:
                 self.gap(f"more than {MAX_CALLS} calls")
                 return 0
@@ -69,21 +83,27 @@ class _File:
     def write(self, line: Line) -> None:
         """Append a line, unless the recording is too long by now."""
         data = f"{written(line)}\n".encode()
+        if self._is_forked():
+            return
         with self._lock:
-            if self._descriptor < 0 or os.getpid() != self._pid:
+            if self._descriptor < 0:
                 return
             self._bytes += len(data)
             if self._bytes > MAX_RECORDING_BYTES:
                 self.gap(f"more than {MAX_RECORDING_BYTES} bytes")
                 return
+            self.written_s = time.monotonic()
             self._append(data)
 
     def finish(self, output: str | None, error: str) -> None:
         """Write the end."""
+        if self._is_forked():
+            return
         with self._lock:
-            if self._descriptor < 0 or os.getpid() != self._pid:
+            if self._descriptor < 0:
                 return
-            line = end(self._calls, output, error, list(self.gaps), self._digest.hexdigest())
+            gaps = list(map(redacted_value, self.gaps))
+            line = end(self._calls, output, error, gaps, self._digest.hexdigest())
             self._append(f"{written(line)}\n".encode())
 
     def close(self) -> None:
@@ -92,6 +112,11 @@ class _File:
             if self._descriptor >= 0:
                 descriptor, self._descriptor = self._descriptor, -1
                 os.close(descriptor)
+
+    def _is_forked(self) -> bool:
+        # A forked copy: its lines would be mixed with those of the program. Without the lock, which
+        # a thread that does not exist in the copy may have.
+        return os.getpid() != self._pid
 
     def _append(self, data: bytes) -> None:
         self._digest.update(data)
@@ -107,29 +132,33 @@ class Recorder:
         self.redact: Callable[[str], str] | None = None
         """The program's own redaction, after that of known forms."""
         self._open: dict[str, _File] = {}
+        # Files in the folder when they were counted last, and runs that began since.
+        self._counted = 0
+        self._since = RECOUNT_RUNS
+        self._next_count_s = 0.0
+        self.after_fork()
+        call_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock in the child: another thread of the parent may have it."""
+        self._lock = threading.Lock()
 
     # --- runs ---
 
     def run_began(self, run: Any) -> None:
         """Open the recording of a root."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if sum(1 for _ in os.scandir(self._folder)) >= MAX_FILES:
-                sdk_log.log(
-                    "recordings",
-                    f"stepstream: {self._folder} has {MAX_FILES} files; runs are not recorded "
-                    "until old recordings are deleted",
-                )
+            file = self._opened(run.trace_id)
+            if file is None:
                 return
             labels = run._scope.labels
             given = encode(run._fields.get("input"))
-            file = self._open[run.trace_id] = _File(self._folder / f"{run.trace_id}{SUFFIX}")
             if lost := opaque_in(given):
                 file.gap(f"the run's input has a value of class {lost}, which has no recorded form")
             first = header(
                 run.trace_id,
-                labels["agent"],
-                labels["agent_version"],
+                redacted_value(labels["agent"]),
+                redacted_value(labels["agent_version"]),
                 self._redacted(labels.get("task", "")),
                 self._redacted(given),
                 run._record.start_time,
@@ -137,6 +166,50 @@ class Recorder:
             file.write(first)
         except Exception as error:
             internal_error("recordings", error)
+
+    def _opened(self, trace_id: str) -> _File | None:
+        """The file of a run that begins; None, which is logged, if a limit is reached."""
+        with self._lock:
+            if self._is_full():
+                sdk_log.log(
+                    "recordings",
+                    f"stepstream: {self._folder} has {MAX_FILES} files; runs are not recorded "
+                    "until old recordings are deleted",
+                )
+                return None
+            if len(self._open) >= MAX_OPEN_RUNS and not self._close_abandoned():
+                sdk_log.log(
+                    "recordings at once",
+                    f"stepstream: {MAX_OPEN_RUNS} runs are being recorded; further ones are not "
+                    "until one of these has ended",
+                )
+                return None
+            file = self._open[trace_id] = _File(self._folder / f"{trace_id}{SUFFIX}")
+            self._since += 1
+        return file
+
+    def _is_full(self) -> bool:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # To list a folder of thousands of files takes milliseconds, so not for each run.
+        is_full = self._counted + self._since >= MAX_FILES
+        if self._since >= RECOUNT_RUNS or (is_full and time.monotonic() >= self._next_count_s):
+            with os.scandir(self._folder) as found:
+                self._counted = sum(1 for _ in found)
+            self._since = 0
+            self._next_count_s = time.monotonic() + RECOUNT_S
+        return self._counted + self._since >= MAX_FILES
+
+    def _close_abandoned(self) -> bool:
+        """Close the recording that was written to least recently, if that is long ago: its run was
+        probably never ended. It has no end then, so that it cannot be taken for a whole one.
+        """
+        # A copy: runs end in other threads.
+        trace_id, file = min(list(self._open.items()), key=lambda item: item[1].written_s)
+        if time.monotonic() - file.written_s < ABANDONED_S:
+            return False
+        self._open.pop(trace_id, None)
+        file.close()
+        return True
 
     def run_ended(self, run: Any, error: BaseException | None) -> None:
         """Close the recording of a root."""
@@ -353,7 +426,7 @@ class _Call:
                 "call": self.number,
                 "in": self._inside,
                 "kind": self._step._kind,
-                "name": self._step._name,
+                "name": redacted_value(self._step._name),
                 "step_id": self._step.step_id,
                 "arguments": self._arguments,
                 "outcome": kept,

@@ -389,9 +389,12 @@ class Run:
         root = self.root
         # A root that did not change is checked again only when its parent has ended: to follow
         # the parents at every record takes quadratic time where they go in a circle.
-        if root is not None and root.parent_unknown:
-            if root is not root_before or (info.ended and info.step_id == root.parent):
-                self._raise_root()
+        if (
+            root is not None
+            and root.parent_unknown
+            and (root is not root_before or (info.ended and info.step_id == root.parent))
+        ):
+            self._raise_root()
         return info
 
     def _raise_root(self) -> None:

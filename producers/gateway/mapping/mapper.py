@@ -488,7 +488,12 @@ def _name_of(span: Span, read: Read) -> str:
     return _short(span.name or read.values[F.NAME] or read.values[F.GRAPH_NODE] or "span")
 
 
-def _kind_of(span: Span, read: Read) -> str:
+def kind_of(span: Span) -> str:
+    """The kind of a span by its name and attributes so far, wherever it stands in its trace."""
+    return _kind_of(span, AttributeReader().read(span.attributes), may_be_root=False)
+
+
+def _kind_of(span: Span, read: Read, may_be_root: bool = True) -> str:
     """The kind of a span.
 
     A node of a LangGraph graph first, then the kind that an attribute names, then the one derived
@@ -513,7 +518,7 @@ def _kind_of(span: Span, read: Read) -> str:
             return derived
     if values[F.LANGSMITH_KIND] is not None and values[F.LANGSMITH_KIND] != "chain":
         return kinds.OTHER
-    return kinds.AGENT if _is_agent_root(span) else kinds.OTHER
+    return kinds.AGENT if may_be_root and _is_agent_root(span) else kinds.OTHER
 
 
 def _named_kind(read: Read) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import datetime
 import json
 import os
@@ -11,7 +12,7 @@ import random
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from pydantic import BaseModel
 
 import stepstream
+from stepstream.producers.recordings import recorder
 from stepstream.schemas.recording import Recording, RecordingError
 from stepstream.testing import recording
 from stepstream.testing.replay import ReplayDiverged, read_recording, replaying
@@ -280,6 +282,92 @@ def test_secrets_are_not_recorded_and_the_replay_goes_on(record: Any) -> None:
         using(replay.input)
     replay.assert_equal()
     assert [call.name for call in replay.recording.calls if call.is_redacted] == ["login"]
+
+
+def test_a_name_with_the_form_of_a_secret_is_replaced_and_served(record: Any) -> None:
+    """Names of tools come from servers, too."""
+
+    @stepstream.tool(name=f"find {SECRET}")
+    def named(number: int) -> int:
+        made.append("named")
+        return number
+
+    @stepstream.agent(name=f"agent {SECRET}")
+    def asking(question: str) -> str:
+        with contextlib.suppress(OSError):
+            places()
+        return f"{question} {named(7)}"
+
+    file = record(asking, "q", agent=f"shop {SECRET}", agent_version=SECRET)
+    assert SECRET not in file.read_text()
+    made.clear()
+    with replaying(file) as replay:
+        asking(replay.input)
+    replay.assert_equal()
+    assert not made
+    with replaying(file) as replay, pytest.raises(ReplayDiverged) as raised:
+        named(8)
+    assert SECRET not in str(raised.value)
+
+
+def nested_runs(count: int) -> None:
+    """Runs that are open at the same time."""
+    with stepstream.run(f"run {count}"):
+        find(count)
+        if count > 1:
+            contextvars.Context().run(nested_runs, count - 1)
+
+
+def ended(files: Iterable[Path]) -> list[bool]:
+    """Whether each recording, from the oldest on, has its end."""
+    by_time = sorted(
+        files, key=lambda file: json.loads(file.read_text().split("\n")[0])["started_us"]
+    )
+    return ['"end":' in file.read_text() for file in by_time]
+
+
+def test_the_runs_that_are_recorded_at_the_same_time_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a file open."""
+    monkeypatch.setattr(recorder, "MAX_OPEN_RUNS", 2)
+    with recording(recordings=str(tmp_path)):
+        nested_runs(4)
+        assert ended(tmp_path.iterdir()) == [True, True]
+        nested_runs(2)
+        assert ended(tmp_path.iterdir()) == [True] * 4
+
+
+def test_a_run_that_was_abandoned_gives_way_to_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file has no end, so it is not taken for a whole recording."""
+    monkeypatch.setattr(recorder, "MAX_OPEN_RUNS", 2)
+    monkeypatch.setattr(recorder, "ABANDONED_S", 0.0)
+    with recording(recordings=str(tmp_path)):
+        nested_runs(4)
+    assert ended(tmp_path.iterdir()) == [False, False, True, True]
+
+
+def test_a_full_folder_is_counted_from_time_to_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the begin of each run, and after files were deleted runs are recorded again."""
+    counts: list[Any] = []
+    monkeypatch.setattr(recorder, "RECOUNT_S", 0.0)
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: counts.append(folder) or scandir(folder))
+    with recording(recordings=str(tmp_path)):
+        for _ in range(20):
+            nested_runs(1)
+        assert len(counts) == 1
+        monkeypatch.setattr(recorder, "MAX_FILES", 21)
+        nested_runs(2)
+        files = list(tmp_path.iterdir())
+        assert len(files) == 21
+        files[0].unlink()
+        nested_runs(1)
+    assert len(list(tmp_path.iterdir())) == 21
 
 
 def test_the_redaction_of_the_program_applies_on_both_sides(record: Any) -> None:

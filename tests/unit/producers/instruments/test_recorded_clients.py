@@ -64,9 +64,50 @@ def anthropic_plain(url: str) -> str:
         return str(made.content[0].text)
 
 
-@pytest.mark.parametrize(
-    "ask", [openai_plain, openai_streamed, openai_asynchronous, anthropic_plain]
-)
+def anthropic_streamed(url: str) -> str:
+    anthropic = pytest.importorskip("anthropic")
+    asked: Any = {"model": "claude-next", "max_tokens": 9, "messages": ASKED}
+    with anthropic.Anthropic(api_key="k", base_url=url, max_retries=0) as client:
+        with client.messages.stream(**asked) as stream:
+            text = "".join(stream.text_stream)
+            message = stream.get_final_message()
+        with client.messages.stream(**asked) as stream:
+            stream.until_done()
+            final = stream.get_final_text()
+        with client.messages.stream(**asked) as stream:
+            kinds = [event.type for event in stream]
+        return f"{text} {message.content[0].text} {message.usage} {final} {kinds}"
+
+
+def anthropic_asynchronous(url: str) -> str:
+    anthropic = pytest.importorskip("anthropic")
+    asked: Any = {"model": "claude-next", "max_tokens": 9, "messages": ASKED}
+
+    async def ask() -> str:
+        async with anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0) as client:
+            async with client.messages.stream(**asked) as stream:
+                text = "".join([one async for one in stream.text_stream])
+                message = await stream.get_final_message()
+                await stream.close()
+            async with client.messages.stream(**asked) as stream:
+                await stream.until_done()
+                final = await stream.get_final_text()
+        return f"{text} {message.content[0].text} {message.usage} {final}"
+
+    return asyncio.run(ask())
+
+
+CLIENTS = [
+    openai_plain,
+    openai_streamed,
+    openai_asynchronous,
+    anthropic_plain,
+    anthropic_streamed,
+    anthropic_asynchronous,
+]
+
+
+@pytest.mark.parametrize("ask", CLIENTS)
 def test_a_client_is_recorded_and_served(
     ask: Callable[[str], str], served: Provider, tmp_path: Path
 ) -> None:

@@ -162,6 +162,44 @@ def test_spans_that_no_convention_knows(world: World, option: str) -> None:
     assert (agent.agent, get.parent_step_id) == ("a", agent.step_id)
 
 
+def test_tools_in_a_model_step_of_the_program_are_published(world: World) -> None:
+    """What repeats the call is not, and neither are requests by HTTP; a tool's kind may be known
+    only when it ends, and the spans that surround it are kept, so that the tree is whole.
+    """
+    tracer = world.provider(start_delay_s=0).get_tracer("t")
+    chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5}
+    tool = {"openinference.span.kind": "TOOL", "tool.name": "find"}
+    span = tracer.start_as_current_span
+    with world.tracer.run("agent"), world.tracer.llm("plan"):
+        with span("graph"), span("node"):
+            with span("chat gpt-4o", attributes=chat), span("POST"):
+                pass
+            with span("answer") as late:
+                late.set_attributes(chat)
+            with span("find") as late, span("SELECT"):
+                late.set_attributes(tool)
+            with span("look up", attributes=tool), span("agent b") as late:
+                late.set_attribute("gen_ai.operation.name", "invoke_agent")
+        with span("GET"):
+            pass
+    with span("after", attributes=chat):
+        pass
+    ended = {event.name: event for event in world.events if event.phase == "end"}
+    below = {name: ended[name] for name in ("graph", "node", "find", "look up", "agent b")}
+    assert set(ended) == {"agent", "plan", "after", *below}
+    parents = {one.step_id: name for name, one in ended.items()}
+    tree = {name: parents.get(one.parent_step_id, "") for name, one in below.items()}
+    assert tree == {
+        "graph": "",
+        "node": "graph",
+        "find": "node",
+        "look up": "node",
+        "agent b": "look up",
+    }
+    assert {one.trace_id for one in below.values()} == {below["graph"].trace_id}
+    assert ended["find"].kind == ended["look up"].kind == "tool_call"
+
+
 def test_other_spans_is_checked() -> None:
     with pytest.raises(ValueError, match="bare, keep, drop"):
         SpanProcessor(other_spans="all")
