@@ -125,7 +125,7 @@ class _Texts:
 
     def __next__(self) -> str:
         for event in self._events:
-            delta = getattr(event, "delta", None)
+            delta: Any = getattr(event, "delta", None)
             if getattr(delta, "type", "") == _TEXT_DELTA:
                 return str(delta.text)
         raise StopIteration

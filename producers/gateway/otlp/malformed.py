@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 MAX_ITEMS: Final = 100_000
 """Items of one request. A body of 64 MiB could hold two million, each of which becomes a record."""
 MAX_CONTAINERS: Final = 2_000_000
 """Objects and arrays in one JSON body: each takes up to 230 bytes of memory, also an empty one."""
+MAX_VALUES: Final = 5_000_000
+"""Values in one JSON body, texts and numbers too: each takes up to 70 bytes of memory, and a body
+of 64 MiB could hold 13 million.
+"""
 SMALL_BYTES: Final = 1 << 20
 """A body of at most this size needs no check: decoded, it has at most a hundred times its size."""
+
+
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class Malformed(ValueError):
@@ -48,3 +56,12 @@ def check_json(body: bytes) -> None:
         return
     if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
         raise TooMany(f"{MAX_CONTAINERS:,} objects and arrays")
+    if has_more_values(body, MAX_VALUES):
+        raise TooMany(f"{MAX_VALUES:,} values")
+
+
+def has_more_values(body: bytes, most: int) -> bool:
+    """Whether a JSON body has more than ``most`` values, counted by the commas between them."""
+    # The second count leaves out the commas in texts. It takes 0.1 to 1.5 s for 64 MiB, the first
+    # one 0.02 s, which is enough for nearly all bodies.
+    return body.count(b",") > most and _STRING.sub(b"", body).count(b",") > most

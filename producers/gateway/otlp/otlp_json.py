@@ -25,6 +25,7 @@ from stepstream.producers.gateway.otlp.malformed import (
     Groups,
     Malformed,
     check_json,
+    has_more_values,
 )
 from stepstream.producers.gateway.otlp.wire import MAX_DEPTH
 
@@ -194,9 +195,9 @@ MAX_ODD_BYTES: Final = 4 << 20
 """The longest item that is read although it does not fit the declaration: reading it takes several
 times its size in memory. A step has at most 1 MiB.
 """
-MAX_COMMAS: Final = 2_000_000
-"""Commas of a request in which only the item that is no object is refused. A list has at most one
-item more than commas, and an undecoded one takes 70 bytes: these are 140 MB.
+MAX_FRAME_VALUES: Final = 2_000_000
+"""Values of a request in which only the item that is no object is refused. An undecoded item takes
+70 bytes: these are 140 MB.
 """
 MAX_NESTED_VALUES: Final = 200_000
 """Values within arrays and maps of one item, its events included, or of a request's resources: each
@@ -278,16 +279,23 @@ def _read(item: Any, resource: Resource, make: Any) -> Any:
 
 def _frame(objects: Any, raw: Any, body: bytes) -> Any:
     """A request with its items undecoded. Raises ``Malformed``."""
+    hint = ""
     try:
-        if body.count(b",") > MAX_COMMAS:
+        if has_more_values(body, MAX_FRAME_VALUES):
             # An undecoded item takes 70 bytes, also if it is a single digit. ``check_json`` has
             # bounded the objects, so what is left to exclude is everything else.
+            hint = (
+                f"; of a request with more than {MAX_FRAME_VALUES:,} values all items are refused "
+                "with such an item: send smaller ones"
+            )
             msgspec.json.decode(body, type=objects)
+            hint = ""
         return msgspec.json.decode(body, type=raw)
     except msgspec.ValidationError as error:
         if _OBJECT_START.match(body) is None:
             raise Malformed("the body is not a JSON object") from None
-        raise Malformed(f"the body does not have the form of OTLP/JSON: {error}") from None
+        what = f"the body does not have the form of OTLP/JSON: {error}{hint}"
+        raise Malformed(what) from None
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body is not valid JSON: {error}") from None
 

@@ -356,7 +356,12 @@ def test_a_full_folder_is_counted_from_time_to_time(
     counts: list[Any] = []
     monkeypatch.setattr(recorder, "RECOUNT_S", 0.0)
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda folder: counts.append(folder) or scandir(folder))
+
+    def counted(folder: Path) -> Any:
+        counts.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
     with recording(recordings=str(tmp_path)):
         for _ in range(20):
             nested_runs(1)

@@ -400,8 +400,29 @@ def test_an_item_of_any_form_costs_itself_in_a_large_json_body(bad: str) -> None
 
 def test_a_json_body_of_numbers_is_refused_as_a_whole() -> None:
     """An undecoded number takes 70 bytes in memory and two in a body."""
-    with pytest.raises(Malformed, match="spans"):
+    with pytest.raises(Malformed, match=r"spans.*2,000,000 values.*send smaller"):
         list(otlp_json.spans(_IN_SPANS[0] + b"1," * (1 << 21) + b"{}" + _IN_SPANS[1]))
+
+
+def test_a_json_body_of_millions_of_values_is_refused_with_the_reason() -> None:
+    """Without being decoded, also where it has few objects."""
+    start = b'{"attributes":[{"key":"a","value":{"arrayValue":{"values":['
+    body = _IN_SPANS[0] + start + b"1," * 5_000_001 + b"1]}}}]}" + _IN_SPANS[1]
+    for read in (otlp_json.spans, otlp_json.log_records):
+        with pytest.raises(TooMany, match="5,000,000 values: send smaller ones"):
+            list(read(body))
+
+
+def test_commas_in_texts_are_no_values() -> None:
+    """Also next to quotes that stand in a text."""
+    for text in ("," * 5_000_001, '","\\' * 2_500_001):
+        one = json_span(span(1)) | {"name": text}
+        body = _IN_SPANS[0] + json.dumps(one).encode() + _IN_SPANS[1]
+        (taken,) = otlp_json.spans(body)
+        assert isinstance(taken, Span)
+        assert taken.name == text
+        refused, _ = otlp_json.spans(body.replace(b'[{"traceId"', b'[5,{"traceId"'))
+        assert isinstance(refused, Unreadable)
 
 
 @pytest.mark.parametrize(

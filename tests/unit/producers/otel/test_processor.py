@@ -167,8 +167,8 @@ def test_tools_in_a_model_step_of_the_program_are_published(world: World) -> Non
     only when it ends, and the spans that surround it are kept, so that the tree is whole.
     """
     tracer = world.provider(start_delay_s=0).get_tracer("t")
-    chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5}
-    tool = {"openinference.span.kind": "TOOL", "tool.name": "find"}
+    chat: Any = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5}
+    tool: Any = {"openinference.span.kind": "TOOL", "tool.name": "find"}
     span = tracer.start_as_current_span
     with world.tracer.run("agent"), world.tracer.llm("plan"):
         with span("graph"), span("node"):
