@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_PHRASES: Final = re.compile(
+from stepstream.stream.detectors.content.signs import SignedPattern
+
+_PHRASES: Final = SignedPattern(
     r"""
     # German
       \b(?:nicht|konnte[nt]?\ nicht\b[^.]{0,60})\ ?(?:gefunden|vorhanden|möglich|verfügbar|erlaubt|
@@ -65,8 +67,8 @@ _PHRASES: Final = re.compile(
 )
 # One of these words, or a letter beyond ASCII, is in every message that can match; English ones are
 # left out before the search at the cost of one set operation.
-_SIGNS: Final = re.compile(
-    r"[^\x00-\x7f]|\b(?:nicht|kein\w*|verweigert|abgelehnt|fehlgeschlagen|gescheitert|introuvable|"
+_SIGNS: Final = SignedPattern(
+    r"\b(?:nicht|kein\w*|verweigert|abgelehnt|fehlgeschlagen|gescheitert|introuvable|"
     r"indisponible|inexistant\w*|impossible\ d|ne\ peut|non\ \w|no\ se|no\ (?:pudo|puede|existe|es|"
     r"fue|ha|tiene)|denegad\w|rechazad\w|tiempo|falha|falhou|negad\w|recusad\w|inesistente|"
     r"impossibile|fallit\w|negato|rifiutat\w|niet|mislukt|geweigerd|ongeldig\w*|hittades|kunde\ "
@@ -79,4 +81,4 @@ _SIGNS: Final = re.compile(
 
 def in_another_language(text: str) -> bool:
     """Whether a short text reports a failure in one of some thirty languages."""
-    return _SIGNS.search(text) is not None and _PHRASES.search(text) is not None
+    return (not text.isascii() or _SIGNS.found_in(text)) and _PHRASES.found_in(text)

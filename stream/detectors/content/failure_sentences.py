@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from re import Pattern
 from typing import Final
 
 from stepstream.stream.detectors.aftermath import is_writing
@@ -20,7 +19,6 @@ from stepstream.stream.detectors.content.failure_words import (
     DEMANDING,
     FAILING,
     NEGATED,
-    NEGATED_SIGNS,
     NOT_ABLE,
     NOT_DONE,
     NOTHING_WRONG,
@@ -29,7 +27,6 @@ from stepstream.stream.detectors.content.failure_words import (
     SUCCEEDING,
     SURELY,
     SURELY_READING,
-    WRONG_SIGNS,
 )
 from stepstream.stream.detectors.content.given import (
     has_free_text,
@@ -39,6 +36,7 @@ from stepstream.stream.detectors.content.given import (
     shows_something,
     views,
 )
+from stepstream.stream.detectors.content.signs import SignedPattern
 from stepstream.stream.run.contents import Contents, words_in_order
 
 UNABLE: Final = re.compile(
@@ -55,10 +53,12 @@ _MOST_OF_READING: Final = 240
 _WHOLE_SENTENCE: Final = 16
 _RENDERING: Final = re.compile(r"(?:translat|transcri|ocr|extract|wiki)", re.IGNORECASE)
 _CONDITIONS: Final = ("If ", "When ", "Unless ", "Where ", "Whenever ")
-_END_OF_SENTENCE: Final = re.compile(r"(?<=\w[.!?;])\s+(?=[A-Z])")
+# It begins with a class of characters, for which the search is ten times faster than for what may
+# stand before them.
+_END_OF_SENTENCE: Final = re.compile(r"[.!?;](?<=\w[.!?;])(?=\s+[A-Z])")
 _CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # "may fail if the address is unknown", "3 failed payments": possible failures, and counted ones.
-_NOT_STATED: Final = re.compile(
+_NOT_STATED: Final = SignedPattern(
     r"\b(?:if|unless|in case|whenever)\b[^.;]*|\b(?:may|might)\b[^.;,]*|"
     r"\b\d+ (?:\w+ )?(?:failed|failing|invalid|rejected|blocked|denied|declined|expired|missing|"
     r"wrong|broken|unknown|errors?|failures?|problems?) \w+(?: \w+){0,3}",
@@ -84,7 +84,7 @@ _ACTING: Final = re.compile(
     r"set|reschedule|launch|switch|attach|detach|mount|allocate|rotate|convert|pick)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
-_LIMITED: Final = re.compile(
+_LIMITED: Final = SignedPattern(
     r"""\bonly\b | \b(?:at\ least|at\ most|no\ more\ than|no\ less\ than|not\ more\ than)\b
       | \b(?:maximum|minimum|max|min)\b | \bfirst\s*[.!]*$
       | \b(?:need|needs|require|requires|must|should|has\ to|have\ to)\b
@@ -114,16 +114,16 @@ _DID: Final = re.compile(
     r"Built|Wrote|Put|Written)\b(?! (?:not|to)\b)"
 )
 _NEGATIONS: Final = frozenset(b"not no never nothing cannot already must only before".split())
-_WENT_WELL: Final = re.compile(
+_WENT_WELL: Final = SignedPattern(
     r"\b(?:is yours|all set|confirmed|welcome|congratulations|here(?:['\u2019]s| is| are)|"
     r"you can now)\b|"
     r"^(?:correct|right|great|success|done|yes)\b",
     re.I,
 )
-_BUT: Final = re.compile(r"\b(?:but|except|failed|skipped|however|could not|errors?)\b", re.I)
+_BUT: Final = SignedPattern(r"\b(?:but|except|failed|skipped|however|could not|errors?)\b", re.I)
 _PARTICIPLE: Final = re.compile(r"\b\w{2,}ed\b|\b(?:sent|paid|made|done|set|written|built)\b")
 # What the caller is asked to do before it tries again.
-_ORDERS: Final = re.compile(
+_ORDERS: Final = SignedPattern(
     r"(?:^|[.!:;]\s+)(?:please )?(?:try|use|set|read|choose|provide|specify|log in|sign in|wait|"
     r"retry|"
     r"reconnect|transfer|upgrade|contact|select|enter|remove|close|confirm|install|connect|open|"
@@ -136,7 +136,7 @@ _VALIDATING: Final = re.compile(
     r"(?:^|[_\W])(?:valid|evaluat|grade|judg|assess|score)", re.IGNORECASE
 )
 _VERDICT: Final = re.compile(r"(?:(?:in|not )valid|incorrect|wrong)\b", re.IGNORECASE)
-_RULE: Final = re.compile(
+_RULE: Final = SignedPattern(
     r"\b(?:cannot|can['\u2019]t|can not) be (?!found|retrieved|read|loaded|opened|displayed|shown|"
     r"determined|accessed|reached|parsed|resolved|located|fetched|used|processed)\w+",
     re.IGNORECASE,
@@ -148,9 +148,11 @@ _UNABLE_AGENT: Final = re.compile(
 _ASKING: Final = re.compile(
     r"(?:^|[_\W\d])(?:ask|humans?|users?|persons?|chat|customer)", re.IGNORECASE
 )
-_IS_NOW: Final = re.compile(r"\b(?:is|are) now \w+", re.I)
+_IS_NOW: Final = SignedPattern(r"\b(?:is|are) now \w+", re.I)
 # States of things, where a name does not show what the tool is for.
-_STATE: Final = re.compile(r"\bno longer (?:sold|made|offered|listed|used)\b|\bexpired on\b", re.I)
+_STATE: Final = SignedPattern(
+    r"\bno longer (?:sold|made|offered|listed|used)\b|\bexpired on\b", re.I
+)
 # Beginnings of documents, and definitions.
 _OF_A_DOCUMENT: Final = re.compile(
     r"(?:[QA](?=:)|Question|Answer|Note|Root cause|Summary|Example|Subject|Title|From|Cause|"
@@ -178,15 +180,13 @@ def failing_sentence(output: str, contents: Contents, label: str) -> bool:
         return is_stated or (not output.isascii() and in_another_language(output))
     if output.startswith(_CONDITIONS) or is_log(output) or is_document(output):
         return False
-    if _DID.match(output) and not _BUT.search(output) and not NOT_ABLE.search(output):
+    if _DID.match(output) and not _BUT.found_in(output) and not NOT_ABLE.found_in(output):
         return False
     if output.startswith("<") and output.rstrip().endswith(">"):
         return False  # a part of a page
     if shows_log(label) and ("\n" in output or output.startswith("[")):
         return False
-    return _reports_failure(output, contents, label) and not finds(
-        NOTHING_WRONG, WRONG_SIGNS, output
-    )
+    return _reports_failure(output, contents, label) and not NOTHING_WRONG.found_in(output)
 
 
 def untransformed(output: str, contents: Contents, label: str) -> bool:
@@ -201,7 +201,7 @@ def untransformed(output: str, contents: Contents, label: str) -> bool:
         and not any(" " in str(value) for value in (contents.arguments or {"": " "}).values())
         and (
             _NOT_RUN.match(output) is not None
-            or (_RENDERING.search(label) is not None and NOT_ABLE.search(output) is not None)
+            or (_RENDERING.search(label) is not None and NOT_ABLE.found_in(output))
         )
     )
 
@@ -214,7 +214,7 @@ def _reports_failure(output: str, contents: Contents, label: str) -> bool:
     # Several lines of a tool that reads are its contents, not its message.
     if only_reads and "\n" in output.strip():
         return UNABLE.match(output) is not None
-    first = _END_OF_SENTENCE.split(output, maxsplit=1)[0]
+    first = _first_sentence(output)
     whole, output = output, first if only_reads else output
     if _VALIDATING.search(label) and _VERDICT.match(output):
         return False
@@ -229,7 +229,7 @@ def _reports_failure(output: str, contents: Contents, label: str) -> bool:
     if len(lines) > 2 and not _acts(label):
         # Several lines of a tool of unknown purpose: only its first or last one may be a message.
         return any(
-            SENTENCE_START.match(line) or NOT_ABLE.search(line)
+            SENTENCE_START.match(line) or NOT_ABLE.found_in(line)
             for line in (lines[0], lines[-1].partition(": ")[2])
         )
     if len(lines) > 2:
@@ -240,7 +240,7 @@ def _reports_failure(output: str, contents: Contents, label: str) -> bool:
     ):
         return False
     own = without_quotations(output)
-    first = _END_OF_SENTENCE.split(own, maxsplit=1)[0]
+    first = _first_sentence(own)
     return _states_failure(own, first, contents, label, reading=only_reads)
 
 
@@ -248,40 +248,41 @@ def _states_failure(
     output: str, first: str, contents: Contents, label: str, *, reading: bool
 ) -> bool:
     acts = _acts(label)
-    if (acts and _IS_NOW.search(first)) or (_VALIDATING.search(label) and _VERDICT.match(output)):
+    if (acts and _IS_NOW.found_in(first)) or (_VALIDATING.search(label) and _VERDICT.match(output)):
         return False
     if in_another_language(output):
         return True
-    output = _NOT_STATED.sub(" ", output)
-    if reading:
+    if _NOT_STATED.may_be_in(output):
+        output = _NOT_STATED.pattern.sub(" ", output)
+    if reading and _RULE.may_be_in(output):
         # What cannot be cancelled or returned is a rule; what cannot be found is a failure.
-        output = _RULE.sub(" ", output)
+        output = _RULE.pattern.sub(" ", output)
     stated = contents.output_words if output is contents.output else words_in_order(output)
     if not (SURELY_READING if reading or not acts else SURELY).isdisjoint(stated):
         return True
-    if NOT_ABLE.search(output):
+    if NOT_ABLE.found_in(output):
         return True
-    if reading or (not acts and _STATE.search(output)):
+    if reading or (not acts and _STATE.found_in(output)):
         return False
     return _states_what_was_not_done(output, first, stated, acts=acts)
 
 
 def _states_what_was_not_done(output: str, first: str, stated: list[bytes], *, acts: bool) -> bool:
-    if acts and not (_BUT.search(output) or NOT_DONE.search(first) or "n't" in first):
+    if acts and not (_BUT.found_in(output) or NOT_DONE.found_in(first) or "n't" in first):
         # "Order accepted. The soup is sold out": what follows is a remark.
         stated_here = set(words_in_order(first))
         if stated_here & SUCCEEDING and stated_here.isdisjoint(_NEGATIONS):
             return False
-    if finds(NEGATED, NEGATED_SIGNS, output) or NOT_DONE.search(output):
-        return not _WENT_WELL.search(first)
-    if acts and _ORDERS.search(output) and not _PARTICIPLE.search(first):
+    if NEGATED.found_in(output) or NOT_DONE.found_in(output):
+        return not _WENT_WELL.found_in(first)
+    if acts and _ORDERS.found_in(output) and not _PARTICIPLE.search(first):
         return True
-    if not SUCCEEDING.isdisjoint(stated) or _WENT_WELL.search(first):
+    if not SUCCEEDING.isdisjoint(stated) or _WENT_WELL.found_in(first):
         return False
     stated = words_in_order(first) if len(first) >= _WHOLE_SENTENCE else stated
-    if not FAILING.isdisjoint(stated) or DEMANDING.search(output) is not None:
+    if not FAILING.isdisjoint(stated) or DEMANDING.found_in(output):
         return True
-    return acts and _LIMITED.search(first) is not None
+    return acts and _LIMITED.found_in(first)
 
 
 def is_document(text: str) -> bool:
@@ -289,13 +290,9 @@ def is_document(text: str) -> bool:
     return _OF_A_DOCUMENT.match(text) is not None
 
 
-def finds(pattern: Pattern[str], signs: tuple[str, ...], text: str) -> bool:
-    """Whether a pattern is in a text.
-
-    It is looked for only where one of its signs is, which costs far less.
-    """
-    lowered = text.lower()
-    return any(sign in lowered for sign in signs) and pattern.search(text) is not None
+def _first_sentence(text: str) -> str:
+    end = _END_OF_SENTENCE.search(text)
+    return text if end is None else text[: end.end()]
 
 
 @lru_cache(4_096)

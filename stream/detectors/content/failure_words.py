@@ -9,6 +9,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from stepstream.stream.detectors.content.signs import SignedPattern
+
 ERROR_KEYS: Final = frozenset(
     [
         "error",
@@ -124,7 +126,7 @@ NO_ERROR: Final = frozenset(
 
 # Error: ..., Tool call failed - ..., ValueError(...), java.io.IOException, error while ...,
 # HTTP/1.1 404 Not Found, status 503
-CERTAIN_START: Final = re.compile(
+CERTAIN_START: Final = SignedPattern(
     r"""[\W_]{0,8}(?:
         (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|
         panic)\b[^\w\s]{0,2}[:\-!\u2014]
@@ -184,7 +186,7 @@ SUCCEEDING: Final = frozenset(
 SURELY: Final = frozenset(b"cannot error exception invalid unable".split())
 """Words that report a failure in a sentence of a tool that does not read."""
 SURELY_READING: Final = SURELY - {b"error", b"exception"}
-NOT_ABLE: Final = re.compile(
+NOT_ABLE: Final = SignedPattern(
     r"(?:\bnot|n['\u2019]t)\s+(?:be\s+|been\s+|yet\s+|currently\s+|properly\s+|a\s+)?(?:found|"
     r"allowed|permitted|authori[sz]ed|supported|"
     r"implemented|valid|recogni[sz]ed|accessible|reachable|parsed|understood|exist|match|loaded|"
@@ -229,7 +231,7 @@ NOT_ABLE: Final = re.compile(
     re.IGNORECASE,
 )
 """What is not possible, not valid, not there: refusals and failures, whatever the tool is for."""
-NOT_DONE: Final = re.compile(
+NOT_DONE: Final = SignedPattern(
     r"\b(?:was|were|has|have|had|could|can|is|are|did|does|do|will)(?:\s+not|"
     r"n['\u2019]t)\s+(?:be\s+|been\s+|being\s+)?"
     r"(?:appl\w+|sav\w+|writ\w+|made|updat\w+|creat\w+|execut\w+|run|ran|accept\w*|complet\w+|"
@@ -263,7 +265,7 @@ NOT_DONE: Final = re.compile(
 )
 """A request was not carried out, if the tool acts. If it reads, this is the state of what it read.
 """
-PLAIN_FAILING: Final = re.compile(
+PLAIN_FAILING: Final = SignedPattern(
     r"\b(?:failed|fails|rejected|refused|denied|invalid|unable|cannot|aborted|declined|illegal|"
     r"forbidden|(?:syntax|new|an?|the|"
     r"following) errors?\b)|\bintroduced? (?:\w+ ){0,2}errors?",
@@ -285,13 +287,12 @@ READING: Final = re.compile(
     re.IGNORECASE,
 )
 """Names of tools that report a state."""
-NOTHING_WRONG: Final = re.compile(
+NOTHING_WRONG: Final = SignedPattern(
     r"\b(?:no|0|zero|without(?: any)?|not any)\s+(?:\w+\s+)?"
     r"(?:errors?|problems?|issues?|failures?|conflicts?|violations?|warnings?)\b",
     re.IGNORECASE,
 )
-WRONG_SIGNS: Final = ("error", "problem", "issue", "failure", "conflict", "violation", "warning")
-NEGATED: Final = re.compile(
+NEGATED: Final = SignedPattern(
     r"n['\u2019]t\b|\bnon-\w+ \w+ can\b|\bno (?:such|more|longer|permission|access|rights)\b|"
     r"\bonly\b[^.]{0,60}\b(?:can|may|allowed|accepted|possible|available|open|supported|permitted|"
     r"eligible)\b|"
@@ -299,17 +300,16 @@ NEGATED: Final = re.compile(
     r"\btoo (?:few|little|low|many|much|high|long|short|large|small|late|early|big)\b",
     re.IGNORECASE,
 )
-NEGATED_SIGNS: Final = ("n't", "n\u2019t", "non-", "no ", "only", "expected", "too ")
 # What is asked of the caller; good news ask for something too, so it counts only where nothing was
 # done.
-DEMANDING: Final = re.compile(
+DEMANDING: Final = SignedPattern(
     r"\b(?:must|should|has to|have to|needs? to|ought to)\s+"
     r"(?:be|not|have|match|contain|equal|start|end|include|differ|exceed)\b|"
     r"\b(?:is|are) (?:an? )?required\b|\balready (?:been|exists?|in use|taken|used)\b|\bbut (?:got|"
     r"paid|was|is|found|only)\b",
     re.IGNORECASE,
 )
-ASK_AGAIN: Final = re.compile(
+ASK_AGAIN: Final = SignedPattern(
     r"\b(?:use|try|give|choose|specify|enter) (?:a |an |another |with )?"
     r"(?:less|more|different|other|broader|shorter|valid|narrower)\b",
     re.IGNORECASE,
@@ -323,22 +323,10 @@ SEARCHING: Final = re.compile(
     r"count",
     re.IGNORECASE,
 )
-NOTHING_FOUND: Final = re.compile(
+NOTHING_FOUND: Final = SignedPattern(
     r"\b(?:not|n't|no|nothing|none|zero|0)\b[^.\n]{0,60}"
     r"\b(?:found|match\w*|results?|hits?|exist\w*|occurrences?|entries|records?|items?|data)\b",
     re.IGNORECASE,
-)
-FOUND_SIGNS: Final = (
-    "found",
-    "match",
-    "result",
-    "hit",
-    "exist",
-    "occurrence",
-    "entr",
-    "record",
-    "item",
-    "data",
 )
 NO_RESULTS: Final = re.compile(
     r"\b(?:no|zero|0)\s+(?:\w+\s+){0,3}(?:results?|match\w*|hits?|documents?|records?|entries)\b|"

@@ -31,7 +31,6 @@ from stepstream.stream.detectors.content.failure_lines import (
 )
 from stepstream.stream.detectors.content.failure_sentences import (
     failing_sentence,
-    finds,
     is_document,
     reads,
     untransformed,
@@ -45,7 +44,6 @@ from stepstream.stream.detectors.content.failure_words import (
     ERROR_KEYS,
     FAILED_COUNTS,
     FAILED_KEYS,
-    FOUND_SIGNS,
     HTTP_STATUS,
     INNER_KEYS,
     MESSAGE_KEYS,
@@ -63,7 +61,6 @@ from stepstream.stream.detectors.content.failure_words import (
     STATUS_KEYS,
     SUCCEEDING,
     SUCCESS_KEYS,
-    WRONG_SIGNS,
     is_error_key,
 )
 from stepstream.stream.detectors.content.given import (
@@ -298,7 +295,7 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
         return None
     if "message" in value or "detail" in value or "msg" in value or value.get("type") == "text":
         return failure_in_text(message, contents, label)
-    if CERTAIN_START.match(message) or SENTENCE_START.match(message):
+    if _begins_certainly(message) or SENTENCE_START.match(message):
         return Failure("a failure in its message", message)
     return None
 
@@ -422,11 +419,7 @@ def _failure_in_text(output: str, contents: Contents, label: str) -> Failure | N
             Failure("it was not done", output) if untransformed(output, contents, label) else None
         )
     if is_sentence:
-        if (
-            _searches(label)
-            and ASK_AGAIN.search(output)
-            and finds(NOTHING_FOUND, FOUND_SIGNS, output)
-        ):
+        if _searches(label) and ASK_AGAIN.found_in(output) and NOTHING_FOUND.found_in(output):
             return Failure("it found nothing and wants to be asked otherwise", output)
         if _is_answer(output, contents, label) or not failing_sentence(output, contents, label):
             return None
@@ -441,7 +434,7 @@ def _is_answer(output: str, contents: Contents, label: str) -> bool:
 
     A look-up by a key that finds nothing was given a wrong key.
     """
-    if not _searches(label) or not finds(NOTHING_FOUND, FOUND_SIGNS, output):
+    if not _searches(label) or not NOTHING_FOUND.found_in(output):
         return False
     given = contents.arguments
     return given is None or any(SEARCHED_BY.search(name) for name in given)
@@ -462,7 +455,7 @@ def _by_form(
         return Failure("an error as XML", _TAGS.sub(" ", output[xml.start(1) : 600]).strip())
     if is_command(contents) and (stated := program_error(output, contents)):
         return Failure("a line of an error", stated)
-    begins = CERTAIN_START.match(start) and (is_sentence or _has_colon_first(start))
+    begins = _begins_certainly(start) and (is_sentence or _has_colon_first(start))
     if (begins and not is_document(output)) or SEVERITY.match(start):
         return Failure("it begins like an error", _reported_failure(output))
     runs = not form_only and runs_program(contents, label)
@@ -493,6 +486,10 @@ def _reported_failure(output: str) -> str:
     )
 
 
+def _begins_certainly(start: str) -> bool:
+    return CERTAIN_START.may_be_in(start) and CERTAIN_START.pattern.match(start) is not None
+
+
 def _has_colon_first(start: str) -> bool:
     """A long text is an error's when its first line names it: contents rarely begin so."""
     return ":" in start.partition("\n")[0][:80]
@@ -505,20 +502,16 @@ def _in_first_line(output: str, contents: Contents, label: str) -> Failure | Non
     lines = [line.strip() for line in output[:1_000].split("\n") if line.strip()]
     line = next(iter(lines), "")
     for later in lines[1:3]:
-        if later.endswith((".", ":")) and (NOT_DONE.search(later) or NOT_ABLE.search(later)):
+        if later.endswith((".", ":")) and (NOT_DONE.found_in(later) or NOT_ABLE.found_in(later)):
             line = later
             break
-    if (
-        not 8 <= len(line) <= _MAX_FIRST
-        or " " not in line
-        or finds(NOTHING_WRONG, WRONG_SIGNS, line)
-    ):
+    if not 8 <= len(line) <= _MAX_FIRST or " " not in line or NOTHING_WRONG.found_in(line):
         return None
     if (
         SENTENCE_START.match(line)
-        or NOT_DONE.search(line)
-        or (NOT_ABLE.search(line) and is_writing(label))
-        or (PLAIN_FAILING.search(line) and not has_free_text(contents))
+        or NOT_DONE.found_in(line)
+        or (NOT_ABLE.found_in(line) and is_writing(label))
+        or (PLAIN_FAILING.found_in(line) and not has_free_text(contents))
     ):
         return Failure("a failure in its first line", line)
     return None

@@ -151,7 +151,7 @@ def is_empty(step: StepInfo, contents: Contents) -> bool:
     if isinstance(taken, dict) and len(taken) <= 6:
         lists = [value for value in taken.values() if isinstance(value, list)]
         return bool(lists) and not any(lists)
-    return len(output) <= 400 and taken is None and bool(NOTHING_FOUND.search(output))
+    return len(output) <= 400 and taken is None and NOTHING_FOUND.found_in(output)
 
 
 @detector_for(IrrelevantRetrieval)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from stepstream.stream.detectors.content.signs import SignedPattern
 from stepstream.stream.run.contents import Contents, ends_of
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
@@ -55,7 +56,7 @@ _PROBLEM_ELSEWHERE: Final = (
     "\u3067\u304d\u307e\u305b\u3093", "\u30a8\u30e9\u30fc", "\uc8c4\uc1a1", "\uc624\ub958",
 )  # fmt: skip
 """Where words are not parted by blanks."""
-_PLAIN_PROBLEM: Final = re.compile(
+_PLAIN_PROBLEM: Final = SignedPattern(
     r"\b(?:unfortunately|sorry|unable|cannot|failed|failure|unsuccessful\w*|declined|rejected|"
     r"denied|unavailable|error|"
     r"(?:could|can|was|were|did|does|do|is|are|has|have|will|would)(?:\s+not\b|n['\u2019]t\b)|"
@@ -153,7 +154,7 @@ def _by_all_of_it(contents: Contents) -> int:
             else CALLED
         )
     stated = answer_words(contents).lower()
-    if _mentions_problem(stated[:_BEGINNING]) or _PLAIN_PROBLEM.search(stated):
+    if _mentions_problem(stated[:_BEGINNING]) or _PLAIN_PROBLEM.found_in(stated):
         return ADMITTED
     return (
         ASKED
