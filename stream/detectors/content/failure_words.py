@@ -126,20 +126,27 @@ NO_ERROR: Final = frozenset(
 
 # Error: ..., Tool call failed - ..., ValueError(...), java.io.IOException, error while ...,
 # HTTP/1.1 404 Not Found, status 503
-CERTAIN_START: Final = SignedPattern(
-    r"""[\W_]{0,8}(?:
+_CERTAIN_START: Final = SignedPattern(
+    r"""^[\W_]{0,8}(?:
         (?:\w+[ ]){0,3}?(?:error|exception|failure|fault|failed|fatal|
         panic)\b[^\w\s]{0,2}[:\-!\u2014]
-      | (?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[{\s]|$)
       | error\s+\w+ing\b | \d+\ validation\ errors?\ for\b
       | (?:error|exception|failure)\s+(?:\w+\s+){0,3}?(?:while|when|in|at|during|executing|calling|
         code\s*[:=(]?\s*\d|\d)
-      | (?:http(?:/\d(?:\.\d)?)?\s*)?[45]\d\d\s+
-        (?:client|server|bad|un|for|not|method|request|conflict|gone|too|internal|service|gateway|
-        error)\w*
-        (?!(?:\ \w+)?\ (?:is|means|was)\b)
       | (?:http\s+)?(?:error|status|http|response)(?:\s+(?:code|status))?\s*[:=]?\s*[45]\d\d\b
     )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_NAMED_ERROR: Final = re.compile(
+    r"[\W_]{0,8}(?:\w+\.)*[A-Z]\w*(?-i:Error|Exception|Timeout|Fault)\b(?:[:(\[{\s]|$)",
+    re.IGNORECASE,
+)
+_NAMED_ERROR_SIGNS: Final = ("Error", "Exception", "Timeout", "Fault")
+_HTTP_ERROR: Final = re.compile(
+    r"""[\W_]{0,8}(?:http(?:/\d(?:\.\d)?)?\s*)?[45]\d\d\s+
+        (?:client|server|bad|un|for|not|method|request|conflict|gone|too|internal|service|gateway|
+        error)\w*
+        (?!(?:\ \w+)?\ (?:is|means|was)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 SENTENCE_START: Final = re.compile(
@@ -341,4 +348,16 @@ def is_error_key(name: str) -> bool:
     return (
         name in ERROR_KEYS
         or _ERROR_KEY.fullmatch(name.replace("_", "").replace("-", "")) is not None
+    )
+
+
+def begins_as_error(text: str) -> bool:
+    """Whether a text begins like a message of an error, whatever its words say after that."""
+    return (
+        (_CERTAIN_START.may_be_in(text) and _CERTAIN_START.pattern.match(text) is not None)
+        or (
+            any(sign in text for sign in _NAMED_ERROR_SIGNS)
+            and _NAMED_ERROR.match(text) is not None
+        )
+        or (("4" in text or "5" in text) and _HTTP_ERROR.match(text) is not None)
     )

@@ -38,7 +38,6 @@ from stepstream.stream.detectors.content.failure_sentences import (
 from stepstream.stream.detectors.content.failure_words import (
     ASK_AGAIN,
     BAD_STATUS,
-    CERTAIN_START,
     CODE_KEYS,
     DONE_COUNTS,
     ERROR_KEYS,
@@ -61,6 +60,7 @@ from stepstream.stream.detectors.content.failure_words import (
     STATUS_KEYS,
     SUCCEEDING,
     SUCCESS_KEYS,
+    begins_as_error,
     is_error_key,
 )
 from stepstream.stream.detectors.content.given import (
@@ -295,7 +295,7 @@ def _inside(value: dict[str, Any], contents: Contents, label: str, depth: int) -
         return None
     if "message" in value or "detail" in value or "msg" in value or value.get("type") == "text":
         return failure_in_text(message, contents, label)
-    if _begins_certainly(message) or SENTENCE_START.match(message):
+    if begins_as_error(message) or SENTENCE_START.match(message):
         return Failure("a failure in its message", message)
     return None
 
@@ -455,7 +455,7 @@ def _by_form(
         return Failure("an error as XML", _TAGS.sub(" ", output[xml.start(1) : 600]).strip())
     if is_command(contents) and (stated := program_error(output, contents)):
         return Failure("a line of an error", stated)
-    begins = _begins_certainly(start) and (is_sentence or _has_colon_first(start))
+    begins = begins_as_error(start) and (is_sentence or _has_colon_first(start))
     if (begins and not is_document(output)) or SEVERITY.match(start):
         return Failure("it begins like an error", _reported_failure(output))
     runs = not form_only and runs_program(contents, label)
@@ -484,10 +484,6 @@ def _reported_failure(output: str) -> str:
     return traceback_error(output, anywhere=True) or next(
         (line for line in output[:2_000].split("\n") if any(map(str.isalnum, line))), ""
     )
-
-
-def _begins_certainly(start: str) -> bool:
-    return CERTAIN_START.may_be_in(start) and CERTAIN_START.pattern.match(start) is not None
 
 
 def _has_colon_first(start: str) -> bool:

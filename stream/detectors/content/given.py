@@ -6,7 +6,6 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from stepstream.stream.detectors.content.signs import SignedPattern
 from stepstream.stream.run.contents import Contents
 
 
@@ -26,10 +25,12 @@ _EDITED: Final = frozenset({
 })  # fmt: skip
 _IS_CODE: Final = re.compile(r"[\n(=]|\w \w")
 """In a program, not in a voucher's code."""
-_COMMAND: Final = SignedPattern(
+_COMMAND: Final = re.compile(
     r"(?:^|[;&|]\s*)(?:sudo\s+)?[\w./+-]+(?:\s+\S+)*?\s+--?[A-Za-z]|&&|\|\||\s\|\s|^\s*\$ |"
     r"[^\s]/[^\s]+\s|[<>]{1,2}\s*\S+$"
 )
+# One of these is in every command that the pattern finds.
+_COMMAND_SIGNS: Final = ("-", "&&", "|", "$ ", "/", "<", ">")
 _FUNCTION_WORDS: Final = word_list(
     """
     the of to is are was were what who whom whose which where when why how does did do can could
@@ -107,7 +108,10 @@ def _has_free_text(contents: Contents) -> bool:
 def is_in_sentences(text: str) -> bool:
     """Whether a text is a sentence: at least five words, two of them function words."""
     # Five words have four blanks: counting them is cheaper than splitting the text.
-    if text.count(" ") < 4 or _COMMAND.found_in(text[:200]):
+    if text.count(" ") < 4:
+        return False
+    begin = text[:200]
+    if any(sign in begin for sign in _COMMAND_SIGNS) and _COMMAND.search(begin):
         return False
     words = text.lower().replace("?", " ").replace(",", " ").replace(".", " ").split()
     return len(words) >= 5 and sum(word in _FUNCTION_WORDS for word in words[:60]) >= 2
