@@ -114,7 +114,7 @@ def test_a_pattern_is_split_at_its_outermost_level() -> None:
     ],
 )
 def test_the_words_that_a_pattern_needs(pattern: str, needed: set[str] | None) -> None:
-    from re import _parser as parser  # type: ignore[attr-defined]
+    from re import _parser as parser
 
     assert needed_stems(parser.parse(pattern, re.I)) == needed
 
