@@ -352,7 +352,7 @@ def is_error_key(name: str) -> bool:
 
 
 def begins_as_error(text: str) -> bool:
-    """Whether a text begins like a message of an error, whatever its words say after that."""
+    """Whether a text begins like a message of an error."""
     return (
         (_CERTAIN_START.may_be_in(text) and _CERTAIN_START.pattern.match(text) is not None)
         or (
