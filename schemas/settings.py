@@ -440,10 +440,10 @@ class Settings(BaseModel):
         gt=0,
     )
     replay_records: int = _worker(
-        50_000,
+        200_000,
         "Maximum number of records to read again after a restart: an open run that needs an older "
-        "record is checkpointed. The maximum is raised to 16 records for each open run above "
-        "1,000, if that is more.",
+        "record is checkpointed, a run of at most 64 steps after 10 seconds at the latest. The "
+        "maximum is raised to 16 records for each open run above 1,000, if that is more.",
         metavar="INT",
         gt=0,
     )

@@ -12,7 +12,7 @@ from stepstream.stream.core.clock import PartitionClock
 from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import Output
-from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.run.limits import SMALL_RUN_STEPS, AssembleLimits
 
 
 class CheckpointWriter:
@@ -45,12 +45,14 @@ class CheckpointWriter:
         # Entries are not removed when a checkpoint makes them obsolete: ``_needing`` returns None
         # for those.
         self._needed: deque[tuple[int, int, str]] = deque()
+        # The same entries until they are as old as a small run may need its records.
+        self._timed: deque[tuple[int, int, str]] = deque()
 
     def record_merged(self, active: ActiveRun, offset: int, append_us: int) -> None:
         """The run's record at this offset was merged."""
         checkpoint = active.checkpoint
         if checkpoint.record_merged(offset, self._offsets):
-            self._needed.append((offset, append_us, active.run.trace_id))
+            self._note_need(offset, append_us, active.run.trace_id)
         if active.run.closed:
             # A closed run leaves memory, and a later record is merged into its stored state, which
             # must therefore contain this one.
@@ -97,7 +99,7 @@ class CheckpointWriter:
         checkpoint = active.checkpoint
         ready = checkpoint.state_acknowledged(self._offsets)
         if checkpoint.needed_from >= 0:
-            self._needed.append((checkpoint.needed_from, self._clock.now_us, active.run.trace_id))
+            self._note_need(checkpoint.needed_from, self._clock.now_us, active.run.trace_id)
             if active.run.closed:
                 checkpoint.request_state()
         return ready
@@ -115,8 +117,9 @@ class CheckpointWriter:
     def request_overdue(self, now_us: int) -> Iterator[ActiveRun]:
         """Request state records of the runs that keep the safe offset back for too long, and yield
         those runs: by more records than ``replay_length``, or by more time than
-        ``checkpoint_after_us``.
+        ``checkpoint_after_us``; runs of few steps after ``checkpoint_small_after_us``.
         """
+        yield from self._overdue_small_runs(now_us)
         lowest = self._offsets.position - self._limits.replay_length(len(self._runs))
         earliest_us = now_us - self._limits.checkpoint_after_us
         needed = self._needed
@@ -129,6 +132,22 @@ class CheckpointWriter:
             if active is not None:
                 active.checkpoint.request_state()
                 yield active
+
+    def _overdue_small_runs(self, now_us: int) -> Iterator[ActiveRun]:
+        limits, timed = self._limits, self._timed
+        latest = self._offsets.position - limits.shortest_replay(len(self._runs))
+        latest_us = now_us - limits.checkpoint_small_after_us
+        while timed and timed[0][1] <= latest_us and timed[0][0] <= latest:
+            offset, _, trace_id = timed.popleft()
+            active = self._needing(trace_id, offset)
+            if active is not None and len(active.run.steps) <= SMALL_RUN_STEPS:
+                active.checkpoint.request_state()
+                yield active
+
+    def _note_need(self, offset: int, append_us: int, trace_id: str) -> None:
+        entry = offset, append_us, trace_id
+        self._needed.append(entry)
+        self._timed.append(entry)
 
     @property
     def oldest_append_us(self) -> int | None:

@@ -22,6 +22,9 @@ import or a replay.
 MANY_RUNS = 1_000
 RECORDS_PER_CHECKPOINT = 16
 """With more than ``MANY_RUNS`` open, at most one record in this many leads to a checkpoint."""
+SMALL_RUN_STEPS = 64
+"""A run with more steps is not checkpointed every ten seconds: its state record is as long as all
+of its steps, and would be written as often as one of them ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,12 @@ class AssembleLimits:
     revision_interval_us: int = 1_000_000
     usage_interval_us: int = 5_000_000
     checkpoint_after_us: int = 300_000_000
+    checkpoint_small_after_us: int = 10_000_000
     max_steps_per_run: int = 20_000
     max_open_runs: int = 200_000
     max_closed_runs: int = 100_000
     max_held_bytes: int = 2**30
-    replay_records: int = 50_000
+    replay_records: int = 200_000
     content_detectors: bool = True
     # Shared with the sink, so that both accept the same records.
     records: Limits = field(default_factory=Limits)
@@ -51,7 +55,12 @@ class AssembleLimits:
         Each open run is written once in this many records; with very many runs the number grows, or
         the worker would do little else.
         """
-        return max(self.replay_records, RECORDS_PER_CHECKPOINT * (open_runs - MANY_RUNS))
+        return max(self.replay_records, self.shortest_replay(open_runs))
+
+    @staticmethod
+    def shortest_replay(open_runs: int) -> int:
+        """The number of records before which no run is checkpointed however much time passes."""
+        return max(0, RECORDS_PER_CHECKPOINT * (open_runs - MANY_RUNS))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AssembleLimits:

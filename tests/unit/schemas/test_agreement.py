@@ -18,6 +18,8 @@ from stepstream.schemas.accept import (
     MAX_NESTING,
     Accepted,
     Rejected,
+    _accept_at_length,
+    accept,
     accept_leniently,
     accept_value,
 )
@@ -40,6 +42,7 @@ def assert_one_answer(raw: bytes) -> None:
     assert accept_leniently(raw, NOW_US, DEFAULT_LIMITS) == direct, (
         "the quick way decides otherwise"
     )
+    assert_one_verdict(raw, direct)
     model = as_model(raw)
     if model is None:
         assert isinstance(direct, Rejected), "the model rejects what accept takes"
@@ -58,6 +61,30 @@ def assert_one_answer(raw: bytes) -> None:
     left = Counter(direct.clamped)  # the model does not report what it had repaired before
     left.subtract(through_model.clamped)
     assert min(left.values(), default=0) >= 0
+
+
+def assert_one_verdict(raw: bytes, direct: Accepted | Rejected) -> None:
+    """With its key and place a record gets the same answer from both ways."""
+    key = b"0" * 32 if isinstance(direct, Rejected) else direct.step.trace_id.encode()
+    for given_key, partition, headers in (
+        (key, 0, None),
+        (key, 1, [("stepstream-schema", b"step/1")]),
+        (key.upper(), 0, [("stepstream-schema", b"step/9")]),
+        (b"another", 1, None),
+        (None, 0, None),
+    ):
+        at_length = _accept_at_length(
+            raw, given_key, (partition, 2), NOW_US, headers, DEFAULT_LIMITS
+        )
+        quick = accept(
+            raw,
+            key=given_key,
+            partition=partition,
+            partitions=2,
+            timestamp_us=NOW_US,
+            headers=headers,
+        )
+        assert quick == at_length
 
 
 @settings(max_examples=100)

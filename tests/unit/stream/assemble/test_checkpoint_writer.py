@@ -11,7 +11,7 @@ import pytest
 from stepstream.schemas.times import DAY_US
 from stepstream.stream.assemble.state import RunState, decode_state
 from stepstream.stream.detectors import make_detector
-from stepstream.stream.run.limits import AssembleLimits
+from stepstream.stream.run.limits import SMALL_RUN_STEPS, AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.run.run import MAX_FINDINGS, Run
 from tests.support.stream_bench import Bench, policy
@@ -32,6 +32,30 @@ def start_and_fillers(count: int = 30) -> list[Rec]:
         record_of(i, event(f"{i:032x}", f"{i:016x}", "", "end", START_US + i))
         for i in range(1, count)
     ]
+
+
+def _pass(process: Process, to_us: int) -> None:
+    for _ in range(40):
+        process.logic.tick(to_us)
+        process.logic.flush()
+        process.pump()
+
+
+def test_a_small_run_is_checkpointed_after_ten_seconds_and_a_large_one_is_not() -> None:
+    """Few records are read again at a low rate; the state of many steps is not written so often."""
+    process = Process(Kafka(), random.Random(0), AssembleLimits())
+    large, small = "e" * 32, "f" * 32
+    process.batch([record_of(0, event(small, "1" * 16, "", "start", START_US))])
+    process.batch(
+        [
+            record_of(n, event(large, f"{n:016x}", "", "start", START_US + 1))
+            for n in range(1, SMALL_RUN_STEPS + 2)
+        ]
+    )
+    _pass(process, START_US + 9_000_000)
+    assert process.logic.offsets.safe == 0
+    _pass(process, START_US + 12_000_000)
+    assert process.logic.offsets.safe == 1
 
 
 def test_a_run_that_closes_by_time_after_its_checkpoint_is_written_as_closed_and_removed() -> None:
@@ -192,7 +216,9 @@ def test_a_restart_drops_the_same_texts(restart_at: int) -> None:
 
 def test_a_run_that_is_removed_is_freed_although_an_older_one_is_open() -> None:
     """Its offsets are remembered while an older run is open, but not its steps."""
-    process = Process(Kafka(), random.Random(2), AssembleLimits())
+    # The older run is not checkpointed while the other one closes.
+    limits = AssembleLimits(checkpoint_small_after_us=DAY_US)
+    process = Process(Kafka(), random.Random(2), limits)
     process.batch([record_of(0, event("f" * 32, "1" * 16, "", "start", START_US))])
     closed = f"{1:032x}"
     process.batch([record_of(1, event(closed, "1" * 16, "", "end", START_US))])

@@ -70,7 +70,7 @@ def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
     # Enough runs that a crash finds some of them in each state of their checkpoint.
     log, truth = make_log(seed, runs=150)
     calm, _ = play(log, seed)
-    kafka, crashes = play(log, seed + 1_000, crash_rate=0.08)
+    kafka, crashes = play(log, seed + 1_000, crash_rate=0.1)
     assert crashes > 0
     check(kafka, truth)
     assert kafka.committed == len(log)
