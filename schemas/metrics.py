@@ -394,6 +394,34 @@ NOTIFY_STALLED: Final = Metric(
     "stepstream_notify_stalled", "gauge", "1: this part makes no progress", ("part",)
 )
 
+TASKS: Final = Metric(
+    "stepstream_worker_tasks_total",
+    "counter",
+    "requested tasks, by what happened: submitted, bound, retries, fallbacks, refused, leases_lost,"
+    " stale (reports about attempts that are over), ended_ok, ended_failed, ended_cancelled,"
+    " ended_expired, ended_dead, ended_refused",
+    ("event",),
+)
+TASKS_OPEN: Final = Metric(
+    "stepstream_worker_open_tasks",
+    "gauge",
+    "requested tasks that have not ended, by partition and state (of a waiting task: what it waits"
+    " for)",
+    ("partition", "state"),
+)
+EXECUTORS: Final = Metric(
+    "stepstream_worker_executors",
+    "gauge",
+    "executors by partition and state",
+    ("partition", "state"),
+)
+TASK_SLOTS: Final = Metric(
+    "stepstream_worker_task_slots",
+    "gauge",
+    "slots of executors that are alive, by partition and use: free, busy",
+    ("partition", "use"),
+)
+
 METRICS: Final[tuple[Metric, ...]] = tuple(
     value for value in dict(globals()).values() if isinstance(value, Metric)
 )

@@ -54,9 +54,10 @@ Json: TypeAlias = Any
 """Any JSON value. The structs keep its bytes (``msgspec.Raw``): the worker does not decode it."""
 
 OnBusy = Literal["reject", "enqueue", "interrupt", "replace"]
-"""What a task does while another one with its key is waiting or running: it ends as cancelled, it
-waits its turn, it cancels the other one and waits for its end, or it replaces the waiting ones and
-waits for the running one. Empty in a submit: what the agent declares; there: enqueue."""
+"""What a task does while another one with its key is waiting or running. ``reject``: it is refused.
+``enqueue``: it waits its turn. ``interrupt``: it cancels the others and waits for the end of the
+running one. ``replace``: it cancels the waiting ones and waits for the running one. Empty in a
+submit: what the agent declares; there: enqueue."""
 MaybeOnBusy = Literal["", "reject", "enqueue", "interrupt", "replace"]
 
 _EPOCH_SHIFT: Final = 32

@@ -121,7 +121,11 @@ class Beat(TaskRecord):
 
 
 class Claim(TaskRecord):
-    """The body of an attempt starts now."""
+    """The body of an attempt starts, as soon as Kafka has acknowledged this record.
+
+    An executor that waits for that never starts an attempt that the scheduler believes not started
+    and gives to another executor.
+    """
 
     kind: Literal["claim"] = "claim"
     project: Name

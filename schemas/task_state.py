@@ -37,8 +37,8 @@ STATE_VERSION: Final = 1
 TaskStatus = Literal[
     "waiting", "bound", "running", "ok", "failed", "cancelled", "expired", "dead", "refused"
 ]
-"""``bound``: given to an executor that has not started it. ``refused``: it never was a task (a
-fallback that leads back, ``on_busy: reject``); its id is free again."""
+"""``bound``: given to an executor that has not started it. ``refused``: it never was a task
+(``on_busy: reject``, a cycle in ``after``); its id is free again."""
 FINAL: Final = frozenset({"ok", "failed", "cancelled", "expired", "dead", "refused"})
 WaitingFor = Literal["", "delay", "retry", "slot", "executor", "limit", "budget", "after", "key"]
 """Why a task waits. ``executor``: no executor offers its agent (or version). ``slot``: those that
@@ -111,7 +111,10 @@ class TaskState(TaskRecord):
     attempt: int = Field(0, ge=0, description="0: none was bound yet")
     fence: Fence = 0
     executor_id: OptionalTaskId = ""
-    run_agent: OptionalName = Field("", description="the agent that runs it: a fallback, perhaps")
+    target: OptionalName = Field(
+        "", description="the agent, or agent@version, that is to run it: a fallback, perhaps"
+    )
+    run_agent: OptionalName = Field("", description="the agent of the attempt")
     run_version: OptionalName = ""
     trace_id: str = ""
     bound_at_us: TimeUs = 0
@@ -120,7 +123,10 @@ class TaskState(TaskRecord):
     lease_us: int = 0
     lease_until_us: TimeUs = Field(0, description="as of this record; heartbeats are not recorded")
     timeout_at_us: TimeUs = 0
-    cancelling: bool = Field(False, description="its attempt was asked to stop")
+    cancelling: bool = Field(False, description="it was cancelled, and its attempt stops")
+    stopping: str = Field(
+        "", description="why its attempt was asked to stop: cancel, timeout, deadline"
+    )
     # History
     attempts: list[AttemptRecord] = Field(
         default_factory=list, description="ended attempts, the newest 20"
@@ -161,9 +167,29 @@ class ExecutorState(TaskRecord):
     source_offset: int = -1
 
 
+class TaskRefusal(TaskRecord):
+    """A record of ``tasks`` that was refused and changed nothing.
+
+    It does not replace the state of the task: a second submit with another input leaves the first
+    task as it is. The sender recognises it by ``source_offset``, the offset of its own record.
+    """
+
+    kind: Literal["refusal"] = "refusal"
+    project: Name
+    task_id: TaskId
+    refused: str = Field(description="the kind of the refused record: submit, cancel, retry")
+    reason: str = Field(description="other_input, unknown_task, not_final, is_ok or forgotten")
+    detail: str = ""
+    at_us: TimeUs
+    source_offset: int = -1
+
+
 class TaskStateRecord(
     RootModel[
-        Annotated[Union[TaskState, ExecutorState], Field(discriminator="kind")]  # noqa: UP007
+        Annotated[
+            Union[TaskState, ExecutorState, TaskRefusal],  # noqa: UP007
+            Field(discriminator="kind"),
+        ]
     ]
 ):
     """A record of the topic ``taskstate``, chosen by ``kind``."""
@@ -173,6 +199,7 @@ if TYPE_CHECKING:
     AttemptRecordStruct: TypeAlias = AttemptRecord
     TaskStateStruct: TypeAlias = TaskState
     ExecutorStateStruct: TypeAlias = ExecutorState
+    TaskRefusalStruct: TypeAlias = TaskRefusal
 else:
     AttemptRecordStruct = derive_struct(AttemptRecord)
     TaskStateStruct = derive_struct(
@@ -186,8 +213,9 @@ else:
         tag_field="kind",
     )
     ExecutorStateStruct = derive_struct(ExecutorState, nested=STRUCTS, tag_field="kind")
+    TaskRefusalStruct = derive_struct(TaskRefusal, tag_field="kind")
 
-StateRecord: TypeAlias = TaskStateStruct | ExecutorStateStruct
+StateRecord: TypeAlias = TaskStateStruct | ExecutorStateStruct | TaskRefusalStruct
 """A decoded record of ``taskstate``."""
 
 _decode: Final[Any] = msgspec.json.Decoder(StateRecord).decode
@@ -207,6 +235,9 @@ def decode_state(value: bytes | None) -> StateRecord | None:
         return None
 
 
-def is_newer(record: StateRecord, other: StateRecord | None) -> bool:
+Change: TypeAlias = TaskStateStruct | ExecutorStateStruct
+
+
+def is_newer(record: Change, other: Change | None) -> bool:
     """Whether a record replaces another one of the same task or executor."""
     return other is None or (record.epoch, record.revision) > (other.epoch, other.revision)

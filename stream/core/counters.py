@@ -45,9 +45,10 @@ class Counters:
     baselines_forgotten: int = 0
     owners_not_learnt: int = 0
     runs_given_up: int = 0
-    # By rule, alert, reason and field.
+    # By rule, alert, reason and field; of tasks by what happened.
     detector_errors: Counter[str] = field(default_factory=Counter)
     rule_errors: Counter[str] = field(default_factory=Counter)
+    tasks: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     clamped: Counter[str] = field(default_factory=Counter)
 

@@ -20,6 +20,20 @@ class OffsetHold:
         self.needed_from = -1
 
 
+class IndexedWrite(OffsetHold):
+    """What the acknowledgement of a state record is for: its offset is remembered under ``name``.
+
+    ``closed_at_us`` is 0 while the record is needed; else it is needed for the horizon after that.
+    """
+
+    __slots__ = ("closed_at_us", "name")
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.closed_at_us = 0
+
+
 class Output:
     """One record to send.
 

@@ -35,7 +35,12 @@ note was written are not counted any more.
 """
 
 
-LEDGER_TOPICS: Final = {"steps": "state", "findings": "fleet", "usage": "fleet"}
+LEDGER_TOPICS: Final = {
+    "steps": "state",
+    "findings": "fleet",
+    "usage": "fleet",
+    "tasks": "taskstate",
+}
 """The topic that has the notes about a topic's records, on the partition of the same number; names
 without prefix.
 """

@@ -31,6 +31,15 @@ from stepstream.schemas.fleet import FleetBaselineStruct, FleetWindowStruct, Lea
 from stepstream.schemas.ids import TRACE_ID
 from stepstream.schemas.misfits import alert_misfit
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.task_common import ID_MEMORY_US
+from stepstream.schemas.task_state import (
+    STATE_VERSION,
+    Change,
+    StateRecord,
+    TaskRefusalStruct,
+    TaskStateStruct,
+    is_newer,
+)
 from stepstream.schemas.topics import topic
 from stepstream.stream.assemble.state import (
     RunState,
@@ -42,11 +51,13 @@ from stepstream.stream.core.dead_letter_rate import DeadLetterRate
 from stepstream.stream.core.poison import KEY_PREFIX, SKIP_WINDOW_US, PoisonLedger
 from stepstream.stream.shell.config import note_batch
 from stepstream.stream.shell.state_index import StateIndex
+from stepstream.stream.tasks.partition import closed_at_us, state_name
 from stepstream.stream.usage.fleet_records import FleetRecords
 from stepstream.stream.usage.windows.checkpoint import Checkpoint, UnknownCheckpoint
 from stepstream.stream.usage.windows.records import MAX_AHEAD_US
 
 log = logging.getLogger("stepstream.worker")
+_decode_task_state = msgspec.json.Decoder(StateRecord).decode
 _decode_alert = msgspec.json.Decoder(AlertStruct).decode
 _Result = TypeVar("_Result")
 
@@ -273,6 +284,73 @@ def read_alert(value: bytes) -> AlertStruct:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksState:
+    """What Kafka holds of a partition of tasks: the newest record of each task and executor, the
+    position, where those records are.
+    """
+
+    records: list[Change]
+    position: int
+    index: StateIndex
+    ledger: PoisonLedger
+    unreadable: int
+    dead_lettered: frozenset[int]
+
+
+def load_tasks(settings: Settings, group: str, partition: int) -> TasksState:
+    """Read what the tasks stage needs to continue with a partition."""
+    position, state_from = committed_position(settings, group, "tasks", partition)
+    index = StateIndex(ID_MEMORY_US, state_from)
+    ledger = PoisonLedger("tasks", partition, "taskstate")
+    newest: dict[str, Change] = {}
+    reader = StateReader(settings)
+    for message in reader.records("taskstate", partition, state_from):
+        if value := message.value():
+            read = functools.partial(_take_task_state, newest, index, ledger, message, value)
+            reader.decoded("taskstate", message, read)
+    latest_us = max((record.at_us for record in newest.values()), default=0)
+    kept = [
+        record
+        for record in newest.values()
+        if not closed_at_us(record) or closed_at_us(record) >= latest_us - ID_MEMORY_US
+    ]
+    return TasksState(
+        kept,
+        position,
+        index,
+        ledger,
+        reader.finish(),
+        dead_lettered(settings, "tasks", partition, position),
+    )
+
+
+def _take_task_state(
+    newest: dict[str, Change],
+    index: StateIndex,
+    ledger: PoisonLedger,
+    message: Message,
+    value: bytes,
+) -> None:
+    key, offset = message.key() or b"", position_of(message)[1]
+    if key.startswith(KEY_PREFIX):
+        index.pin(offset, ledger.restore(value, _latest_us(message)) + SKIP_WINDOW_US)
+        return
+    record = read_task_state(value)
+    if isinstance(record, TaskRefusalStruct):
+        return
+    own_key = record.task_id if isinstance(record, TaskStateStruct) else record.executor_id
+    if own_key.encode() != key:
+        raise ValueError(f"the state of {own_key[:40]!r} under another key")
+    if not 0 <= record.at_us <= _latest_us(message):
+        raise ValueError(f"the state of {own_key[:40]!r} is of a time after its record")
+    name = state_name(record.project, own_key)
+    if is_newer(record, newest.get(name)):
+        newest[name] = record
+        closed_us = closed_at_us(record)
+        index.written(name, offset, closed=bool(closed_us), closed_at_us=closed_us)
+
+
+@dataclass(frozen=True, slots=True)
 class UsageState:
     """What Kafka holds of a partition of usage: sealed windows, the newest checkpoint, baselines,
     and the position.
@@ -286,6 +364,17 @@ class UsageState:
     ledger: PoisonLedger
     unreadable: int
     dead_lettered: frozenset[int]
+
+
+def read_task_state(value: bytes) -> StateRecord:
+    """The state in a record of ``taskstate``. Raises ``UnknownStateVersion`` for one of a newer
+    worker, and an exception of some kind for anything that is no state.
+    """
+    record: StateRecord = _decode_task_state(value)
+    version = getattr(record, "state_version", STATE_VERSION)
+    if version > STATE_VERSION:
+        raise UnknownStateVersion(f"version {version} of a task's state")
+    return record
 
 
 def load_usage(settings: Settings, group: str, partition: int) -> UsageState:

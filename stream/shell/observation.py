@@ -16,6 +16,7 @@ from stepstream.stream.core.outputs import Output
 from stepstream.stream.shell.batching import Backlog
 from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.sender import Sender
+from stepstream.stream.tasks.partition import TasksPartition
 from stepstream.stream.usage.partition import WindowPartition
 
 _PLAIN: Final = {
@@ -54,6 +55,7 @@ _PLAIN: Final = {
     m.WINDOWS_SEALED: "windows_sealed",
 }
 _BY_REASON: Final = {
+    m.TASKS: "tasks",
     m.REJECTED: "rejected",
     m.CLAMPED: "clamped",
     m.DETECTOR_ERRORS: "detector_errors",
@@ -82,6 +84,7 @@ class WorkerObservation:
         }
         self._waits = observer.counter(m.WAITS)
         self._progress: dict[TP, tuple[int, float]] = {}
+        self._states_shown: dict[tuple[str, str], set[str]] = {}
 
     def batch(self, records: int) -> None:
         """A batch was handed to a stage."""
@@ -167,3 +170,17 @@ class WorkerObservation:
             self.observer.gauge(m.WINDOW_OWNERS).labels(partition).set(len(processor.series))
             self.observer.gauge(m.WINDOW_RECORDS).labels(partition).set(processor.pending_records)
             self.observer.gauge(m.WINDOW_AGE).labels(partition).set(processor.behind_us / 1e6)
+        elif isinstance(processor, TasksPartition):
+            self._show_tasks(processor, labels[1])
+
+    def _show_tasks(self, processor: TasksPartition, partition: str) -> None:
+        for metric, counts in (
+            (m.TASKS_OPEN, processor.counts()),
+            (m.EXECUTORS, processor.executor_counts()),
+            (m.TASK_SLOTS, processor.slot_counts()),
+        ):
+            # What is no longer there is 0, not its last count.
+            known = self._states_shown.setdefault((metric.name, partition), set())
+            known.update(counts)
+            for state in known:
+                self.observer.gauge(metric).labels(partition, state).set(counts[state])

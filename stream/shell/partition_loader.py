@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +22,16 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.run.limits import AssembleLimits
 from stepstream.stream.run.rules import RuleBook
 from stepstream.stream.shell.config import Documents
-from stepstream.stream.shell.loader import load_alerts, load_assemble, load_usage, load_with_retries
+from stepstream.stream.shell.loader import (
+    load_alerts,
+    load_assemble,
+    load_tasks,
+    load_usage,
+    load_with_retries,
+)
 from stepstream.stream.shell.partition_runner import Restored
 from stepstream.stream.shell.progress_marker import HangTraces, ProgressMarker, marker_of
+from stepstream.stream.tasks.partition import TasksPartition
 from stepstream.stream.usage.partition import WindowPartition
 from stepstream.stream.usage.windows.limits import UsageLimits
 
@@ -134,6 +142,24 @@ class PartitionLoader:
             processor,
             state.ledger,
             marker=self._marker("usage", partition),
+            dead_lettered=state.dead_lettered,
+        )
+
+    async def tasks(self, partition: int) -> Restored:
+        """A partition of tasks."""
+        worker = self._worker
+        state = await load_with_retries(
+            lambda: load_tasks(worker.settings, worker.group, partition),
+            f"tasks of partition {partition}",
+        )
+        processor = TasksPartition(partition, worker.counters, nonce=os.urandom(1)[0])
+        processor.restore(state.records, state.position)
+        self._count(state.unreadable)
+        return Restored(
+            processor,
+            state.ledger,
+            state.index,
+            marker=self._marker("tasks", partition),
             dead_lettered=state.dead_lettered,
         )
 

@@ -17,7 +17,7 @@ from faust.types import TP
 
 from stepstream.stream.core.dead_letter_rate import DeadLetterRate
 from stepstream.stream.core.offsets import OffsetTracker
-from stepstream.stream.core.outputs import Output
+from stepstream.stream.core.outputs import IndexedWrite, Output
 from stepstream.stream.core.poison import SKIP_WINDOW_US, Note, PoisonLedger, ProcessingFailed
 from stepstream.stream.shell.batching import SafeOffsets
 from stepstream.stream.shell.progress_marker import ProgressMarker
@@ -288,6 +288,10 @@ class PartitionRunner:
             self._index.written(
                 run.trace_id, offset, closed=run.closed, closed_at_us=run.closed_at_us
             )
+        elif self._index is not None and isinstance(output.owner, IndexedWrite):
+            write = output.owner
+            is_closed, closed_at_us = bool(write.closed_at_us), write.closed_at_us
+            self._index.written(write.name, offset, closed=is_closed, closed_at_us=closed_at_us)
         self.processor.acknowledged(output)
 
 

@@ -44,10 +44,13 @@ class TopicStage:
         *,
         brokers_failed: Callable[[TP], bool],
         has_records: HasRecords,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> None:
         """``brokers_failed`` returns whether the partition's brokers have failed lately, so that
-        records may be late.
+        records may be late. ``on_sent`` is called after the outputs of a batch, or of a tick, were
+        sent.
         """
+        self._on_sent = on_sent
         self._observer = observer
         self._brokers_failed = brokers_failed
         self._has_records = has_records
@@ -115,6 +118,7 @@ class TopicStage:
         if runner.halted:
             return
         runner.send_outputs()
+        self._on_sent()
         if self._sender.is_full:
             self._observer.waited()
         while self._sender.is_full:
@@ -167,6 +171,12 @@ class TopicStage:
                     processor.delay_timers()
                 processor.flush()
                 self.in_progress = None
+            runner.send_outputs()
+        self._on_sent()
+
+    def send_outputs(self) -> None:
+        """Send what the acknowledgements of other outputs have led to."""
+        for runner in self.runners.values():
             runner.send_outputs()
 
     async def _restore(self, runner: PartitionRunner) -> None:

@@ -53,12 +53,16 @@ from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import TopicStage
 from stepstream.stream.shell.transport import BatchTransport
 from stepstream.stream.shell.watchdog import Watchdog
+from stepstream.stream.tasks.partition import TasksPartition
 from stepstream.stream.usage.partition import WindowPartition
 
 log = logging.getLogger("stepstream.worker")
 
 TICK_S: Final = 0.05
 """Time between two calls of the stages' timers: short against the limits that detectors watch."""
+TASKS_POLL_S: Final = 0.001
+"""Time between two checks for acknowledgements while bindings wait for them."""
+_READ: Final = ("steps", "usage", "tasks")
 SWITCH_S: Final = 0.001
 """Python's thread switch interval. The thread that fetches needs several turns for a fetch; with
 the default of 5 ms each of them waits that long while records are processed.
@@ -129,6 +133,7 @@ class Worker:
         self._failure: BaseException | None = None
         self.given_up_run_reader = GivenUpRunReader(settings, self._fail)
         self._stopping = asyncio.Event()
+        self._tasks_sent = asyncio.Event()
         self._has_threads_left = False
         # Threads that wait for brokers would keep the process running for minutes after the request
         # to stop.
@@ -173,6 +178,7 @@ class Worker:
         take_baselines = functools.partial(apply_baselines, self.baselines)
         work = (
             self._tick(),
+            self._pass_on_tasks(),
             self._watch_faust(),
             follow(self.config, self._apply_documents),
             follow(self.fleet_topic, take_baselines),
@@ -239,7 +245,7 @@ class Worker:
         health = BrokerHealth(self.sender.stalled_s, self._leader_of)
         loader = PartitionLoader(self)
 
-        def stage(name: str, load: Any) -> TopicStage:
+        def stage(name: str, load: Any, **more: Any) -> TopicStage:
             return TopicStage(
                 self._name(name),
                 self.sender,
@@ -248,34 +254,36 @@ class Worker:
                 self.observation,
                 brokers_failed=health.has_failed,
                 has_records=self._has_records,
+                **more,
             )
 
         self.assemble = stage("steps", loader.assemble)
         self.alerts = stage("findings", loader.alerts)
-        self.stages = (self.assemble, self.alerts, stage("usage", loader.usage))
+        self.tasks = stage("tasks", loader.tasks, on_sent=self._tasks_sent.set)
+        self.stages = (self.assemble, self.alerts, stage("usage", loader.usage), self.tasks)
 
     async def _wait_for_topics(self) -> int:
-        """The number of partitions of the steps topic, once that and the usage topic exist; 0 when
-        asked to stop.
+        """The number of partitions of the steps topic, once the topics that the worker reads exist;
+        0 when asked to stop.
         """
         client = consumer(self.settings, self.group)
         attempts = 0
         try:
             while not self._stopping.is_set():
                 try:
-                    count = await asyncio.to_thread(
-                        partition_count, client, self._name("steps"), timeout=5
-                    )
-                    self._usage_partitions = await asyncio.to_thread(
-                        partition_count, client, self._name("usage"), timeout=5
-                    )
+                    counts = [
+                        await asyncio.to_thread(
+                            partition_count, client, self._name(name), timeout=5
+                        )
+                        for name in _READ
+                    ]
                 except (KafkaUnreachable, KafkaException) as error:
                     log.warning("%s; trying again", error)
-                    count = 0
                 else:
-                    if count and self._usage_partitions:
+                    if all(counts):
+                        count, self._usage_partitions, _ = counts
                         return count
-                    missing = self._name("usage" if count else "steps")
+                    missing = self._name(_READ[counts.index(0)])
                     log.warning("there is no topic %s yet: run `stepstream topics create`", missing)
                 attempts += 1
                 await asyncio.sleep(DEFAULT_BACKOFF.pause_s(attempts))
@@ -432,6 +440,22 @@ class Worker:
                 return
             await asyncio.sleep(TICK_S)
 
+    async def _pass_on_tasks(self) -> None:
+        """Send bindings as soon as the states that they follow from are acknowledged: the next tick
+        would be up to TICK_S later.
+        """
+        while True:
+            await self._tasks_sent.wait()
+            self._tasks_sent.clear()
+            try:
+                while any(map(_is_waiting, self.tasks.runners.values())):
+                    self.sender.poll()
+                    self.tasks.send_outputs()
+                    await asyncio.sleep(TASKS_POLL_S)
+            except Exception as error:
+                self._fail(error)
+                return
+
     def _report_progress(self, runner: PartitionRunner) -> None:
         if isinstance(runner.processor, AssemblePartition) and not runner.halted:
             for output in self.progress.due(runner.processor):
@@ -550,6 +574,11 @@ class Worker:
 
     def _name(self, name: str) -> str:
         return topic(self.settings.topic_prefix, name)
+
+
+def _is_waiting(runner: PartitionRunner) -> bool:
+    processor = runner.processor
+    return isinstance(processor, TasksPartition) and processor.pending > 0 and runner.alive
 
 
 def _ignore(_output: Output, _offset: int) -> None:

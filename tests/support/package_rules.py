@@ -23,6 +23,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stream/detectors",
     },
     "stream/alerts": {"schemas", "stream/core"},
+    "stream/tasks": {"schemas", "stream/core"},
     "stream/usage": {"schemas", "stream/core", "stream/baselines"},
     "stream/shell": {
         "schemas",
@@ -34,6 +35,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "stream/assemble",
         "stream/alerts",
         "stream/usage",
+        "stream/tasks",
     },
     "sinks": {"schemas", "stepstream/common"},
     "sinks/batching": {"schemas", "stepstream/common"},

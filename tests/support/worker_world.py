@@ -67,8 +67,8 @@ class World:
         self.process = process = worker(self.settings, self.folder / f"worker-{self.starts}.log")
         wait_until(
             lambda: (
-                # Steps have `partitions`, usage and findings two each.
-                process.tail(200).count("ready: ") >= self.settings.partitions + 4
+                # Steps have `partitions`, usage, findings and tasks two each.
+                process.tail(200).count("ready: ") >= self.settings.partitions + 6
                 or not process.running
             ),
             120,

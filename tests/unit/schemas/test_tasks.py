@@ -24,7 +24,13 @@ from stepstream.schemas.task_messages import (
     decode_message,
     encode_message,
 )
-from stepstream.schemas.task_state import StateRecord, decode_state, encode_state, is_newer
+from stepstream.schemas.task_state import (
+    StateRecord,
+    TaskStateStruct,
+    decode_state,
+    encode_state,
+    is_newer,
+)
 from tests.support.paths import GOLDEN
 
 INSTANCES: Final[dict[str, list[dict[str, Any]]]] = json.loads(
@@ -143,8 +149,8 @@ def test_readers_keep_the_newest_state() -> None:
         decode_state(json.dumps(data | changes).encode())
         for changes in ({"epoch": 1, "revision": 9}, {"epoch": 2, "revision": 4})
     )
-    assert zombie is not None
-    assert owner is not None
+    assert isinstance(zombie, TaskStateStruct)
+    assert isinstance(owner, TaskStateStruct)
     assert is_newer(zombie, None)
     assert is_newer(owner, zombie)
     assert not is_newer(zombie, owner)
