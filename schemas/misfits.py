@@ -1,5 +1,5 @@
-"""What decodes as a finding or an alert and still cannot be one: worker, sink and notifier refuse
-the same records.
+"""What decodes as a finding, an alert or the state of a task and still cannot be one: worker, sink
+and notifier refuse the same records.
 
 A decoder checks types. A time beyond all calendars, a name of a megabyte or a list of thousands
 would raise, or fill memory and topics, wherever it is used later.
@@ -8,7 +8,7 @@ would raise, or fill memory and topics, wherever it is used later.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from stepstream.schemas.alert import AlertStruct, FindingStruct
 from stepstream.schemas.delivery import DeliveryStruct
@@ -19,6 +19,26 @@ MAX_TIME_US: Final = 4_000_000_000_000_000
 
 MOMENTS: Final = ("next_try", "since", "told_at")
 """Times of a delivery that are 0 where there is none."""
+
+STATE_TIMES: Final = frozenset(
+    {
+        "at_us", "submitted_at_us", "waiting_until_us", "not_before_us", "deadline_at_us",
+        "bound_at_us", "started_at_us", "ended_at_us", "lease_until_us", "timeout_at_us",
+        "last_beat_us", "drain_by_us",
+    }
+)  # fmt: skip
+ATTEMPT_TIMES: Final = ("bound_at_us", "started_at_us", "ended_at_us")
+_STATE_COUNTS: Final = {
+    "epoch": 2**31 - 1,
+    "revision": 2**32 - 1,
+    "priority": 255,
+    "max_attempts": 2**31 - 1,
+    "executors_lost": 2**31 - 1,
+    "attempt": 2**31 - 1,
+    "running": 2**31 - 1,
+    "pid": 2**31 - 1,
+}
+"""The columns of the store go as far."""
 
 MAX_ID: Final = 256
 MAX_NAME: Final = 4_096
@@ -85,6 +105,26 @@ def delivery_misfit(delivery: DeliveryStruct) -> str:
         if len(getattr(delivery, name)) > MAX_NAME:
             return f"{name} is longer than {MAX_NAME} characters"
     return alert_misfit(delivery.record) if delivery.record is not None else ""
+
+
+def task_state_misfit(state: Any) -> str:
+    """Why the state of a task or an executor, a struct of ``task_state``, cannot be one; empty when
+    it can.
+    """
+    for name in state.__struct_fields__:
+        value = getattr(state, name)
+        if isinstance(value, str):
+            if len(value) > MAX_WORDS:
+                return f"{name} is longer than {MAX_WORDS} characters"
+        elif name in STATE_TIMES:
+            if not 0 <= value < MAX_TIME_US:
+                return f"{name} is no time: {value}"
+        elif isinstance(value, int) and not -1 <= value <= _STATE_COUNTS.get(name, MAX_COUNT):
+            return f"{name} is no count: {value}"
+    for attempt in getattr(state, "attempts", ()):
+        if not all(0 <= getattr(attempt, name) < MAX_TIME_US for name in ATTEMPT_TIMES):
+            return f"a time of attempt {attempt.attempt} is no time"
+    return ""
 
 
 def _texts(item: FindingStruct | AlertStruct, lists: dict[str, list[str]]) -> str:

@@ -12,7 +12,7 @@ from stepstream.schemas.content_limits import record_bytes
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.times import DAY_US
 
-KINDS: Final = ("steps", "runs", "alerts", "metrics")
+KINDS: Final = ("steps", "runs", "alerts", "metrics", "tasks")
 """Each has a setting ``KIND_retention_days``."""
 
 _ENTRY: Final = re.compile(r" *(.+)\.(\w+)=(\d+)")

@@ -34,7 +34,7 @@ ENV_PREFIX: Final = "STEPSTREAM_"
 NOTIFY_SECRET_PREFIX: Final = "STEPSTREAM_NOTIFY_SECRET_"
 
 # One project's retention for one kind of data: PROJECT.KIND=DAYS.
-OWN_DAYS: Final = r"[^\s=,'\\]+\.(steps|runs|alerts|metrics)=[1-9][0-9]?[0-9]?[0-9]?[0-9]?"
+OWN_DAYS: Final = r"[^\s=,'\\]+\.(steps|runs|alerts|metrics|tasks)=[1-9][0-9]?[0-9]?[0-9]?[0-9]?"
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -359,6 +359,12 @@ class Settings(BaseModel):
     metrics_retention_days: int = _store(
         365,
         "How long ClickHouse keeps the rollups behind metrics_1m and metrics_1h.",
+        metavar="DAYS",
+        gt=0,
+    )
+    tasks_retention_days: int = _store(
+        180,
+        "How long ClickHouse keeps tasks and executors of tasks after their last change.",
         metavar="DAYS",
         gt=0,
     )

@@ -134,6 +134,14 @@ class Trajectory(BaseModel):
         "release was used), unknown, version, tools, models; empty: it does not, or its agent has "
         "no releases",
     )
+    task_id: str = Field(
+        "",
+        description="the durable task that the run is an attempt at, as its root names it; empty: "
+        "the run belongs to none",
+    )
+    attempt: Count = Field(
+        0, description="which attempt at its task the run is; 0: the run belongs to no task"
+    )
     repeated_step_ids: list[str] = Field(
         default_factory=list,
         description="model calls whose usage repeats that of calls below them and is not in the "

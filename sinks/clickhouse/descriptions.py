@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from stepstream.schemas.alert import Alert, Finding
 from stepstream.schemas.delivery import Delivery
 from stepstream.schemas.step import StepEvent
+from stepstream.schemas.task_state import ExecutorState, TaskState
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TokenUsage
 
@@ -142,6 +143,69 @@ _MARKS: Final = {
     "marked_at": "when",
     "note": "why, in the words of that person",
 }
+_TASKS: Final = {
+    "project": "the project that the task belongs to; a task's id is unique in it",
+    "task_id": "the task's id, chosen by the sender",
+    "submitted_at": "when Kafka stored its submit",
+    "epoch": "one higher with each worker that takes over its partition",
+    "revision": "one higher with each change; readers keep the highest of the highest epoch",
+    "changed_at": "log time of the change",
+    "event": (
+        "the change: submitted, waiting, bound, started, attempt_ended, attempt_lost, retrying, "
+        "fallback, cancelling, ended, refused ..."
+    ),
+    "state": "waiting, bound, running; finally ok, failed, cancelled, expired, dead or refused",
+    "waiting_for": (
+        "why it waits: delay, retry, slot (all are busy), executor (none offers the agent), limit, "
+        "budget, after (another task) or key (a task with its key)"
+    ),
+    "waiting_until": "when it goes on; NULL where that is not known",
+    "reason": "a word for programs, e.g. retries_used, lease_lost",
+    "detail": "the reason in words",
+    "by": "the person who caused the change",
+    "agent": "the agent that was requested",
+    "version": "the version that was requested; empty: any",
+    "input": "the input as JSON; empty: null, or input_ref",
+    "result": "the result as JSON; empty: null or none",
+    "once": "values that task.once kept, as JSON by key",
+    "priority": "0 to 9, higher ones run first",
+    "after": "tasks that must have ended ok before it runs",
+    "max_attempts": "attempts at most, as submitted; 0: the agent's",
+    "timeout_us": "limit of one attempt, as submitted; 0: the agent's",
+    "budget_usd": "limit of its cost, as submitted; empty: the agent's",
+    "not_before": "the end of its delay; NULL: none",
+    "deadline_at": "when it expires; NULL: never",
+    "attempt": "the number of its current or last attempt; 0: none was bound yet",
+    "fence": "the fencing number of that attempt: it only grows",
+    "executor_id": "the executor of that attempt",
+    "run_agent": "the agent that runs it: the requested one or a fallback",
+    "run_version": "that agent's version",
+    "trace_id": "the run of the attempt: 32 lower-case hex digits",
+    "bound_at": "when the attempt was given to the executor",
+    "started_at": "when the attempt began",
+    "ended_at": "when the task ended",
+    "lease_us": "the attempt is lost this long after its executor's last heartbeat",
+    "timeout_at": "when the attempt times out; NULL: never",
+    "cancelling": "its attempt was asked to stop",
+    "attempts": "ended attempts, the newest 20",
+    "error_type": "exception class or error code of the last attempt that failed",
+    "error_message": "its message",
+}
+_EXECUTORS: Final = {
+    "project": "the project whose tasks it runs",
+    "executor_id": "unique for each start of an executor",
+    "event": "the change",
+    "state": "ready, not_ready, draining, lost (no heartbeat) or left (it has ended)",
+    "reason": "why it is not ready, lost ...",
+    "host": "its machine",
+    "pid": "its process",
+    "slots": "attempts at a time",
+    "running": "attempts that it had as of this change",
+    "agents": "the agents that it runs, each with version, slots and limits",
+    "started_at": "when it registered",
+    "last_beat": "its last heartbeat as of this change; heartbeats are not recorded",
+    "drain_by": "until when its attempts may go on; NULL: no limit",
+}
 TABLES: Final = {
     "steps_raw": "Steps that ended, as inserted; read the view steps",
     "steps_open": "Starts of steps; read the view open_steps",
@@ -150,6 +214,11 @@ TABLES: Final = {
     "alerts_raw": "Alerts, newest change each; read the view alerts",
     "findings_raw": "What detectors saw, as inserted; read the view findings",
     "deliveries_raw": "The delivery log; read the views deliveries and delivery_events",
+    "task_events_raw": "Changes of tasks, as inserted; read the view task_events",
+    "tasks_raw": "Tasks, newest state each; read the view tasks",
+    "executor_events_raw": (
+        "Changes of executors, as inserted; read the views executors and executor_events"
+    ),
     "rollup_1m": "Sums per minute, filled from steps_raw; read the view metrics_1m",
     "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
     "repeated_steps": "Steps whose usage repeats that of calls below them, filled from runs_raw",
@@ -177,6 +246,8 @@ def columns() -> dict[str, dict[str, str]]:
     finding = {**_SHARED, **fields(Finding), **_FINDINGS, **_ARRIVAL}
     metrics = {**_SHARED, **tokens, **_METRICS}
     mark = {**_SHARED, **fields(Finding), **_FINDINGS, **_MARKS}
+    task = {**_SHARED, **fields(TaskState), **_TASKS, **_ARRIVAL, **_OURS}
+    executor = {**fields(ExecutorState), **_TASKS, **_EXECUTORS, **_ARRIVAL}
     return {
         "steps_raw": step,
         "steps": step,
@@ -194,6 +265,13 @@ def columns() -> dict[str, dict[str, str]]:
         "deliveries_raw": delivery,
         "deliveries": delivery,
         "delivery_events": delivery,
+        "task_events_raw": task,
+        "task_events": task,
+        "tasks_raw": task,
+        "tasks": task,
+        "executor_events_raw": executor,
+        "executor_events": executor,
+        "executors": executor,
         "rollup_1m": metrics,
         "metrics_1m": metrics,
         "rollup_1h": metrics,

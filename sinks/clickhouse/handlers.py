@@ -24,6 +24,7 @@ from stepstream.sinks.clickhouse.rows import Blocks
 from stepstream.sinks.clickhouse.run_rows import RUNS, build_runs
 from stepstream.sinks.clickhouse.step_columns import STEPS
 from stepstream.sinks.clickhouse.step_rows import build_steps
+from stepstream.sinks.clickhouse.task_rows import TASK_EVENTS, build_tasks
 from stepstream.sinks.clickhouse.window import SPAN, SeenWindow
 
 Connect = Callable[[], Client]
@@ -93,6 +94,7 @@ _MAKERS: Final[dict[str, tuple[str, Callable[[Connect], TopicHandler]]]] = {
     "alerts": (ALERTS.name, lambda _: PlainHandler(build_alerts)),
     "deliveries": (DELIVERIES.name, lambda _: PlainHandler(build_deliveries)),
     "findings": (FINDINGS.name, lambda _: PlainHandler(build_findings)),
+    "taskstate": (TASK_EVENTS.name, lambda _: PlainHandler(build_tasks)),
 }
 
 PROGRESS_TABLES: Final = {name: table for name, (table, _) in _MAKERS.items()}

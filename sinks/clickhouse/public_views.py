@@ -31,6 +31,10 @@ VIEW_NAMES: Final = (
     "findings",
     "deliveries",
     "delivery_events",
+    "tasks",
+    "task_events",
+    "executors",
+    "executor_events",
     "metrics_1m",
     "metrics_1h",
     "trace",
@@ -44,6 +48,9 @@ _TABLES: Final = (
     "alert_events_raw",
     "findings_raw",
     "deliveries_raw",
+    "tasks_raw",
+    "task_events_raw",
+    "executor_events_raw",
 )
 
 _OPEN_STEP_VALUES: Final = {

@@ -135,6 +135,26 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Stop a run, or all runs of an agent or project.",
         "Act",
     ),
+    "executors": Entry(
+        "tasks",
+        "List the executors of tasks: state, slots in use, agents.",
+        "Tasks",
+    ),
+    "queues": Entry(
+        "tasks",
+        "List for each agent how many tasks wait, why, since when, and who could run them.",
+        "Tasks",
+    ),
+    "task": Entry(
+        "tasks",
+        "Show the whole story of a task over its attempts.",
+        "Tasks",
+    ),
+    "tasks": Entry(
+        "tasks",
+        "List tasks, the newest first: their state, why they wait, who runs them.",
+        "Tasks",
+    ),
     "apply": Entry(
         "documents",
         "Check documents and apply them.",

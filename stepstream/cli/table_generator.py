@@ -23,6 +23,7 @@ PANELS: Final = (
     "Check and prepare",
     "Inspect",
     "Act",
+    "Tasks",
     "Policies, subscriptions, prices",
     "Evaluate",
     "Releases",

@@ -13,6 +13,7 @@ from stepstream.queries import (
     speed,
     spikes,
     suspects,
+    tasks,
     tools,
     waste,
 )
@@ -33,6 +34,7 @@ QUESTIONS: Final[dict[str, Question]] = {
         related,
         runs,
         pages,
+        tasks,
     )
     for question in module.QUESTIONS
 }

@@ -230,7 +230,7 @@ _RUN_ROW: Final = _named(
     "extra_roots", "duplicates", "late_steps", "steps_over_limit", "skewed_steps", "input_tokens",
     "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens", "cost_usd",
     "tools", "models", "failed_step_id", "failed_kind", "failed_tool", "error_type",
-    "error_message", "findings", "release", "config_drift",
+    "error_message", "findings", "release", "config_drift", "task_id", "attempt",
 )  # fmt: skip
 _ALERT_ROW: Final = _named(
     "alert_id", "seq", "state", "severity", "alert", "rule", "policy", "project", "environment",

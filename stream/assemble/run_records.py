@@ -93,6 +93,8 @@ def trajectory(
         path_truncated=seen.truncated,
         release=run.release,
         config_drift=[kind for kind, _ in config_drift(used, releases)],
+        task_id=run.task.task_id,
+        attempt=run.task.attempt,
         repeated_step_ids=sorted(run.repeated)[:MAX_REPEATED] if run.repeated else [],
         provisional=run.is_provisional,
     )

@@ -15,7 +15,16 @@ from stepstream.schemas.control import ControlStep
 from stepstream.schemas.normalise import MAX_COUNT
 from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.rules import RuleBook
-from stepstream.stream.run.run import NO_RANK, NONE_OFF, Fired, Identity, Rank, Run
+from stepstream.stream.run.run import (
+    NO_RANK,
+    NO_TASK,
+    NONE_OFF,
+    Fired,
+    Identity,
+    Rank,
+    Run,
+    TaskAttempt,
+)
 from stepstream.stream.run.steps import StepInfo
 
 STATE_VERSION: Final = 2
@@ -71,6 +80,8 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     """What its control steps report, by step id; ignored by a worker that does not know it."""
     release: str = ""
     """The release that the root names; likewise."""
+    task: TaskAttempt = NO_TASK
+    """The task that the root names; likewise."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -117,6 +128,7 @@ def encode_state(
             user_rank=run.user_rank,
             controls=run.controls,
             release=run.release,
+            task=run.task,
         )
     )
 
@@ -183,6 +195,7 @@ def restore_run(state: RunState, rules: RuleBook) -> Run:
     run.session_rank, run.user_rank = state.session_rank, state.user_rank
     run.controls = dict(state.controls)
     run.release = state.release
+    run.task = state.task
     run.recount()
     run.wake_timers(0)
     return run

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from stepstream.schemas.control import CONTROL_KIND, ControlStep, control_step
 from stepstream.schemas.prices import Cost
-from stepstream.schemas.step import RELEASE_ATTRIBUTE, Step
+from stepstream.schemas.step import RELEASE_ATTRIBUTE, TASK_ATTRIBUTE, Step
 from stepstream.schemas.times import MINUTE_US
 from stepstream.stream.run.baseline import Normal
 from stepstream.stream.run.limits import NEVER_US
@@ -149,6 +149,16 @@ child.
 """
 
 
+class TaskAttempt(NamedTuple):
+    """The durable task that a run is an attempt at, and which attempt."""
+
+    task_id: str
+    attempt: int
+
+
+NO_TASK: Final = TaskAttempt("", 0)
+
+
 def _rank_of(step: Step) -> Rank:
     """Roots first, then steps whose parent may never report, then all others; the earliest of each
     first.
@@ -201,6 +211,7 @@ class Run:
         "started_late",
         "step_index",
         "steps",
+        "task",
         "text_size",
         "timers",
         "trace_id",
@@ -244,6 +255,8 @@ class Run:
         """
         self.release = ""
         """The hash of the release that the root names; until it is known, the earliest step."""
+        self.task = NO_TASK
+        """The task that the root names."""
         self.identity = Identity("default", "", "", "", "", "", "", "")
         self.rank: Rank = NO_RANK
         self.session_rank: Rank = NO_RANK
@@ -449,10 +462,15 @@ class Run:
             self.open.pop(step.step_id, None)
             if before is self.root:
                 self.root = info
-                self.release = step.attributes.get(RELEASE_ATTRIBUTE, self.release)
+                self._note_root(step)
             if before.start_us != info.start_us:
                 self.step_index = None
         return info
+
+    def _note_root(self, step: Step) -> None:
+        self.release = step.attributes.get(RELEASE_ATTRIBUTE, self.release)
+        if task_id := step.attributes.get(TASK_ATTRIBUTE, ""):
+            self.task = TaskAttempt(task_id, step.attempt)
 
     def _shared_id(self, parent: str) -> str:
         """A parent's id as the string object of the parent step, so that it is in memory once."""
@@ -539,7 +557,7 @@ class Run:
         if rank >= self.rank:
             return
         self.rank = rank
-        self.release = step.attributes.get(RELEASE_ATTRIBUTE, self.release)
+        self._note_root(step)
         self.identity = Identity(
             step.project,
             step.environment,

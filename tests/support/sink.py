@@ -33,7 +33,10 @@ from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.writer import ClickHouseWriter
 from tests.support.processes import wait_until
 
-TOPICS = ("steps", "trajectories", "alerts", "deliveries", "findings", "config", "deadletter")
+TOPICS = (
+    *("steps", "trajectories", "alerts", "deliveries", "findings", "taskstate", "config"),
+    "deadletter",
+)
 
 
 def small_batches(

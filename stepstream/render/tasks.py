@@ -1,0 +1,254 @@
+"""The story of a task: what was requested, each change and its reason, its runs, its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any, Final
+
+from rich.text import Text
+
+from stepstream.render.glyphs import UNICODE, Glyphs
+from stepstream.render.values import clip, format_clock, format_time, one_line, short_id
+from stepstream.schemas.formatting import format_dollars, format_duration, format_number_of
+from stepstream.schemas.task_state import FINAL
+from stepstream.schemas.times import us_of
+
+Row = Mapping[str, Any]
+
+WAITS: Final = {
+    "delay": "its delay",
+    "retry": "the pause before the next attempt",
+    "slot": "a free slot",
+    "executor": "an executor that offers its agent",
+    "limit": "a limit",
+    "budget": "budget",
+    "after": "the tasks that it comes after",
+    "key": "an earlier task with its key",
+}
+"""What a task waits for, by ``waiting_for``."""
+
+STYLES: Final = {
+    "ok": "green",
+    "failed": "red",
+    "dead": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "refused": "yellow",
+    "running": "cyan",
+    "bound": "cyan",
+}
+_LABEL_CELLS: Final = 11
+_PREVIEW_CHARS: Final = 500
+_EVENT_CELLS: Final = 14
+# Two spaces, the time of day, two spaces, the name of the event: where continuations begin.
+HANGING_CELLS: Final = 2 + 8 + 2 + _EVENT_CELLS
+_CHANGES_STATE_ONLY: Final = frozenset({"waiting", "retrying"})
+
+
+def waits_for(waiting_for: str, waiting_until: Any = None, zone: tzinfo | None = None) -> str:
+    """Why a task waits, and until when where that is known: ``a free slot``."""
+    what = WAITS.get(waiting_for, one_line(waiting_for) or "its turn")
+    until = f" until {format_clock(us_of(waiting_until), zone)}" if waiting_until else ""
+    return f"{what}{until}"
+
+
+def waited(events: Sequence[Row], now_us: int) -> dict[str, int]:
+    """Microseconds that a task has waited, by what for, in the sequence of the first time."""
+    found: dict[str, int] = {}
+    for number, event in enumerate(events):
+        if event["state"] != "waiting":
+            continue
+        last = number + 1 == len(events)
+        end_us = now_us if last else us_of(events[number + 1]["changed_at"])
+        took = max(0, end_us - us_of(event["changed_at"]))
+        found[event["waiting_for"]] = found.get(event["waiting_for"], 0) + took
+    return found
+
+
+def story(
+    task: Row,
+    events: Sequence[Row],
+    runs: Sequence[Row],
+    findings: Sequence[Row],
+    *,
+    now_us: int,
+    glyphs: Glyphs = UNICODE,
+    zone: tzinfo | None = None,
+    full: bool = False,
+) -> Text:
+    """The whole story of a task, over all of its attempts."""
+    lines = [_title(task, glyphs)]
+    lines += _facts(task, events, runs, now_us, zone, full=full)
+    lines.append(Text())
+    by_run = {run["trace_id"]: run for run in runs}
+    shown: set[str] = set()
+    day = ""
+    for event in events:
+        date = format_time(us_of(event["changed_at"]), zone)[:10]
+        if date != day:
+            day = date
+            lines.append(Text(date, style="bold"))
+        lines.append(_event(event, zone))
+        # An attempt's run stands below the change that ends the attempt.
+        ends = event["event"] not in ("bound", "started", "kept", "extended", "cancelling")
+        run = by_run.get(event["trace_id"])
+        if run is not None and ends and event["trace_id"] not in shown:
+            shown.add(event["trace_id"])
+            lines += _run(run, findings, glyphs)
+    for trace_id, run in by_run.items():
+        if trace_id not in shown:
+            lines += _run(run, findings, glyphs)
+    return Text("\n").join(lines)
+
+
+def _title(task: Row, glyphs: Glyphs) -> Text:
+    agent = "@".join(filter(None, (task["agent"], task["version"])))
+    text = Text("task ", style="dim").append(one_line(task["task_id"]), style="bold")
+    parts = [one_line(agent), one_line(task["project"]), one_line(task["environment"])]
+    return text.append(f"  {f' {glyphs.dot} '.join(filter(None, parts))}")
+
+
+def _facts(
+    task: Row,
+    events: Sequence[Row],
+    runs: Sequence[Row],
+    now_us: int,
+    zone: tzinfo | None,
+    *,
+    full: bool,
+) -> Iterator[Text]:
+    yield _fact("state", _state(task, zone), STYLES.get(task["state"], ""))
+    yield _fact("submitted", _submitted(task, zone))
+    requested = _requested(task, zone)
+    if requested:
+        yield _fact("requested", requested)
+    if waits := waited(events, now_us):
+        total = format_duration(sum(waits.values()))
+        parts = (f"{format_duration(us)} for {waits_for(what)}" for what, us in waits.items())
+        yield _fact("waited", f"{total}: {', '.join(parts)}")
+    if runs:
+        cost = format_dollars(sum(run["cost_usd"] for run in runs))
+        unpriced = sum(run["unpriced_steps"] for run in runs)
+        more = f", {format_number_of(unpriced, 'step')} of unknown cost" if unpriced else ""
+        yield _fact("cost", f"{cost} in {format_number_of(len(runs), 'run')}{more}")
+    if task["fallbacks"]:
+        yield _fact("given up", ", ".join(map(one_line, task["fallbacks"])))
+    if task["once"]:
+        yield _fact("kept", f"by task.once: {', '.join(map(one_line, task['once']))}")
+    for name in ("input", "input_ref", "result"):
+        if task[name]:
+            text = one_line(task[name])
+            label = "input" if name == "input_ref" else name
+            yield _fact(label, text if full else clip(text, _PREVIEW_CHARS))
+    if task["error_type"] or task["error_message"]:
+        error = ": ".join(filter(None, (task["error_type"], task["error_message"])))
+        yield _fact("error", one_line(error), "red" if task["state"] != "ok" else "")
+
+
+def _fact(label: str, text: str, style: str = "") -> Text:
+    return Text(f"  {label:<{_LABEL_CELLS}}", style="dim").append(text, style=style or "not dim")
+
+
+def _state(task: Row, zone: tzinfo | None) -> str:
+    state = str(task["state"])
+    if state == "waiting":
+        state += f" for {waits_for(task['waiting_for'], task['waiting_until'], zone)}"
+    elif state in ("bound", "running"):
+        state += f" on {one_line(task['executor_id'])}, attempt {task['attempt']}"
+        state += ", asked to stop" if task["cancelling"] else ""
+    reason = ": ".join(filter(None, (one_line(task["reason"]), one_line(task["detail"]))))
+    if task["ended_at"] and state in FINAL:
+        took = us_of(task["ended_at"]) - us_of(task["submitted_at"])
+        state += f" after {format_duration(took)}"
+        state += f", {format_number_of(task['attempt'], 'attempt')}" if task["attempt"] else ""
+    return f"{state} ({reason})" if reason else state
+
+
+def _submitted(task: Row, zone: tzinfo | None) -> str:
+    parts = [format_time(us_of(task["submitted_at"]), zone)]
+    for name, field in (
+        ("by", "submitted_by"),
+        ("for user", "user_id"),
+        ("session", "session_id"),
+        ("of task", "parent_task_id"),
+    ):
+        if task[field]:
+            parts.append(f"{name} {one_line(task[field])}")
+    return ", ".join(parts)
+
+
+def _requested(task: Row, zone: tzinfo | None) -> str:
+    parts = []
+    if task["priority"]:
+        parts.append(f"priority {task['priority']}")
+    if task["key"]:
+        parts.append(f"key {one_line(task['key'])}")
+    if task["after"]:
+        parts.append(f"after {', '.join(map(one_line, task['after']))}")
+    if task["not_before"]:
+        parts.append(f"not before {format_time(us_of(task['not_before']), zone)}")
+    if task["deadline_at"]:
+        parts.append(f"deadline {format_time(us_of(task['deadline_at']), zone)}")
+    if task["max_attempts"]:
+        parts.append(f"{format_number_of(task['max_attempts'], 'attempt')} at most")
+    if task["timeout_us"]:
+        parts.append(f"time-out {format_duration(task['timeout_us'])}")
+    if task["budget_usd"]:
+        parts.append(f"budget ${one_line(task['budget_usd'])}")
+    return ", ".join(parts)
+
+
+def _event(event: Row, zone: tzinfo | None) -> Text:
+    clock = format_clock(us_of(event["changed_at"]), zone)
+    name = one_line(event["event"]) or one_line(event["state"])
+    text = Text(f"  {clock}  ", style="dim")
+    style = STYLES.get(event["state"], "") if event["state"] in FINAL else ""
+    text.append(f"{name:<{_EVENT_CELLS}}", style=style or "not dim")
+    return text.append(f"{'; '.join(_told(event, zone))}")
+
+
+def _told(event: Row, zone: tzinfo | None) -> Iterator[str]:
+    """What a change was, in parts."""
+    name, state = event["event"], event["state"]
+    if name == "bound":
+        who = "@".join(filter(None, (event["run_agent"], event["run_version"])))
+        yield f"attempt {event['attempt']} of {one_line(who)} to {one_line(event['executor_id'])}"
+    elif name == "started":
+        yield f"attempt {event['attempt']}, run {short_id(event['trace_id'])}"
+    elif name.startswith("attempt_"):
+        yield f"attempt {event['attempt']} on {one_line(event['executor_id'])}"
+    elif name == "fallback":
+        yield f"to {one_line(event['run_agent'])}"
+    elif name == "ended":
+        yield state
+    reason = ": ".join(filter(None, (one_line(event["reason"]), one_line(event["detail"]))))
+    if reason:
+        yield reason
+    error = ": ".join(filter(None, (event["error_type"], event["error_message"])))
+    if error and (name.startswith("attempt_") or state in FINAL):
+        yield one_line(error)
+    if state == "waiting":
+        yield f"waits for {waits_for(event['waiting_for'], event['waiting_until'], zone)}"
+    elif name.startswith("attempt_") and state in FINAL:
+        yield f"the task is {state}"
+    if event["by"]:
+        yield f"by {one_line(event['by'])}"
+
+
+def _run(run: Row, findings: Sequence[Row], glyphs: Glyphs) -> Iterator[Text]:
+    indent = " " * HANGING_CELLS
+    success = f", success {run['success']}" if run["success"] else ""
+    facts = (
+        f"run {short_id(run['trace_id'])} {run['status']}{success}",
+        format_number_of(run["steps"], "step"),
+        format_duration(run["duration_us"]),
+        format_dollars(run["cost_usd"]),
+        f"stepstream trace {short_id(run['trace_id'])}",
+    )
+    yield Text(indent + f" {glyphs.dot} ".join(facts), style="dim")
+    for finding in findings:
+        if finding["trace_id"] == run["trace_id"]:
+            style = "dim" if finding["severity"] in ("note", "info") else ""
+            words = f"{finding['severity']} {one_line(finding['alert'])}"
+            yield Text(f"{indent}{words}: {one_line(finding['message'])}", style=style)
