@@ -60,11 +60,11 @@ class Actions:
     def routes(self) -> list[BaseRoute]:
         """The paths below /api/v1."""
         found: list[BaseRoute] = [
-            Route(f"/api/v1/runs/{{run}}/{name}", self._endpoint(self._command(name)))
+            Route(f"/api/v1/runs/{{run}}/{name}", self.endpoint(self._command(name)))
             for name in COMMANDS
         ]
         found += [
-            Route(f"/api/v1/alerts/{{alert}}/{name}", self._endpoint(self._alert(name)))
+            Route(f"/api/v1/alerts/{{alert}}/{name}", self.endpoint(self._alert(name)))
             for name in ALERT_ACTIONS
         ]
         found.append(Route("/api/v1/logout", self._logout))
@@ -76,7 +76,9 @@ class Actions:
     def close(self) -> None:
         self._pool.shutdown(wait=False)
 
-    def _endpoint(self, work: Work) -> Any:
+    def endpoint(self, work: Work) -> Any:
+        """An endpoint that only users with the scope ``act`` may call."""
+
         async def endpoint(request: Request) -> Response:
             require(request.scope, "act")
             # A page of another site can make the browser send the cookie, but not this header.
@@ -87,7 +89,8 @@ class Actions:
 
         return endpoint
 
-    async def _run(self, work: Callable[[], Any]) -> Any:
+    async def run(self, work: Callable[[], Any]) -> Any:
+        """Run ``work``, which waits for Kafka, in a thread. Raises ``WebError`` 503."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except (KafkaUnreachable, KafkaException) as error:
@@ -97,11 +100,11 @@ class Actions:
 
     def _command(self, name: str) -> Work:
         async def work(request: Request, sent: dict[str, Any]) -> dict[str, Any]:
-            reason = _text(sent, "reason")
+            reason = text_of(sent, "reason")
             budget = _budget(sent) if name == "approve" else ""
             target = await self._target(request, name)
             by = user_of(request.scope).name
-            command = await self._run(
+            command = await self.run(
                 lambda: send_to_run(
                     self._settings,
                     target,
@@ -146,7 +149,7 @@ class Actions:
             until_us = 0
             if name == "silence":
                 until_us = time.time_ns() // 1_000 + _duration(sent)
-            user, message = user_of(request.scope), _text(sent, "message")
+            user, message = user_of(request.scope), text_of(sent, "message")
             wanted = request.path_params["alert"]
 
             def act() -> Any:
@@ -167,7 +170,7 @@ class Actions:
                 )
 
             try:
-                done = await self._run(act)
+                done = await self.run(act)
             except alert_actions.NotTaken as error:
                 raise WebError(503, str(error), {"Retry-After": "5"}) from None
             return {"alert": done.model_dump(mode="json")}
@@ -177,7 +180,7 @@ class Actions:
     async def _logout(self, request: Request) -> Response:
         require_csrf(request.scope)
         await _object(request)
-        await self._run(lambda: self._login.sign_out(request.scope))
+        await self.run(lambda: self._login.sign_out(request.scope))
         secure = request.scope["scheme"] == "https"
         return answer({}, headers={"Set-Cookie": self._login.set_cookie("", secure=secure)})
 
@@ -189,7 +192,8 @@ async def _object(request: Request) -> dict[str, Any]:
     return body.json_object(sent)
 
 
-def _text(sent: dict[str, Any], name: str) -> str:
+def text_of(sent: dict[str, Any], name: str) -> str:
+    """A text of the body. Raises ``WebError``."""
     value = sent.get(name, "")
     if not isinstance(value, str) or len(value) > MAX_REASON_CHARS:
         raise WebError(400, f"{name} is a text of at most {MAX_REASON_CHARS:,} characters")

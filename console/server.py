@@ -26,6 +26,7 @@ from stepstream.console.reads import Reads
 from stepstream.console.releases import ReleasePages
 from stepstream.console.store import Store
 from stepstream.console.system import System
+from stepstream.console.tasks import TaskPages
 from stepstream.schemas.settings import Settings
 
 USUAL_PORT: Final = 8125
@@ -58,12 +59,14 @@ class Console:
         self._budgets = Budgets(settings)
         self._reads = Reads(settings, self.store, self._budgets)
         self._actions = Actions(settings, self._reads, self.login)
+        self._tasks = TaskPages(settings, self.store, self._actions)
         self._releases = ReleasePages(settings, self.store)
         self._system = System(settings, self.store, self.tail)
         self._handler = create(
             [
                 *self._reads.routes(),
                 *self._actions.routes(),
+                *self._tasks.routes(),
                 *self._releases.routes(),
                 *self._system.routes(),
                 Route("/api/v1/live", Raw(self.streams.serve), methods=["GET"]),

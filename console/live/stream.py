@@ -107,6 +107,7 @@ class Stream:
         if self._run and not TRACE_ID.fullmatch(self._run):
             raise WebError(400, "run is the whole id of a run: 32 hex digits")
         self._wants_runs = query.get("runs", "") in ("1", "true")
+        self._wants_tasks = query.get("tasks", "") in ("1", "true")
         self._resume = positions_of(request.headers.get("last-event-id", ""))
         self._views: list[View] = []
         tail = streams.tail
@@ -117,6 +118,7 @@ class Stream:
             self._views.append(View(tail, "alerts", "", allowed))
         self._opened = False
         self._seen = (-1, 0.0)
+        self._seen_tasks = streams.tail.stored_task_changes
         self._state: tuple[dict[str, Any], float] = ({}, 0.0)
 
     def _allowed(self, project: str) -> bool:
@@ -160,6 +162,7 @@ class Stream:
             # The buffers were freed between two viewers.
             self._opened = False
         found += self._changed()
+        found += self._changed_tasks()
         await self._streams.check_store()
         found += self._state_event()
         return found
@@ -205,6 +208,14 @@ class Stream:
             return []
         self._seen = (seen, now)
         return [self._event("changed", {"runs": True})]
+
+    def _changed_tasks(self) -> list[bytes]:
+        # The tail asks for the sink's progress once a second, so this is no more frequent.
+        stored = self._streams.tail.stored_task_changes
+        if not self._wants_tasks or stored == self._seen_tasks:
+            return []
+        self._seen_tasks = stored
+        return [self._event("changed", {"tasks": True})]
 
     def _state_event(self) -> list[bytes]:
         state = state_of(self._streams.tail, self._streams.store)

@@ -89,6 +89,11 @@ class Tail:
         self.health = Health(kafka_since_us=_now_us())
         self.seen_steps = 0
         """Number of step events read: when it changes, runs have changed."""
+        self.stored_task_changes = 0
+        """Sum of the sink's committed offsets of taskstate: when it changes, the store has new
+        changes of tasks.
+        """
+        self._task_places: list[TopicPartition] = []
         self._names = {topic(settings.topic_prefix, name): name for name in ("steps", "alerts")}
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
         self._thread.start()
@@ -234,6 +239,11 @@ class Tail:
             for partition in range(kafka.partition_count(client, full, timeout=ANSWER_S))
         ]
         self._partitions = sum(self._names[place.topic] == "steps" for place in places)
+        states = topic(self._settings.topic_prefix, "taskstate")
+        self._task_places = [
+            TopicPartition(states, partition)
+            for partition in range(kafka.partition_count(client, states, timeout=ANSWER_S))
+        ]
         if not self._partitions:
             raise KafkaUnreachable("there are no topics yet: `stepstream topics create` makes them")
         committed = self._ask_committed(client, places)
@@ -337,6 +347,10 @@ class Tail:
             )
             if all(self._buffers[place].next >= ends[place] for place in steps):
                 self.health.caught_up_us = _now_us()
+        if self._task_places:
+            # Not read: the page reads tasks from the store, so it must know when that has changed.
+            found = client.committed(self._task_places, timeout=ANSWER_S)
+            self.stored_task_changes = sum(max(0, one.offset) for one in found)
         self._note(True)
 
     def _note(self, ok: bool) -> None:

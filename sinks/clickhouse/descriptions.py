@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from stepstream.schemas.alert import Alert, Finding
 from stepstream.schemas.delivery import Delivery
 from stepstream.schemas.step import StepEvent
-from stepstream.schemas.task_state import ExecutorState, TaskState
+from stepstream.schemas.task_state import ExecutorState, TaskRefusal, TaskState
 from stepstream.schemas.trajectory import Trajectory
 from stepstream.schemas.usage import TokenUsage
 
@@ -178,7 +178,8 @@ _TASKS: Final = {
     "attempt": "the number of its current or last attempt; 0: none was bound yet",
     "fence": "the fencing number of that attempt: it only grows",
     "executor_id": "the executor of that attempt",
-    "run_agent": "the agent that runs it: the requested one or a fallback",
+    "target": "the agent, or agent@version, that is to run it: the requested one or a fallback",
+    "run_agent": "the agent of the attempt",
     "run_version": "that agent's version",
     "trace_id": "the run of the attempt: 32 lower-case hex digits",
     "bound_at": "when the attempt was given to the executor",
@@ -186,7 +187,8 @@ _TASKS: Final = {
     "ended_at": "when the task ended",
     "lease_us": "the attempt is lost this long after its executor's last heartbeat",
     "timeout_at": "when the attempt times out; NULL: never",
-    "cancelling": "its attempt was asked to stop",
+    "cancelling": "it was cancelled, and its attempt stops",
+    "stopping": "why its attempt was asked to stop: cancel, timeout or deadline",
     "attempts": "ended attempts, the newest 20",
     "error_type": "exception class or error code of the last attempt that failed",
     "error_message": "its message",
@@ -216,6 +218,7 @@ TABLES: Final = {
     "deliveries_raw": "The delivery log; read the views deliveries and delivery_events",
     "task_events_raw": "Changes of tasks, as inserted; read the view task_events",
     "tasks_raw": "Tasks, newest state each; read the view tasks",
+    "task_refusals_raw": "Refused submits and commands; read the view task_refusals",
     "executor_events_raw": (
         "Changes of executors, as inserted; read the views executors and executor_events"
     ),
@@ -247,6 +250,7 @@ def columns() -> dict[str, dict[str, str]]:
     metrics = {**_SHARED, **tokens, **_METRICS}
     mark = {**_SHARED, **fields(Finding), **_FINDINGS, **_MARKS}
     task = {**_SHARED, **fields(TaskState), **_TASKS, **_ARRIVAL, **_OURS}
+    refusal = {**task, **fields(TaskRefusal), "refused_at": "log time of the refusal"}
     executor = {**fields(ExecutorState), **_TASKS, **_EXECUTORS, **_ARRIVAL}
     return {
         "steps_raw": step,
@@ -269,6 +273,8 @@ def columns() -> dict[str, dict[str, str]]:
         "task_events": task,
         "tasks_raw": task,
         "tasks": task,
+        "task_refusals_raw": refusal,
+        "task_refusals": refusal,
         "executor_events_raw": executor,
         "executor_events": executor,
         "executors": executor,

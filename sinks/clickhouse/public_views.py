@@ -33,6 +33,7 @@ VIEW_NAMES: Final = (
     "delivery_events",
     "tasks",
     "task_events",
+    "task_refusals",
     "executors",
     "executor_events",
     "metrics_1m",
@@ -50,6 +51,7 @@ _TABLES: Final = (
     "deliveries_raw",
     "tasks_raw",
     "task_events_raw",
+    "task_refusals_raw",
     "executor_events_raw",
 )
 

@@ -14,6 +14,7 @@ from stepstream.schemas.task_state import (
     AttemptRecordStruct,
     ExecutorStateStruct,
     StateRecord,
+    TaskRefusalStruct,
     TaskStateStruct,
 )
 from stepstream.sinks.batching.records import Record, Source
@@ -30,10 +31,12 @@ from stepstream.sinks.clickhouse.rows import (
 
 TASK_EVENTS: Final = sink_table("task_events_raw")
 TASKS: Final = sink_table("tasks_raw")
+TASK_REFUSALS: Final = sink_table("task_refusals_raw")
 EXECUTOR_EVENTS: Final = sink_table("executor_events_raw")
 
 _TIMES: Final = {
     "changed_at": "at_us",
+    "refused_at": "at_us",
     "submitted_at": "submitted_at_us",
     "waiting_until": "waiting_until_us",
     "not_before": "not_before_us",
@@ -76,7 +79,8 @@ class _Columns:
 
 def _json(raw: Any) -> str:
     """The text of a JSON value; empty for null and where there is none."""
-    text = "" if raw is None else bytes(raw).decode()
+    # The decoder skips over these bytes, so nothing has checked that they are UTF-8.
+    text = "" if raw is None else bytes(raw).decode(errors="replace")
     return "" if text == "null" else text
 
 
@@ -112,22 +116,31 @@ _executor_events: Final = _Columns(
 )
 
 
+_task_refusals: Final = _Columns(TASK_REFUSALS, TaskRefusalStruct)
+
+
 def build_tasks(records: Sequence[Record], source: Source) -> Blocks:
     """The blocks of a batch.
 
-    Tombstones are left out; a record that is no state of a task or executor is refused.
+    Tombstones are left out; a record of none of the known kinds is refused.
     """
     blocks = Blocks()
-    tasks: list[Kept] = []
-    executors: list[Kept] = []
+    kept: dict[type, list[Kept]] = {
+        TaskStateStruct: [],
+        TaskRefusalStruct: [],
+        ExecutorStateStruct: [],
+    }
     for value, record in read_values(records, _read, blocks):
-        (tasks if isinstance(value, TaskStateStruct) else executors).append((value, record))
-    if tasks:
-        newest = _newest(tasks)
-        blocks.blocks.append(_task_events.block(tasks, source))
-        blocks.blocks.append(_tasks.block(newest, source))
-    if executors:
-        blocks.blocks.append(_executor_events.block(executors, source))
+        kept[type(value)].append((value, record))
+    tasks = kept[TaskStateStruct]
+    for columns, rows in (
+        (_task_events, tasks),
+        (_tasks, _newest(tasks)),
+        (_task_refusals, kept[TaskRefusalStruct]),
+        (_executor_events, kept[ExecutorStateStruct]),
+    ):
+        if rows:
+            blocks.blocks.append(columns.block(rows, source))
     return blocks
 
 

@@ -111,7 +111,7 @@ def task(
     executors ran it, its runs with cost and findings, retries and fallbacks, and the result.
     """
     from stepstream.cli import printing
-    from stepstream.render.tasks import HANGING_CELLS, story
+    from stepstream.render.tasks import HANGING_CELLS, Story, story_text
     from stepstream.schemas.times import us_of
 
     with _asking(settings) as ask:
@@ -124,16 +124,17 @@ def task(
         events, runs, findings = (
             ask(f"task-{name}", **about).records() for name in ("events", "runs", "findings")
         )
+        del about["submitted_us"]
+        refusals = ask("task-refusals", **about).records()
     if format is Format.TABLE:
-        text = story(
-            found, events, runs, findings,
-            now_us=_now_us(), glyphs=printing.glyphs(), full=full,
-        )  # fmt: skip
+        story = Story(found, events, runs, findings, refusals)
+        text = story_text(story, now_us=_now_us(), glyphs=printing.glyphs(), full=full)
         printing.show_folded(text, indent=HANGING_CELLS)
     elif format is Format.CSV:
         _print_records(events, format)
     else:
         record = {**found, "events": events, "runs": runs, "findings": findings}
+        record["refusals"] = refusals
         _print_records([record], format)
 
 

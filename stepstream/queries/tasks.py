@@ -13,7 +13,7 @@ from stepstream.queries.parameters import (
     Parameter,
     limit,
 )
-from stepstream.queries.question import Question
+from stepstream.queries.question import Question, Values
 from stepstream.schemas.formatting import format_number_of
 from stepstream.schemas.task_state import FINAL
 
@@ -24,7 +24,7 @@ ID: Final = Parameter("id", "text", "Id of the task, or a beginning of it.", is_
 TASK_ID: Final = Parameter("task", "text", "Id of the task.")
 TASK_PROJECT: Final = Parameter("in_project", "text", "Project of the task.")
 SUBMITTED_US: Final = Parameter(
-    "submitted_us", "number", "When it was submitted, in microseconds since 1970."
+    "submitted_us", "text", "When it was submitted, in microseconds since 1970."
 )
 STATE: Final = Parameter("state", "pattern", "Only tasks in this state.", "*")
 WAITING_FOR: Final = Parameter("waiting_for", "pattern", "Only tasks that wait for this.", "*")
@@ -36,9 +36,13 @@ EXECUTOR: Final = Parameter("executor", "pattern", "Only tasks of this executor.
 SORT: Final = Parameter(
     "sort",
     "choice",
-    "What comes first: the newest submit, or the task that is to run next.",
+    "What comes first: the newest submit, the task that is to run next, or the last change.",
     "newest",
-    choices={"newest": "submitted_at DESC", "next": "priority DESC, submitted_at"},
+    choices={
+        "newest": "submitted_at DESC",
+        "next": "priority DESC, submitted_at",
+        "changed": "changed_at DESC",
+    },
 )
 
 TASK_COLUMNS: Final = {
@@ -80,8 +84,7 @@ _COLUMNS: Final = ", ".join(
 _OWNED: Final = "project LIKE {project:String} AND agent LIKE {agent:String}"
 
 
-def _tasks_sql(values: object) -> str:
-    order = values["sort"]  # type: ignore[index]
+def _tasks_sql(values: Values) -> str:
     # A task that has not ended is listed whenever it was submitted; the window is for the others.
     return f"""
 SELECT {_COLUMNS}
@@ -92,7 +95,7 @@ WHERE ({_IS_OPEN} OR (submitted_at >= {{since:DateTime64(6, 'UTC')}}
     AND state LIKE {{state:String}} AND waiting_for LIKE {{waiting_for:String}}
     AND user_id LIKE {{user:String}} AND session_id LIKE {{session:String}}
     AND key LIKE {{key:String}} AND executor_id LIKE {{executor:String}}
-ORDER BY {order}, task_id
+ORDER BY {values["sort"]}, task_id
 LIMIT {{limit:UInt64}}"""
 
 
@@ -105,10 +108,10 @@ ORDER BY task_id = {id:String} DESC, submitted_at DESC
 LIMIT 4"""
 
 _ABOUT: Final = """project = {in_project:String} AND task_id = {task:String}
-    AND submitted_at = fromUnixTimestamp64Micro(toInt64({submitted_us:Float64}))"""
+    AND submitted_at = fromUnixTimestamp64Micro(toInt64({submitted_us:String}))"""
 _EVENTS: Final = f"""
 SELECT revision, changed_at, event, state, waiting_for, waiting_until, reason, detail, by,
-    run_agent, run_version, attempt, executor_id, trace_id, error_type,
+    target, run_agent, run_version, attempt, executor_id, trace_id, error_type,
     substring(error_message, 1, 500) AS error_message
 FROM task_events
 WHERE {_ABOUT}
@@ -133,6 +136,12 @@ GROUP BY trace_id, alert, subject
 HAVING NOT max(withdrawn)
 ORDER BY first_seen
 LIMIT {{limit:UInt64}}"""
+
+_REFUSALS: Final = """
+SELECT refused_at, refused, reason, detail FROM task_refusals
+WHERE project = {in_project:String} AND task_id = {task:String}
+ORDER BY refused_at DESC
+LIMIT {limit:UInt64}"""
 
 # Executors that have left stay listed for an hour.
 _EXECUTORS: Final = f"""
@@ -164,9 +173,9 @@ SELECT if(queue.project = '', offered.project, queue.project) AS project,
 FROM
 (
     SELECT project, agent, countIf(state = 'waiting') AS waiting,
-        arraySort(groupUniqArrayIf(waiting_for, state = 'waiting')) AS waiting_for,
+        arraySort(groupUniqArrayIf(t.waiting_for, state = 'waiting')) AS waiting_for,
         minOrNullIf(greatest(submitted_at, ifNull(not_before, submitted_at)),
-            state = 'waiting' AND waiting_for NOT IN ('delay', 'after')) AS oldest,
+            state = 'waiting' AND t.waiting_for NOT IN ('delay', 'after')) AS oldest,
         countIf(state IN ('bound', 'running')) AS running,
         countIf(started_at >= now64(6) - toIntervalHour(1)) AS started_1h,
         countIf(ended_at >= now64(6) - toIntervalHour(1)) AS ended_1h,
@@ -174,7 +183,7 @@ FROM
         countIf(ended_at >= now64(6) - toIntervalHour(1)
             AND state IN ('failed', 'dead', 'expired')) AS failed_1h,
         countIf(ended_at >= now64(6) - toIntervalHour(1) AND attempt > 1) AS retried_1h
-    FROM tasks
+    FROM tasks AS t
     WHERE {_OWNED} AND ({_IS_OPEN} OR changed_at >= now64(6) - toIntervalDay(1))
     GROUP BY project, agent
 ) AS queue
@@ -225,9 +234,10 @@ _WHOLE: Final = _named(
     "waiting_for", "waiting_until", "reason", "detail", "by", "agent", "version", "environment",
     "user_id", "session_id", "submitted_by", "priority", "key", "on_busy", "after",
     "parent_task_id", "max_attempts", "timeout_us", "budget_usd", "not_before", "deadline_at",
-    "attempt", "fence", "executor_id", "run_agent", "run_version", "trace_id", "bound_at",
-    "started_at", "ended_at", "lease_us", "timeout_at", "cancelling", "attempts", "fallbacks",
-    "executors_lost", "once", "input", "input_ref", "result", "error_type", "error_message",
+    "attempt", "fence", "executor_id", "target", "run_agent", "run_version", "trace_id",
+    "bound_at", "started_at", "ended_at", "lease_us", "timeout_at", "cancelling", "stopping",
+    "attempts", "fallbacks", "executors_lost", "once", "input", "input_ref", "result",
+    "error_type", "error_message",
 )  # fmt: skip
 
 QUESTIONS: Final = (
@@ -254,8 +264,8 @@ QUESTIONS: Final = (
         (*_ABOUT_ONE, limit(1_000)),
         _named(
             "revision", "changed_at", "event", "state", "waiting_for", "waiting_until", "reason",
-            "detail", "by", "run_agent", "run_version", "attempt", "executor_id", "trace_id",
-            "error_type", "error_message",
+            "detail", "by", "target", "run_agent", "run_version", "attempt", "executor_id",
+            "trace_id", "error_type", "error_message",
         ),
         _counted,
         is_listed=False,
@@ -279,6 +289,15 @@ QUESTIONS: Final = (
         _FINDINGS,
         (*_ABOUT_ONE, limit(200)),
         _named("trace_id", "first_seen", "alert", "rule", "severity", "message"),
+        _counted,
+        is_listed=False,
+    ),
+    Question(
+        "task-refusals",
+        "Which submits and commands for a task were refused?",
+        _REFUSALS,
+        (TASK_PROJECT, TASK_ID, limit(20)),
+        _named("refused_at", "refused", "reason", "detail"),
         _counted,
         is_listed=False,
     ),

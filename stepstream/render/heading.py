@@ -80,7 +80,8 @@ def heading(run: RunRow, view: View) -> Text:
         f"{format_count(run.input_tokens)}{glyphs.arrow}{format_count(run.output_tokens)} tokens",
     ]
     whose = [run.project, run.environment, run.agent_version, run.session_id, run.user_id]
-    labels = ("project", "environment", "version", "session", "user")
+    whose.append(f"{one_line(run.task_id)}, attempt {run.attempt}" if run.task_id else "")
+    labels = ("project", "environment", "version", "session", "user", "of task")
     oddities = [
         (run.error_steps, "failed"),
         (run.open_steps, "still open"),

@@ -67,6 +67,8 @@ class RunRow:
     task: str = ""
     session_id: str = ""
     user_id: str = ""
+    task_id: str = ""
+    attempt: int = 0
     steps: int = 0
     open_steps: int = 0
     error_steps: int = 0

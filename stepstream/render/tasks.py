@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -43,7 +45,6 @@ _PREVIEW_CHARS: Final = 500
 _EVENT_CELLS: Final = 14
 # Two spaces, the time of day, two spaces, the name of the event: where continuations begin.
 HANGING_CELLS: Final = 2 + 8 + 2 + _EVENT_CELLS
-_CHANGES_STATE_ONLY: Final = frozenset({"waiting", "retrying"})
 
 
 def waits_for(waiting_for: str, waiting_until: Any = None, zone: tzinfo | None = None) -> str:
@@ -66,39 +67,51 @@ def waited(events: Sequence[Row], now_us: int) -> dict[str, int]:
     return found
 
 
-def story(
-    task: Row,
-    events: Sequence[Row],
-    runs: Sequence[Row],
-    findings: Sequence[Row],
+@dataclass(frozen=True)
+class Story:
+    """What the store knows of a task: its row, its changes, its runs, what was found in them, and
+    the submits and commands that were refused.
+    """
+
+    task: Row
+    events: Sequence[Row]
+    runs: Sequence[Row] = ()
+    findings: Sequence[Row] = ()
+    refusals: Sequence[Row] = ()
+
+
+def story_text(
+    story: Story,
     *,
     now_us: int,
     glyphs: Glyphs = UNICODE,
     zone: tzinfo | None = None,
     full: bool = False,
 ) -> Text:
-    """The whole story of a task, over all of its attempts."""
+    """The whole story of a task, over all of its attempts. ``full``: input and result uncut."""
+    task = story.task
     lines = [_title(task, glyphs)]
-    lines += _facts(task, events, runs, now_us, zone, full=full)
+    lines += _facts(story, now_us, zone, full=full)
     lines.append(Text())
-    by_run = {run["trace_id"]: run for run in runs}
-    shown: set[str] = set()
+    attempts = deque(one for one in task["attempts"] if one["ended_at"])
+    by_run = {run["trace_id"]: run for run in story.runs}
     day = ""
-    for event in events:
-        date = format_time(us_of(event["changed_at"]), zone)[:10]
+    for event in story.events:
+        at_us = us_of(event["changed_at"])
+        date = format_time(at_us, zone)[:10]
         if date != day:
             day = date
             lines.append(Text(date, style="bold"))
+        # The record of a change has the attempt that the change ends.
+        while attempts and us_of(attempts[0]["ended_at"]) <= at_us:
+            attempt = attempts.popleft()
+            lines.append(_attempt(attempt, zone))
+            lines += _run(by_run.pop(attempt["trace_id"], None), story.findings, glyphs)
         lines.append(_event(event, zone))
-        # An attempt's run stands below the change that ends the attempt.
-        ends = event["event"] not in ("bound", "started", "kept", "extended", "cancelling")
-        run = by_run.get(event["trace_id"])
-        if run is not None and ends and event["trace_id"] not in shown:
-            shown.add(event["trace_id"])
-            lines += _run(run, findings, glyphs)
-    for trace_id, run in by_run.items():
-        if trace_id not in shown:
-            lines += _run(run, findings, glyphs)
+    for run in by_run.values():
+        lines += _run(run, story.findings, glyphs)
+    for refusal in story.refusals:
+        lines.append(_refusal(refusal, zone))
     return Text("\n").join(lines)
 
 
@@ -109,21 +122,14 @@ def _title(task: Row, glyphs: Glyphs) -> Text:
     return text.append(f"  {f' {glyphs.dot} '.join(filter(None, parts))}")
 
 
-def _facts(
-    task: Row,
-    events: Sequence[Row],
-    runs: Sequence[Row],
-    now_us: int,
-    zone: tzinfo | None,
-    *,
-    full: bool,
-) -> Iterator[Text]:
+def _facts(story: Story, now_us: int, zone: tzinfo | None, *, full: bool) -> Iterator[Text]:
+    task, runs = story.task, story.runs
     yield _fact("state", _state(task, zone), STYLES.get(task["state"], ""))
     yield _fact("submitted", _submitted(task, zone))
     requested = _requested(task, zone)
     if requested:
         yield _fact("requested", requested)
-    if waits := waited(events, now_us):
+    if waits := waited(story.events, now_us):
         total = format_duration(sum(waits.values()))
         parts = (f"{format_duration(us)} for {waits_for(what)}" for what, us in waits.items())
         yield _fact("waited", f"{total}: {', '.join(parts)}")
@@ -142,8 +148,8 @@ def _facts(
             label = "input" if name == "input_ref" else name
             yield _fact(label, text if full else clip(text, _PREVIEW_CHARS))
     if task["error_type"] or task["error_message"]:
-        error = ": ".join(filter(None, (task["error_type"], task["error_message"])))
-        yield _fact("error", one_line(error), "red" if task["state"] != "ok" else "")
+        error = _joined(task["error_type"], task["error_message"])
+        yield _fact("error", error, "red" if task["state"] != "ok" else "")
 
 
 def _fact(label: str, text: str, style: str = "") -> Text:
@@ -156,8 +162,8 @@ def _state(task: Row, zone: tzinfo | None) -> str:
         state += f" for {waits_for(task['waiting_for'], task['waiting_until'], zone)}"
     elif state in ("bound", "running"):
         state += f" on {one_line(task['executor_id'])}, attempt {task['attempt']}"
-        state += ", asked to stop" if task["cancelling"] else ""
-    reason = ": ".join(filter(None, (one_line(task["reason"]), one_line(task["detail"]))))
+        state += f", asked to stop ({one_line(task['stopping'])})" if task["stopping"] else ""
+    reason = _joined(task["reason"], task["detail"])
     if task["ended_at"] and state in FINAL:
         took = us_of(task["ended_at"]) - us_of(task["submitted_at"])
         state += f" after {format_duration(took)}"
@@ -199,16 +205,19 @@ def _requested(task: Row, zone: tzinfo | None) -> str:
     return ", ".join(parts)
 
 
+def _line(at: Any, name: str, words: Iterable[str], zone: tzinfo | None, style: str = "") -> Text:
+    text = Text(f"  {format_clock(us_of(at), zone)}  ", style="dim")
+    text.append(f"{one_line(name):<{_EVENT_CELLS}}", style=style or "not dim")
+    return text.append("; ".join(words), style="not dim")
+
+
 def _event(event: Row, zone: tzinfo | None) -> Text:
-    clock = format_clock(us_of(event["changed_at"]), zone)
-    name = one_line(event["event"]) or one_line(event["state"])
-    text = Text(f"  {clock}  ", style="dim")
     style = STYLES.get(event["state"], "") if event["state"] in FINAL else ""
-    text.append(f"{name:<{_EVENT_CELLS}}", style=style or "not dim")
-    return text.append(f"{'; '.join(_told(event, zone))}")
+    name = event["event"] or event["state"]
+    return _line(event["changed_at"], name, _words(event, zone), zone, style)
 
 
-def _told(event: Row, zone: tzinfo | None) -> Iterator[str]:
+def _words(event: Row, zone: tzinfo | None) -> Iterator[str]:
     """What a change was, in parts."""
     name, state = event["event"], event["state"]
     if name == "bound":
@@ -216,27 +225,49 @@ def _told(event: Row, zone: tzinfo | None) -> Iterator[str]:
         yield f"attempt {event['attempt']} of {one_line(who)} to {one_line(event['executor_id'])}"
     elif name == "started":
         yield f"attempt {event['attempt']}, run {short_id(event['trace_id'])}"
-    elif name.startswith("attempt_"):
-        yield f"attempt {event['attempt']} on {one_line(event['executor_id'])}"
     elif name == "fallback":
-        yield f"to {one_line(event['run_agent'])}"
-    elif name == "ended":
-        yield state
-    reason = ": ".join(filter(None, (one_line(event["reason"]), one_line(event["detail"]))))
-    if reason:
-        yield reason
-    error = ": ".join(filter(None, (event["error_type"], event["error_message"])))
-    if error and (name.startswith("attempt_") or state in FINAL):
-        yield one_line(error)
+        yield f"to {one_line(event['target'])}"
+    elif state in FINAL:
+        yield one_line(state)
+    # While a task waits, the detail is about what it waits for.
     if state == "waiting":
-        yield f"waits for {waits_for(event['waiting_for'], event['waiting_until'], zone)}"
-    elif name.startswith("attempt_") and state in FINAL:
-        yield f"the task is {state}"
+        yield _joined(
+            f"waits for {waits_for(event['waiting_for'], event['waiting_until'], zone)}",
+            event["detail"],
+        )
+    elif name not in ("bound", "started") and (why := _joined(event["reason"], event["detail"])):
+        yield why
     if event["by"]:
         yield f"by {one_line(event['by'])}"
 
 
-def _run(run: Row, findings: Sequence[Row], glyphs: Glyphs) -> Iterator[Text]:
+def _attempt(attempt: Row, zone: tzinfo | None) -> Text:
+    ended = attempt["status"]
+    words = [f"{one_line(ended).replace('_', ' ')} on {one_line(attempt['executor_id'])}"]
+    if attempt["started_at"]:
+        took = us_of(attempt["ended_at"]) - us_of(attempt["started_at"])
+        words[0] += f" after {format_duration(took)}"
+    else:
+        words[0] += " before it started"
+    words += filter(None, (one_line(attempt["reason"]),))
+    words += filter(None, (_joined(attempt["error_type"], attempt["error_message"]),))
+    style = "green" if ended == "ok" else "red"
+    return _line(attempt["ended_at"], f"attempt {attempt['attempt']}", words, zone, style)
+
+
+def _refusal(refusal: Row, zone: tzinfo | None) -> Text:
+    words = [f"{one_line(refusal['refused'])} ({format_time(us_of(refusal['refused_at']), zone)})"]
+    words.append(_joined(refusal["reason"], refusal["detail"]))
+    return _line(refusal["refused_at"], "refused", words, zone, "yellow")
+
+
+def _joined(*words: str) -> str:
+    return ": ".join(filter(None, map(one_line, words)))
+
+
+def _run(run: Row | None, findings: Sequence[Row], glyphs: Glyphs) -> Iterator[Text]:
+    if run is None:
+        return  # the store does not have it (yet, or no longer)
     indent = " " * HANGING_CELLS
     success = f", success {run['success']}" if run["success"] else ""
     facts = (

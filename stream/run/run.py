@@ -267,9 +267,7 @@ class Run:
         self.errors = 0
         self.by_minute: dict[UsageKey, Totals] = {}
         self.changed_minutes: set[UsageKey] = set()
-        self.duplicates = 0
-        self.over_limit = 0
-        self.late_steps = 0
+        self.duplicates = self.over_limit = self.late_steps = 0
         self.closed = False
         self.closed_at_us = 0
         self.fired: dict[str, Fired] = {}

@@ -41,6 +41,7 @@ from stepstream.sinks.batching.records import Source as SinkSource
 from stepstream.sinks.clickhouse import connect, migrate
 from stepstream.sinks.clickhouse.plain_rows import build_alerts, build_deliveries
 from stepstream.sinks.clickhouse.run_rows import build_runs
+from stepstream.sinks.clickhouse.task_rows import build_tasks
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.usage.partition import WindowPartition
 from tests.chaos.harness import Report
@@ -53,7 +54,7 @@ from tests.support.release_folder import built
 
 TOPICS = (
     "steps", "usage", "findings", "alerts", "trajectories", "deliveries", "control", "config",
-    "fleet", "state", "deadletter", "releases",
+    "fleet", "state", "deadletter", "releases", "taskstate",
 )  # fmt: skip
 ONE_PARTITION = ("config", "deadletter", "releases")
 PARTITIONS = 2
@@ -284,7 +285,9 @@ class Play:
                     f"{source} was refused as {letters[source][0]}, not as {reason}"
                 )
         expected = dict(self._expected())
-        for name in ("steps", "usage", "findings", "alerts", "trajectories", "deliveries"):
+        for name in (
+            *("steps", "usage", "findings", "alerts", "trajectories", "deliveries", "taskstate"),
+        ):
             wrong = [
                 source
                 for source, reasons in letters.items()
@@ -333,6 +336,7 @@ _BUILD: dict[str, Any] = {
     "alerts": build_alerts,
     "trajectories": build_runs,
     "deliveries": build_deliveries,
+    "taskstate": build_tasks,
 }
 
 

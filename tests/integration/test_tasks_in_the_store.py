@@ -6,10 +6,12 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
+from confluent_kafka import KafkaException
 
 from stepstream.cli.app import run as command
 from stepstream.common import kafka
@@ -17,9 +19,17 @@ from stepstream.schemas.settings import Settings
 from stepstream.schemas.task_common import task_trace_id
 from stepstream.schemas.topics import topic
 from stepstream.sinks.clickhouse import connect, migrate
+from tests.support.console import Client as Page
+from tests.support.console_agent import console_of
 from tests.support.processes import wait_until
 from tests.support.sink import SinkThread, create_topics, encoded, lag, send, small_batches
-from tests.support.task_states import SECOND, Story, executor_state, send_states
+from tests.support.task_states import (
+    SECOND,
+    Story,
+    executor_state,
+    refusal,
+    send_states,
+)
 
 View = Callable[..., str]
 FIRST_RUN = task_trace_id("shop", "order-7-refund", 1)
@@ -30,18 +40,17 @@ def retried() -> Story:
     story = Story("order-7-refund", user_id="u-9", priority=5, submitted_by="shop", age_s=300)
     story.bind("ex-1")
     story.end_attempt(
-        "lease_lost", "attempt_lost", state="waiting", waiting_for="retry",
-        reason="lease_lost", detail="no heartbeat of ex-1 for 45 s",
+        "lease_lost", "retrying", state="waiting", waiting_for="retry", detail="lost_lease",
+        why="no heartbeat of ex-1 for 45 s",
     )  # fmt: skip
-    story.bind("ex-2", reason="", detail="")
+    story.bind("ex-2", detail="")
     story.end_attempt(
-        "failed", state="waiting", waiting_for="slot", reason="exception",
+        "failed", "fallback", state="waiting", waiting_for="slot", target="refund-lite",
+        fallbacks=["refund"], detail="exception: fallback to refund-lite",
         error_type="Timeout", error_message="no answer in 30 s",
     )  # fmt: skip
-    story.change("fallback", run_agent="refund-lite", fallbacks=["refund"], reason="retries_used")
-    story.bind("ex-2", run_agent="refund-lite", run_version="v2", reason="")
-    story.end_attempt("ok", state="ok", ended_at_us=story.now_us, result={"refunded": True})
-    return story
+    story.bind("ex-2", run_agent="refund-lite", run_version="v2", detail="")
+    return story.end("ok", "ok", result={"refunded": True}, error_type="", error_message="")
 
 
 def trajectory(trace_id: str, attempt: int) -> dict[str, Any]:
@@ -84,15 +93,23 @@ def settings(kafka_bootstrap: str, clickhouse_url: str) -> Settings:
         executor_state("ex-1"),
         executor_state("ex-2", runs=["refund", "refund-lite", "exchange"]),
         *story.records, taken_over, zombie, *story.records[:3],
+        refusal("order-7-refund", "submit", "other_input", detail="input differs"),
         left, *waiting.records, *delayed.records, *running.records,
         {"kind": "task"},
     )  # fmt: skip
     send(settings, [(FIRST_RUN, encoded(trajectory(FIRST_RUN, 1)))], "trajectories")
     send(settings, [("shop", encoded(finding(FIRST_RUN)))], "findings")
     with SinkThread(settings):
-        for name in ("taskstate", "trajectories", "findings"):
-            wait_until(lambda name=name: lag(settings, name) == 0, 180, f"{name} stored")  # type: ignore[misc]
+        for sent in ("taskstate", "trajectories", "findings"):
+            wait_until(partial(is_stored, settings, sent), 180, f"{sent} stored")
     return settings
+
+
+def is_stored(settings: Settings, name: str) -> bool:
+    try:
+        return lag(settings, name) == 0
+    except KafkaException:
+        return False  # a client that has just started may not know the topic yet
 
 
 @pytest.fixture
@@ -120,6 +137,18 @@ def view(settings: Settings, capsys: pytest.CaptureFixture[str]) -> View:
     return run
 
 
+@pytest.fixture(scope="module")
+def console(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with console_of(settings, tmp_path_factory.mktemp("console")) as client:
+        yield client
+
+
+def commands(settings: Settings) -> list[dict[str, Any]]:
+    """What was sent to the scheduler."""
+    found = kafka.read_to_end(settings, topic(settings.topic_prefix, "tasks"))
+    return [json.loads(message.value() or b"") for message in found]
+
+
 def rows(client: Client, sql: str) -> list[dict[str, Any]]:
     return list(client.query(sql).named_results())
 
@@ -134,8 +163,8 @@ def test_each_change_counts_once(store: Client) -> None:
         store, "SELECT event FROM task_events WHERE task_id = 'order-7-refund' ORDER BY revision"
     )
     assert [row["event"] for row in events] == [
-        *("submitted", "bound", "started", "attempt_lost", "bound", "started", "attempt_ended"),
-        *("fallback", "bound", "started", "attempt_ended", "rewritten"),
+        *("submitted", "bound", "started", "retrying", "bound", "started", "fallback"),
+        *("bound", "started", "ended", "rewritten"),
     ]
     (executor,) = rows(store, "SELECT * FROM executors WHERE executor_id = 'ex-1'")
     assert (executor["state"], executor["reason"]) == ("lost", "no heartbeat")
@@ -182,11 +211,12 @@ def test_the_story_of_a_task_spans_its_attempts(view: View) -> None:
         "given up   refund",
         'result     {"refunded": true}',
         "attempt 1 of refund@v13 to ex-1",
-        "lease_lost: no heartbeat of ex-1 for 45 s",
+        "lease lost on ex-1 after 1 s; no heartbeat of ex-1 for 45 s",
         f"run {FIRST_RUN[:8]} error · 12 steps",
         "error loop: 4 times the same call of lookup",
         "Timeout: no answer in 30 s",
-        "to refund-lite; retries_used",
+        "to refund-lite; waits for a free slot: exception: fallback to refund-lite",
+        "other_input: input differs",
     ):
         assert expected in text, text
     assert text.index("attempt 1 of") < text.index("error loop") < text.index("attempt 2 of")
@@ -228,3 +258,48 @@ def test_figures_of_the_last_hour(store: Client) -> None:
     assert (figures["waiting"], figures["running"], figures["ended"]) == (2, 1, 1)
     assert (figures["attempts"], figures["attempted"], figures["ok"]) == (3, 1, 1)
     assert figures["start_us"][0] > 0
+
+
+def test_the_console_shows_queues_executors_and_what_waits(console: Page) -> None:
+    found = console.get("/api/v1/tasks").json
+    assert {row["agent"]: row["waiting"] for row in found["queues"]}["bulk-edit"] == 1
+    assert [row["executor_id"] for row in found["executors"]] == ["ex-2", "ex-1"]
+    assert [row["task_id"] for row in found["waiting"]] == ["order-8-refund", "sheet-1"]
+    assert [row["state"] for row in found["recent"]] == ["running", "ok"]
+    assert found["figures"]["waiting"] == 2
+    assert console.get("/api/v1/tasks?project=other").json["waiting"] == []
+
+
+def test_the_console_shows_the_story_of_a_task(console: Page) -> None:
+    found = console.get("/api/v1/tasks/order-7-refund").json
+    assert (found["task"]["state"], len(found["events"])) == ("ok", 11)
+    assert [row["trace_id"] for row in found["runs"]] == [FIRST_RUN]
+    assert [row["alert"] for row in found["findings"]] == ["loop"]
+    unknown = console.get("/api/v1/tasks/order")
+    assert (unknown.status, unknown.json["code"]) == (404, "not_found")
+    assert len(unknown.json["nearest"]) == 3
+
+
+def test_commands_of_the_console_go_to_the_scheduler(settings: Settings, console: Page) -> None:
+    """With the name of the user; what has ended already is refused."""
+    cancelled = console.post("/api/v1/tasks/sheet-1/cancel", {"reason": "not needed"})
+    assert cancelled.status == 200
+    assert console.post("/api/v1/executors/ex-2/drain", {"deadline": "90s"}).status == 200
+    cancel, drain = commands(settings)
+    assert (cancel["kind"], cancel["project"], cancel["task_id"]) == ("cancel", "shop", "sheet-1")
+    assert (cancel["reason"], cancel["by"]) == ("not needed", cancelled.json["by"])
+    assert (drain["kind"], drain["executor_id"], drain["deadline_us"]) == (
+        *("drain", "ex-2"), 90 * SECOND
+    )  # fmt: skip
+    for path, status in (
+        ("tasks/order-7-refund/cancel", 409),
+        ("tasks/order-7-refund/retry", 409),
+        ("tasks/nothing/cancel", 404),
+        ("executors/ex-1/drain", 409),
+        ("executors/ex-9/drain", 404),
+    ):
+        assert console.post(f"/api/v1/{path}", {}).status == status
+    assert console.post("/api/v1/executors/ex-2/drain", {"deadline": "soon"}).status == 400
+    foreign = {"Content-Type": "application/json"}
+    assert console.send("POST", "/api/v1/tasks/sheet-1/cancel", b"{}", foreign).status == 403
+    assert len(commands(settings)) == 2

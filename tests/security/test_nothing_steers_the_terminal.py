@@ -37,6 +37,7 @@ from stepstream.cli.table import COMMANDS
 from stepstream.common import logs, terminal
 from stepstream.doctor.check import Check
 from stepstream.producers.sdk_log import RateLimitedLog
+from stepstream.queries import QUESTIONS
 from stepstream.releases import topic as release_topic
 from stepstream.render.alerts import alert_lines
 from stepstream.render.heading import View
@@ -59,6 +60,7 @@ from stepstream.schemas.promotion import Decision, Promotion
 from stepstream.schemas.release import ReleaseContent, Source, encode_release, new_release
 from stepstream.schemas.release_log import ReleaseLog, decision_key, release_key
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.times import time_of
 from stepstream.sinks.notify import latest_records
 from tests.support.paths import ROOT
 
@@ -175,9 +177,48 @@ def alert_record(text: str) -> dict[str, Any]:
 # -- every command --
 
 
+TASK_QUESTIONS: Final = ("tasks", "task", "task-events", "task-runs", "task-findings",
+                         "task-refusals", "executors",
+                         "queues")  # fmt: skip
+_TIMES: Final = ("_at", "_beat", "_until", "_before", "_by", "_time", "first_seen", "oldest")
+_NUMBERS: Final = (
+    "priority", "attempt", "max_attempts", "timeout_us", "revision", "steps", "duration_us",
+    "cost_usd", "unpriced_steps", "slots", "used", "waiting", "running", "executors", "ok_1h",
+)  # fmt: skip
+
+
+def task_row(question: str, text: str) -> dict[str, Any]:
+    """A row of a question about tasks, with the text wherever there is one."""
+    # The id goes back to the store in the next query, so it is UTF-8 as everything there.
+    text = text.encode("utf-8", "replace").decode()
+    row: dict[str, Any] = {}
+    for name in QUESTIONS[question].columns:
+        if name in ("by", "submitted_by"):
+            row[name] = text
+        elif name.endswith(_TIMES):
+            row[name] = time_of(NOW_US)
+        elif name in _NUMBERS:
+            row[name] = 1
+        elif name in ("waiting_for", "versions") and question == "queues":
+            row[name] = [text]
+        elif name == "agents":
+            row[name] = [(text, text)]
+        elif name in ("after", "fallbacks"):
+            row[name] = [text]
+        elif name == "attempts":
+            texts = ("trace_id", "executor_id", "agent", "status", "reason", "error_type",
+                     "error_message")  # fmt: skip
+            times = dict.fromkeys(("started_at", "ended_at"), time_of(NOW_US))
+            row[name] = [{"attempt": 1, **dict.fromkeys(texts, text), **times}]
+        else:
+            row[name] = {text: text} if name == "once" else text
+    return row
+
+
 class _Answer:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, sql: str = "") -> None:
         self._text = text
+        self._sql = sql
         self.column_names = ("a", text)
         self.result_rows = [
             (text, [text]),
@@ -186,6 +227,12 @@ class _Answer:
         ]
 
     def named_results(self) -> list[dict[str, Any]]:
+        for question in TASK_QUESTIONS:
+            asked = QUESTIONS[question]
+            if isinstance(asked.sql, str) and asked.sql.strip() == self._sql:
+                return [task_row(question, self._text)]
+        if "FROM tasks AS t" in self._sql:
+            return [task_row("tasks", self._text)]
         return [run_record(self._text)]
 
 
@@ -195,8 +242,8 @@ class _Client:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def query(self, *_args: Any, **_more: Any) -> _Answer:
-        return _Answer(self._text)
+    def query(self, sql: str, **_more: Any) -> _Answer:
+        return _Answer(self._text, sql)
 
     def raw_query(self, *_args: Any, **_more: Any) -> bytes:
         return self._text.encode("utf-8", "replace")
@@ -360,7 +407,7 @@ SHOWING: Final = (
     ["fleet", "baselines"], ["topics", "list"], ["doctor"], ["deadletter", "list"], ["deadletter",
     "show", "3"],
     ["subscriptions", "list"], ["subscriptions", "deliveries"], ["get"], ["get", "policy"],
-    ["releases"], ["releases", "--history"],
+    ["releases"], ["releases", "--history"], ["tasks"], ["task", "x"], ["executors"], ["queues"],
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from stepstream.sinks.batching.records import Record as SinkRecord
 from stepstream.sinks.batching.records import Source
 from stepstream.sinks.clickhouse.plain_rows import build_alerts, build_deliveries
 from stepstream.sinks.clickhouse.run_rows import build_runs
+from stepstream.sinks.clickhouse.task_rows import build_tasks
 from stepstream.sinks.notify.delivery import PartitionDelivery
 from stepstream.stream.alerts.partition import AlertPartition
 from stepstream.stream.assemble.partition import AssemblePartition
@@ -292,6 +293,7 @@ class Records:
             "findings": lambda record: _fed(fleet, record),
             "alerts": alerts,
             "trajectories": stored(build_runs),
+            "taskstate": stored(build_tasks),
             "deliveries": deliveries,
             "config": config,
             "fleet": windows,

@@ -34,7 +34,7 @@ from stepstream.sinks.clickhouse.writer import ClickHouseWriter
 from tests.support.processes import wait_until
 
 TOPICS = (
-    *("steps", "trajectories", "alerts", "deliveries", "findings", "taskstate", "config"),
+    *("steps", "trajectories", "alerts", "deliveries", "findings", "taskstate", "tasks", "config"),
     "deadletter",
 )
 

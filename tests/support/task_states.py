@@ -62,25 +62,35 @@ class Story:
         self.change("bound", **bound | fields)
         return self.change("started", state="running", started_at_us=self.now_us)
 
-    def end_attempt(self, status: str, event: str = "attempt_ended", **fields: Any) -> Story:
-        """The attempt ends; ``fields`` are those of the task after it."""
+    def end_attempt(self, status: str, event: str, **fields: Any) -> Story:
+        """The attempt ends and the task changes, in one record. ``why``: the attempt's reason."""
         state = self._state
         names = ("attempt", "fence", "trace_id", "executor_id", "bound_at_us", "started_at_us")
         one = {name: state[name] for name in names}
-        one |= {"agent": state["run_agent"], "version": "v13", "ended_at_us": self.now_us}
-        one |= {"status": status, "reason": fields.get("reason", "")}
+        one |= {"agent": state["run_agent"], "version": state["run_version"], "status": status}
+        one |= {"ended_at_us": self.now_us, "reason": fields.pop("why", "")}
         one |= {name: fields[name] for name in ("error_type", "error_message") if name in fields}
         return self.change(event, attempts=[*state["attempts"], one], **fields)
 
-    def end(self, state: str, **fields: Any) -> Story:
-        return self.change("ended", state=state, ended_at_us=self.now_us, **fields)
+    def end(self, status: str, state: str, **fields: Any) -> Story:
+        """The attempt ends, and the task with it."""
+        return self.end_attempt(status, "ended", state=state, ended_at_us=self.now_us, **fields)
+
+
+def refusal(task_id: str, refused: str, reason: str, **fields: Any) -> dict[str, Any]:
+    """A submit or a command that changed nothing."""
+    usual = {
+        "kind": "refusal", "project": "shop", "task_id": task_id, "refused": refused,
+        "reason": reason, "at_us": time.time_ns() // 1_000, "source_offset": 7,
+    }  # fmt: skip
+    return usual | fields
 
 
 def send_states(settings: Settings, *records: dict[str, Any], partition: int = 0) -> None:
     """Write records to the topic, as the worker does: on one partition, keyed by their id."""
     producer = kafka.producer(settings)
     for record in records:
-        key = record["task_id"] if record["kind"] == "task" else record["executor_id"]
+        key = record.get("task_id") or record.get("executor_id") or "?"
         producer.produce(
             topic(settings.topic_prefix, "taskstate"),
             json.dumps(record).encode(),

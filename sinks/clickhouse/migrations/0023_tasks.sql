@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS ${database}.task_events_raw${on_cluster}
     detail           String                            CODEC(ZSTD(1)),
     by               String                            CODEC(ZSTD(1)),
     agent            LowCardinality(String)            CODEC(ZSTD(1)),
+    target           LowCardinality(String)            CODEC(ZSTD(1)),
     run_agent        LowCardinality(String)            CODEC(ZSTD(1)),
     run_version      LowCardinality(String)            CODEC(ZSTD(1)),
     attempt          UInt32                            CODEC(ZSTD(1)),
@@ -72,6 +73,7 @@ CREATE TABLE IF NOT EXISTS ${database}.tasks_raw${on_cluster}
     attempt          UInt32                            CODEC(ZSTD(1)),
     fence            UInt64                            CODEC(ZSTD(1)),
     executor_id      LowCardinality(String)            CODEC(ZSTD(1)),
+    target           LowCardinality(String)            CODEC(ZSTD(1)),
     run_agent        LowCardinality(String)            CODEC(ZSTD(1)),
     run_version      LowCardinality(String)            CODEC(ZSTD(1)),
     trace_id         String                            CODEC(ZSTD(1)),
@@ -81,6 +83,7 @@ CREATE TABLE IF NOT EXISTS ${database}.tasks_raw${on_cluster}
     lease_us         UInt64                            CODEC(ZSTD(1)),
     timeout_at       Nullable(DateTime64(6, 'UTC'))    CODEC(Delta(8), ZSTD(1)),
     cancelling       Bool                              CODEC(ZSTD(1)),
+    stopping         LowCardinality(String)            CODEC(ZSTD(1)),
     attempts         Array(Tuple(attempt UInt32, fence UInt64, trace_id String, executor_id String, agent String, version String, bound_at Nullable(DateTime64(6, 'UTC')), started_at Nullable(DateTime64(6, 'UTC')), ended_at Nullable(DateTime64(6, 'UTC')), status String, error_type String, error_message String, reason String)) CODEC(ZSTD(1)),
     fallbacks        Array(String)                     CODEC(ZSTD(1)),
     executors_lost   UInt32                            CODEC(ZSTD(1)),
@@ -130,4 +133,24 @@ CREATE TABLE IF NOT EXISTS ${database}.executor_events_raw${on_cluster}
 ENGINE = ${replicated}ReplacingMergeTree(epoch)
 ORDER BY (project, executor_id, revision)
 TTL toDateTime(changed_at) + toIntervalDay(${tasks_retention_days})
+SETTINGS ${deduplication};
+
+-- Submits and commands that were refused and changed nothing, one row each.
+CREATE TABLE IF NOT EXISTS ${database}.task_refusals_raw${on_cluster}
+(
+    project          LowCardinality(String)            CODEC(ZSTD(1)),
+    task_id          String                            CODEC(ZSTD(1)),
+    refused_at       DateTime64(6, 'UTC')              CODEC(Delta(8), ZSTD(1)),
+    refused          LowCardinality(String)            CODEC(ZSTD(1)),
+    reason           LowCardinality(String)            CODEC(ZSTD(1)),
+    detail           String                            CODEC(ZSTD(1)),
+    source_offset    Int64                             CODEC(ZSTD(1)),
+    append_time      DateTime64(3, 'UTC')              CODEC(Delta(8), ZSTD(1)),
+    kafka_topic_id   LowCardinality(String)            CODEC(ZSTD(1)),
+    kafka_partition  Int32                             CODEC(ZSTD(1)),
+    kafka_offset     Int64                             CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ${replicated}ReplacingMergeTree
+ORDER BY (project, task_id, source_offset, kafka_partition)
+TTL toDateTime(refused_at) + toIntervalDay(${tasks_retention_days})
 SETTINGS ${deduplication};

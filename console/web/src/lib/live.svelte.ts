@@ -38,6 +38,8 @@ export interface Wanted {
   run?: string;
   /** whether a change of any run is reported */
   runs?: boolean;
+  /** whether a change of any task is reported, once the store has it */
+  tasks?: boolean;
   /**
    * called when the page must read its snapshot; events that follow are merged into it. `resumed`:
    * the stream continues where it was interrupted, and no new snapshot is needed
@@ -91,6 +93,7 @@ function connect(): void {
   if (wanted.run) params.set("run", wanted.run);
   params.set("alerts", "1");
   if (wanted.runs) params.set("runs", "1");
+  if (wanted.tasks) params.set("tasks", "1");
   source = new EventSource(`/api/v1/live?${params}`);
   lastEvent = performance.now();
   source.onopen = () => {
@@ -165,10 +168,10 @@ function reconnect(): void {
   retry = Math.min(LONGEST_RETRY_MS, retry * 2);
 }
 
-/** Sets what the open page receives; the stream is opened again only if `run` or `runs` differ. */
+/** Sets what the open page receives; the stream is opened again only if `run`, `runs` or `tasks` differ. */
 export function want(next: Wanted): void {
   wanted = next;
-  const nextKey = `${next.run ?? ""} ${next.runs ? 1 : 0}`;
+  const nextKey = `${next.run ?? ""} ${next.runs ? 1 : 0} ${next.tasks ? 1 : 0}`;
   if (nextKey === key && source && source.readyState !== EventSource.CLOSED) return;
   key = nextKey;
   connect();

@@ -131,6 +131,9 @@ export interface Run {
   agent: string;
   version: string;
   task: string;
+  /** the requested task that the run is an attempt at; empty: none */
+  taskId: string;
+  attempt: number;
   session: string;
   user: string;
   start: number;
@@ -160,6 +163,8 @@ export function runOf(row: Json): Run {
     agent: text(row.agent),
     version: text(row.agent_version),
     task: text(row.task),
+    taskId: text(row.task_id),
+    attempt: num(row.attempt),
     session: text(row.session_id),
     user: text(row.user_id),
     start: micros(row.start_time) ?? 0,

@@ -13,7 +13,7 @@ from stepstream.schemas.task_state import ExecutorState, TaskState
 from stepstream.sinks.batching.records import Record, Source
 from stepstream.sinks.clickhouse.insert import Inserter
 from stepstream.sinks.clickhouse.task_rows import EXECUTOR_EVENTS, TASKS, build_tasks
-from tests.support.task_states import Story, executor_state
+from tests.support.task_states import Story, executor_state, refusal
 
 SOURCE = Source("topic", 0)
 INSERTER = Inserter(Settings())
@@ -46,19 +46,23 @@ def rows(*values: dict[str, Any] | bytes) -> dict[str, list[dict[str, Any]]]:
 
 def test_every_change_is_a_row_and_the_newest_is_the_task() -> None:
     story = Story("order-7").bind("ex-1")
-    story.end_attempt("failed", state="waiting", waiting_for="retry", error_type="Timeout")
-    story.bind("ex-2").end_attempt("ok", state="ok", result={"refunded": True})
+    story.end_attempt(
+        "failed", "retrying", state="waiting", waiting_for="retry", error_type="Timeout"
+    )
+    story.bind("ex-2").end("ok", "ok", result={"refunded": True})
     other = Story("order-8", "exchange")
-    found = rows(*story.records, *other.records, executor_state("ex-1"))
+    refused = refusal("order-7", "submit", "other_input")
+    found = rows(*story.records, *other.records, executor_state("ex-1"), refused)
     events = found["task_events_raw"]
     assert [row["event"] for row in events if row["task_id"] == "order-7"] == [
-        *("submitted", "bound", "started", "attempt_ended", "bound", "started", "attempt_ended")
+        *("submitted", "bound", "started", "retrying", "bound", "started", "ended")
     ]
     refund, exchange = found["tasks_raw"]
     assert (refund["state"], refund["result"], refund["attempt"]) == ("ok", '{"refunded": true}', 2)
     assert [one[9] for one in refund["attempts"]] == ["failed", "ok"]
     assert (exchange["state"], exchange["input"]) == ("waiting", '{"order": 7}')
     assert exchange["started_at"] is None
+    assert found["task_refusals_raw"][0]["reason"] == "other_input"
     (executor,) = found["executor_events_raw"]
     assert (executor["slots"], executor["agents"][0][0]) == (4, "refund")
 
@@ -101,3 +105,9 @@ def test_what_is_no_state_is_refused_with_the_reason(
     (refused,) = built.refused
     assert why in refused.detail
     assert [block.rows for block in built.blocks] == [1, 1]
+
+
+def test_bytes_that_are_no_text_do_not_stop_the_sink() -> None:
+    """A decoder skips over inputs and results, so they may contain anything."""
+    value = json.dumps(Story("a").records[0]).encode().replace(b'"order"', b'"\xed\xa0"')
+    assert "\N{REPLACEMENT CHARACTER}" in rows(value)["tasks_raw"][0]["input"]
