@@ -409,6 +409,20 @@ TASKS_OPEN: Final = Metric(
     " for)",
     ("partition", "state"),
 )
+QUEUE_TASKS: Final = Metric(
+    "stepstream_worker_queue_tasks",
+    "gauge",
+    "requested tasks of an agent that have not ended, by state (of a waiting task: what it waits"
+    " for); of the 500 largest queues of each partition",
+    ("project", "agent", "state"),
+)
+QUEUE_OLDEST_WAIT: Final = Metric(
+    "stepstream_worker_queue_oldest_wait_seconds",
+    "gauge",
+    "for how long the first task of an agent has waited that neither a delay nor another task keeps"
+    " from running; 0: none waits",
+    ("project", "agent"),
+)
 EXECUTORS: Final = Metric(
     "stepstream_worker_executors",
     "gauge",

@@ -96,6 +96,9 @@ def story_text(
     attempts = deque(one for one in task["attempts"] if one["ended_at"])
     by_run = {run["trace_id"]: run for run in story.runs}
     day = ""
+    # A task that found a free slot at once has no record of its own about its submit.
+    if not story.events or story.events[0]["event"] != "submitted":
+        lines.append(_line(task["submitted_at"], "submitted", (), zone))
     for event in story.events:
         at_us = us_of(event["changed_at"])
         date = format_time(at_us, zone)[:10]

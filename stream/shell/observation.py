@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -16,6 +17,7 @@ from stepstream.stream.core.outputs import Output
 from stepstream.stream.shell.batching import Backlog
 from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.sender import Sender
+from stepstream.stream.tasks.backlog import AgentBacklog, Queue, largest
 from stepstream.stream.tasks.partition import TasksPartition
 from stepstream.stream.usage.partition import WindowPartition
 
@@ -119,6 +121,9 @@ class WorkerObservation:
                 self.observer.mirror(metric, count, reason)
         self.observer.gauge(m.IN_FLIGHT).set(sender.in_flight)
         self.observer.gauge(m.BACKLOG).set(backlog.records)
+        # Queues have no partition among their labels: what another worker has now is left out.
+        for metric in (m.QUEUE_TASKS, m.QUEUE_OLDEST_WAIT):
+            self.observer.gauge(metric).clear()
         for runner in runners:
             self._show_partition(runner, end_of(runner.tp))
 
@@ -174,8 +179,13 @@ class WorkerObservation:
             self._show_tasks(processor, labels[1])
 
     def _show_tasks(self, processor: TasksPartition, partition: str) -> None:
+        queues = processor.backlogs()
+        totals: Counter[str] = Counter()
+        for backlog in queues.values():
+            totals.update(backlog.tasks)
+        self._show_queues(queues, processor.clock.now_us)
         for metric, counts in (
-            (m.TASKS_OPEN, processor.counts()),
+            (m.TASKS_OPEN, totals),
             (m.EXECUTORS, processor.executor_counts()),
             (m.TASK_SLOTS, processor.slot_counts()),
         ):
@@ -184,3 +194,13 @@ class WorkerObservation:
             known.update(counts)
             for state in known:
                 self.observer.gauge(metric).labels(partition, state).set(counts[state])
+
+    def _show_queues(self, queues: dict[Queue, AgentBacklog], now_us: int) -> None:
+        tasks, oldest = self.observer.gauge(m.QUEUE_TASKS), self.observer.gauge(m.QUEUE_OLDEST_WAIT)
+        for (project, agent), backlog in largest(queues).items():
+            # An agent that is offered has these at 0, so that an autoscaler sees a queue that is
+            # empty, and not one that is unknown.
+            for state in {"slot", "running", *backlog.tasks}:
+                tasks.labels(project, agent, state).set(backlog.tasks[state])
+            waited_us = now_us - backlog.oldest_us if backlog.oldest_us else 0
+            oldest.labels(project, agent).set(max(0, waited_us) / 1e6)

@@ -32,6 +32,7 @@ from stepstream.stream.core.deadletter import dead_letter
 from stepstream.stream.core.offsets import OffsetTracker
 from stepstream.stream.core.outputs import IndexedWrite, OffsetHold, Output
 from stepstream.stream.core.records import Record
+from stepstream.stream.tasks.backlog import AgentBacklog, Queue, backlogs
 from stepstream.stream.tasks.project import ProjectTasks
 
 MAX_PROJECTS: Final = 10_000
@@ -218,13 +219,15 @@ class TasksPartition:
         """Offset of the record that is processed now, or the last one."""
         return self.offsets.position - 1
 
-    def counts(self) -> Counter[str]:
-        """Tasks that have not ended, by state and what they wait for."""
-        found: Counter[str] = Counter()
-        for project in self.projects.values():
-            for task in project.tasks.values():
-                found[task.waiting_for or task.state] += 1
-        return found
+    def backlogs(self) -> dict[Queue, AgentBacklog]:
+        """The tasks of each agent that have not ended; empty ones for agents that are offered."""
+        offered = (
+            (name, agent)
+            for name, project in self.projects.items()
+            for agent, _ in project.fleet.targets()
+        )
+        tasks = (task for project in self.projects.values() for task in project.tasks.values())
+        return backlogs(tasks, offered)
 
     def executor_counts(self) -> Counter[str]:
         """Executors by state."""
