@@ -2,7 +2,8 @@
 be in Kafka.
 
 A crew of gateways on fixed ports, senders that repeat a batch until it is acknowledged (as
-exporters do), and a count of what lies in the topic in the end.
+exporters do), and a count of what lies in the topic in the end. Some senders log the contents
+of their calls apart from the spans, and after them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,7 +32,9 @@ from tests.chaos.crew import Crew, CrewSpec
 from tests.support.processes import Process, wait_until
 
 SENDERS: Final = 4
+LOGGERS: Final = 2
 SPANS: Final = 100
+CALLS: Final = 10
 RETRIED: Final = frozenset({429, 503})
 # An exporter waits no longer for an answer.
 GIVE_UP_S: Final = 10.0
@@ -44,6 +48,13 @@ class Outcome:
     # Distinct spans in Kafka.
     stored: int = 0
     missing: list[str] = field(default_factory=list)
+    # Calls whose contents were acknowledged as log records.
+    logged: int = 0
+    # Of these, calls whose span came to the same process, so that their steps must have them.
+    to_amend: int = 0
+    amended: int = 0
+    # Acknowledged contents that are not in Kafka, or not where they must be.
+    wrong_contents: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
@@ -55,17 +66,24 @@ class Senders:
     acknowledged.
     """
 
-    def __init__(self, urls: list[str], seed: int) -> None:
+    def __init__(self, urls: list[str], starts: Callable[[str], int], seed: int) -> None:
+        """``starts``: how often the gateway at an address has been started."""
         self._urls = urls
+        self._starts = starts
         self._seed = seed
         self._stop = threading.Event()
         self._guard = threading.Lock()
         self.acknowledged: set[str] = set()
+        # Ids of spans whose contents were acknowledged, and whether one process had both.
+        self.logged: dict[str, bool] = {}
         self.answers: Counter[str] = Counter()
         self.slowest_s = 0.0
         self._threads = [
             threading.Thread(target=self._send, args=(number,), daemon=True)
             for number in range(SENDERS)
+        ] + [
+            threading.Thread(target=self._log, args=(SENDERS + number,), daemon=True)
+            for number in range(LOGGERS)
         ]
 
     def start(self) -> None:
@@ -84,15 +102,40 @@ class Senders:
         while not self._stop.is_set():
             ids = [f"{chance.getrandbits(64) | 1:016x}" for _ in range(SPANS)]
             body = _body(f"{chance.getrandbits(128) | 1:032x}", ids)
-            while not self._try(chance.choice(self._urls), body):
+            while not self._try(f"{chance.choice(self._urls)}/v1/traces", body):
                 if self._stop.wait(0.1):
                     return
             with self._guard:
                 self.acknowledged.update(ids)
 
-    def _try(self, url: str, body: bytes) -> bool:
+    def _log(self, number: int) -> None:
+        """Send calls without contents, then their contents."""
+        chance = random.Random(self._seed * 100 + number)
+        while not self._stop.is_set():
+            ids = [f"{chance.getrandbits(64) | 1:016x}" for _ in range(CALLS)]
+            trace_id = f"{chance.getrandbits(128) | 1:032x}"
+            spans_to, logs_to = chance.choice(self._urls), chance.choice(self._urls)
+            before = self._starts(spans_to)
+            if not self._until_taken(f"{spans_to}/v1/traces", _body(trace_id, ids, contents=False)):
+                return
+            with self._guard:
+                self.acknowledged.update(ids)
+            if not self._until_taken(f"{logs_to}/v1/logs", _logs(trace_id, ids)):
+                return
+            one_process = spans_to == logs_to and before == self._starts(logs_to)
+            with self._guard:
+                self.logged.update(dict.fromkeys(ids, one_process))
+
+    def _until_taken(self, address: str, body: bytes) -> bool:
+        """Send to one gateway until it has acknowledged; False at the end of the senders."""
+        while not self._try(address, body):
+            if self._stop.wait(0.1):
+                return False
+        return True
+
+    def _try(self, address: str, body: bytes) -> bool:
         request = urllib.request.Request(
-            f"{url}/v1/traces", body, {"Content-Type": "application/json"}, method="POST"
+            address, body, {"Content-Type": "application/json"}, method="POST"
         )
         began = time.monotonic()
         try:
@@ -110,8 +153,15 @@ class Senders:
         return outcome == "200"
 
 
-def _body(trace_id: str, ids: list[str]) -> bytes:
+CONTENT_FIELDS: Final = frozenset({"input", "output", "input_bytes", "output_bytes", "amends"})
+CONTENTS: Final = {"input.value": "where is my order? " * 20, "output.value": "on its way"}
+
+
+def _body(trace_id: str, ids: list[str], contents: bool = True) -> bytes:
     now_ns = time.time_ns()
+    given = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
+    if contents:
+        given |= CONTENTS
     spans = [
         {
             "traceId": trace_id,
@@ -121,14 +171,32 @@ def _body(trace_id: str, ids: list[str]) -> bytes:
             "startTimeUnixNano": str(now_ns - 1_000),
             "endTimeUnixNano": str(now_ns),
             "attributes": [
-                {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
-                {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4o"}},
-                {"key": "input.value", "value": {"stringValue": "where is my order? " * 20}},
+                {"key": name, "value": {"stringValue": text}} for name, text in given.items()
             ],
         }
         for span_id in ids
     ]
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+
+
+def _logs(trace_id: str, ids: list[str]) -> bytes:
+    """Question and answer of each call; both name its span."""
+    now_ns = time.time_ns()
+    records = [
+        {
+            "timeUnixNano": str(now_ns),
+            "traceId": trace_id,
+            "spanId": span_id,
+            "eventName": name,
+            "body": {"stringValue": json.dumps(body)},
+        }
+        for span_id in ids
+        for name, body in (
+            ("gen_ai.user.message", {"content": f"question of {span_id}"}),
+            ("gen_ai.choice", {"index": 0, "message": {"content": f"answer of {span_id}"}}),
+        )
+    ]
+    return json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).encode()
 
 
 def play(kafka: EmbeddedKafka, prefix: str, folder: Path, *, seconds: float, seed: int) -> Outcome:
@@ -144,7 +212,8 @@ def play(kafka: EmbeddedKafka, prefix: str, folder: Path, *, seconds: float, see
         for port in ports
     ]
     outcome = Outcome()
-    senders = Senders(urls, seed)
+    of_url = dict(zip(urls, crews, strict=True))
+    senders = Senders(urls, lambda url: of_url[url].counts["starts"], seed)
     folder.mkdir(parents=True, exist_ok=True)
     with crews[0], crews[1]:
         wait_until(lambda: all(map(_is_ready, urls)), 60, "the gateways are ready")
@@ -162,14 +231,46 @@ def play(kafka: EmbeddedKafka, prefix: str, folder: Path, *, seconds: float, see
         for crew in crews:
             crew.end()
             outcome.exits += [f"{one.crew} {one.code}: {one.tail[-500:]}" for one in crew.exits]
-    stored = {
-        msgspec.json.decode(message.value() or b"{}")["step_id"]
+    records = [
+        msgspec.json.decode(message.value() or b"{}")
         for message in read_to_end(settings, topic(prefix, "steps"))
-    }
+    ]
+    stored = {record["step_id"] for record in records}
     outcome.acknowledged, outcome.stored = len(senders.acknowledged), len(stored)
     outcome.missing = sorted(senders.acknowledged - stored)
     outcome.answers, outcome.slowest_s = senders.answers, senders.slowest_s
+    _check_contents(senders.logged, records, outcome)
     return outcome
+
+
+def _check_contents(
+    logged: dict[str, bool], records: list[dict[str, Any]], outcome: Outcome
+) -> None:
+    """Acknowledged contents are steps below their call; those of calls that the same process had
+    are in the call's step too, and never in that of another call.
+    """
+    outcome.logged, outcome.to_amend = len(logged), sum(logged.values())
+    below: dict[str, set[str]] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    amended: dict[str, dict[str, Any]] = {}
+    for record in records:
+        kept = below.setdefault(record.get("parent_step_id", ""), set())
+        kept.update(text for text in (record.get("input"), record.get("output")) if text)
+        (amended if record.get("amends") else plain)[record["step_id"]] = record
+    outcome.amended = len(amended)
+    for span_id, must_amend in logged.items():
+        texts = "".join(below.get(span_id, ()))
+        if f"question of {span_id}" not in texts or f"answer of {span_id}" not in texts:
+            outcome.wrong_contents.append(f"{span_id}: {texts or 'no steps below it'}")
+        if must_amend and span_id not in amended:
+            outcome.wrong_contents.append(f"{span_id}: its step was not sent again")
+    for span_id, record in amended.items():
+        given, answer = record.get("input", ""), record.get("output", "")
+        if f"question of {span_id}" not in given or f"answer of {span_id}" not in answer:
+            outcome.wrong_contents.append(f"{span_id}: {given} {answer}")
+        rest = {name: record[name] for name in record if name not in CONTENT_FIELDS}
+        if span_id not in plain or rest != plain[span_id]:
+            outcome.wrong_contents.append(f"{span_id}: differs from its step")
 
 
 def _spec(port: int) -> CrewSpec:

@@ -18,6 +18,8 @@ def run(folder: Path, seconds: float, seed: int) -> Outcome:
     print(outcome)
     assert outcome.missing == []
     assert outcome.acknowledged > 1_000
+    assert outcome.wrong_contents == []
+    assert 0 < outcome.to_amend <= outcome.amended
     assert outcome.exits == []
     assert not [answer for answer in outcome.answers if answer.startswith("unexpected")]
     return outcome
