@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from benchmarks import harness, otlp_peers
 from benchmarks.bench import broker, prepared, records_in, scratch_folder, steps_topic
 from benchmarks.child import Answer, Child, ChildFailed
@@ -33,10 +35,14 @@ from stepstream.common.settings import load, to_environment
 from stepstream.local.embedded.kafka import EmbeddedKafka
 from stepstream.local.embedded.ports import free_ports
 from stepstream.local.supervisor import Pipeline
-from stepstream.producers.gateway.mapping.mapper import Origin
+from stepstream.producers.gateway.mapping.attributes import AttributeReader
+from stepstream.producers.gateway.mapping.mapper import Mapper, Origin, Refused
 from stepstream.producers.gateway.mapping.options import Options
+from stepstream.producers.gateway.mapping.spans import Span
+from stepstream.producers.gateway.otlp import otlp_json, protobuf
 from stepstream.producers.gateway.service.ingest import Ingest
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.step import AnyStep
 from stepstream.sinks.clickhouse import connect
 
 PARTS: Final = ("mapping", "alone", "outage", "pipeline", "peers")
@@ -104,6 +110,14 @@ def _mapping(report: Report, scale: Scale, seed: int) -> None:
     columns = ("format", "spans a body", "CPU us a span", "of it redaction")
     report.table("decoding, mapping, redaction and encoding alone", columns, rows)
     report.goals.append(Goal("redaction", redaction, 8, "us/span"))
+    parts = {
+        name: _parts_us(form, scale.bodies, scale.rounds, seed) for form, name in FORMS.items()
+    }
+    report.table(
+        f"its parts, {SPANS} spans a body, CPU us a span",
+        ("part", *parts),
+        [(part, *(found[part] for found in parts.values())) for part in next(iter(parts.values()))],
+    )
 
 
 def _mapping_us(form: str, spans: int, count: int, rounds: int, seed: int) -> tuple[float, float]:
@@ -123,6 +137,47 @@ def _mapping_us(form: str, spans: int, count: int, rounds: int, seed: int) -> tu
             best[number] = min(best[number], time.process_time() - began)
     per_us = count * spans / 1e6
     return best[0] / per_us, best[1] / per_us
+
+
+def _parts_us(form: str, count: int, rounds: int, seed: int) -> dict[str, float]:
+    """CPU a span of each part, the fastest of several rounds in turns. What is left of the whole is
+    the work on slices and batches."""
+    now_ns = time.time_ns()
+    made = OtlpLoad(form, SPANS, seed=seed)
+    bodies = [made.body(now_ns, compressed=False).data for _ in range(count)]
+    decode = protobuf.spans if form == PROTOBUF else otlp_json.spans
+    spans = [span for body in bodies for span in decode(body) if isinstance(span, Span)]
+    origin = Origin("default", now_ns // 1_000)
+    with_redaction, without = Mapper(Options()), Mapper(Options(redact=False))
+    steps = [step for span in spans for step in taken(with_redaction.steps(span, origin))]
+    reader, ingest = AttributeReader(), Ingest(Options())
+    encode = msgspec.json.Encoder().encode
+    works: dict[str, Callable[[], object]] = {
+        "decoding": lambda: [1 for body in bodies for _ in decode(body)],
+        "sorting attributes": lambda: [reader.read(span.attributes) for span in spans],
+        "mapping": lambda: [without.steps(span, origin) for span in spans],
+        "redaction": lambda: [with_redaction.steps(span, origin) for span in spans],
+        "encoding": lambda: [encode(step) for step in steps],
+        "slices and batches": lambda: [list(ingest.traces(body, form, origin)) for body in bodies],
+    }
+    best = dict.fromkeys(works, float("inf"))
+    for _ in range(rounds):
+        for part, work in works.items():
+            began = time.process_time()
+            work()
+            best[part] = min(best[part], time.process_time() - began)
+    us = {part: seconds / len(spans) * 1e6 for part, seconds in best.items()}
+    # The measured work of these two contains that of others.
+    us["redaction"] -= us["mapping"]
+    us["slices and batches"] -= us["decoding"] + us["mapping"] + us["redaction"] + us["encoding"]
+    us["mapping"] -= us["sorting attributes"]
+    return us
+
+
+def taken(found: list[AnyStep] | Refused) -> list[AnyStep]:
+    """The steps of a span, which must not be refused."""
+    assert not isinstance(found, Refused), found
+    return found
 
 
 # A gateway and Kafka, nothing else.

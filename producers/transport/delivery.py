@@ -1,8 +1,8 @@
 """Hands records to the transport and keeps on disk what is not acknowledged in time.
 
 Without problems a record is in memory only, from ``send`` to its acknowledgement. It is written to
-the spool if the acknowledgement takes longer than ``late_after_s``, if the transport has no room,
-and if the transport acknowledges nothing at the moment. A row is deleted when its event has been
+the spool if the acknowledgement takes longer than ``LATE_S``, if the transport has no room, and if
+the transport acknowledges nothing at the moment. A row is deleted when its event has been
 acknowledged. All methods are called in the sender's thread.
 
 The order of a run: a record goes to the spool while earlier ones of its run wait there, and rows
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # From when an event is recorded. With the longest pause between two turns of the sender's thread
-# and the write itself, it is on disk 250 ms after it was recorded.
+# and the write itself, it is on disk 250 ms after it was recorded, however long acknowledgements
+# usually take: a write costs some microseconds, and a lost event cannot be had again.
 LATE_S: Final = 0.2
-LATE_MEDIANS: Final = 4
-# However long acknowledgements usually take: a write costs some microseconds, and a lost event
-# cannot be had again.
-LONGEST_LATE_S: Final = 0.5
+# Time without any acknowledgement after which nothing more is sent but probes: longer where
+# acknowledgements usually take long, because it costs what is then written to the spool.
+AWAY_MEDIANS: Final = 4
+LONGEST_AWAY_S: Final = 0.5
 # Acknowledgements that took longer are those of an outage and no measure of the usual time.
 LONGEST_SAMPLE_S: Final = 1.0
 SAMPLES: Final = 63
@@ -138,16 +139,13 @@ class _Flight:
 
 
 class Pace:
-    """How long acknowledgements take, and from when on one is late.
+    """How long acknowledgements take, and after which time without one the transport is away."""
 
-    ``waited_s`` is how long an event may have waited for the transport before.
-    """
-
-    def __init__(self, waited_s: float = 0.0) -> None:
-        self._least_s = LATE_S - waited_s
+    def __init__(self, least_s: float = LATE_S) -> None:
+        self._least_s = least_s
         self._samples: deque[float] = deque(maxlen=SAMPLES)
         self._added_s = float("-inf")
-        self.late_after_s = self._least_s
+        self.away_after_s = least_s
 
     def add(self, sent_s: float, now_s: float) -> None:
         """Count an acknowledgement that came now."""
@@ -155,8 +153,8 @@ class Pace:
         if took_s <= LONGEST_SAMPLE_S and now_s - self._added_s >= SAMPLE_EVERY_S:
             self._added_s = now_s
             self._samples.append(took_s)
-            usual_s = LATE_MEDIANS * statistics.median(self._samples)
-            self.late_after_s = min(max(self._least_s, usual_s), LONGEST_LATE_S)
+            usual_s = AWAY_MEDIANS * statistics.median(self._samples)
+            self.away_after_s = min(max(self._least_s, usual_s), LONGEST_AWAY_S)
 
 
 class Delivery:
@@ -175,7 +173,9 @@ class Delivery:
         """How long the sender's thread waits for further records after a few."""
         self._outcomes = outcomes
         self._clock = clock
-        self._pace = Pace(self.gather_s)
+        # An event may have waited so long for further ones before the transport got it.
+        self._late_s = LATE_S - self.gather_s
+        self._pace = Pace(self._late_s)
         self._now_s = clock()
         self._sample_s = 0.0
         # Records that only the transport has, oldest first.
@@ -319,7 +319,7 @@ class Delivery:
             self._pace.add(self._sample_s, now_s)
         self._is_away = self._is_blocked or (
             bool(self._fresh or self._kept)
-            and now_s - max(self._progress_s, self._busy_since_s) > self._pace.late_after_s
+            and now_s - max(self._progress_s, self._busy_since_s) > self._pace.away_after_s
         )
         self._send_unsent()
         if self._spool.place is None:
@@ -342,7 +342,7 @@ class Delivery:
         if not self._fresh or not self._spool.is_usable(self._now_s):
             return
         # When nothing is acknowledged any more, the youngest ones need not wait either.
-        latest_s = self._now_s if self._is_away else self._now_s - self._pace.late_after_s
+        latest_s = self._now_s if self._is_away else self._now_s - self._late_s
         late = list(
             itertools.takewhile(lambda flight: flight.since_s <= latest_s, self._fresh.values())
         )

@@ -12,7 +12,7 @@ import pytest
 
 from stepstream.producers.transport.background_sender import BackgroundSender, Counts
 from stepstream.producers.transport.base import Done, Record
-from stepstream.producers.transport.delivery import LATE_S, Pace, SpoolPlace
+from stepstream.producers.transport.delivery import LATE_S, Delivery, Pace, SpoolPlace
 from stepstream.producers.transport.drain import drain
 from stepstream.producers.transport.memory import MemoryTransport
 from stepstream.producers.transport.spool import Spool
@@ -328,19 +328,79 @@ def test_a_child_that_is_forked_in_an_outage(place: SpoolPlace) -> None:
     assert in_file(place) == 0
 
 
-def test_the_time_after_which_an_acknowledgement_is_late() -> None:
+def test_the_time_after_which_the_transport_is_away() -> None:
     """Four times the median, within bounds; the backlog of an outage does not count."""
     pace = Pace()
     now_s = 0.0
-    assert pace.late_after_s == LATE_S
-    # The last one as after an outage of 30 s: a late event would then be called in time.
-    for took_s, late_s in [(0.01, LATE_S), (0.1, 0.4), (30.0, 0.4), (0.9, 0.5)]:
+    assert pace.away_after_s == LATE_S
+    # The last one as after an outage of 30 s: an outage would then be noticed late.
+    for took_s, away_s in [(0.01, LATE_S), (0.1, 0.4), (30.0, 0.4), (0.9, 0.5)]:
         for _ in range(100):
             now_s += 1
             pace.add(now_s - took_s, now_s)
-        assert pace.late_after_s == pytest.approx(late_s)
+        assert pace.away_after_s == pytest.approx(away_s)
 
 
-def test_an_event_is_late_from_when_it_was_recorded() -> None:
-    """The wait for further records counts too, so that the disk has it as early."""
-    assert Pace(0.04).late_after_s == pytest.approx(LATE_S - 0.04)
+class _Slow(MemoryTransport):
+    """Acknowledges when the test asks for it."""
+
+    gather_s = 0.04
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[Done] = []
+        self.acknowledges = True
+
+    def send(self, record: Record, done: Done) -> bool:
+        self.open.append(done)
+        return True
+
+    def poll(self, timeout_s: float) -> None:
+        while self.acknowledges and self.open:
+            self.open.pop()("")
+
+
+class _Spooled:
+    """What a delivery reports."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def settled(self, number: int, reason: str) -> None:
+        assert reason == "", number
+
+    def spooled(self, number: int) -> None:
+        self.numbers.append(number)
+
+    def unspooled(self, reason: str) -> None:
+        assert reason == ""
+
+
+def test_an_event_is_on_disk_in_time_however_long_acknowledgements_usually_take(
+    place: SpoolPlace,
+) -> None:
+    """From when it was recorded: the wait for further records counts too. The transport is not
+    away by that, so that later events are still sent.
+    """
+    now_s = [0.0]
+    transport, outcomes = _Slow(), _Spooled()
+    made = Delivery(transport, outcomes, place, clock=lambda: now_s[0])
+    for number in range(10):
+        made.send(encode(record(number)), number)
+        now_s[0] += 0.4
+        made.poll(0)
+    transport.acknowledges = False
+    outcomes.numbers.clear()
+    made.send(encode(record(10)), 10)
+    now_s[0] += LATE_S - transport.gather_s - 0.01
+    made.poll(0)
+    assert outcomes.numbers == []
+    now_s[0] += 0.02
+    made.poll(0)
+    assert outcomes.numbers == [10]
+    made.send(encode(record(11)), 11)
+    assert len(transport.open) == 2
+    transport.acknowledges = True
+    made.poll(0)
+    assert in_file(place) == 0
+    made.close()
