@@ -79,6 +79,20 @@ def within_projects(request: Request, given: Parameters) -> Parameters:
     return {**given, "project": next(iter(projects))}
 
 
+def endpoint_of(store: Store, work: Endpoint) -> Any:
+    """The endpoint that answers what ``work`` returns, to users that may read."""
+
+    async def endpoint(request: Request) -> Response:
+        require_read(request)
+        as_of = time.time_ns() // 1_000
+        found = await work(request)
+        accepted = request.headers.get("accept-encoding", "")
+        data = {**found, "as_of": as_of}
+        return await store.run(lambda: answer(data, accepted))
+
+    return endpoint
+
+
 class Reads:
     """The endpoints that read the store."""
 
@@ -118,15 +132,7 @@ class Reads:
         ]
 
     def _endpoint(self, work: Endpoint) -> Any:
-        async def endpoint(request: Request) -> Response:
-            require_read(request)
-            as_of = time.time_ns() // 1_000
-            found = await work(request)
-            accepted = request.headers.get("accept-encoding", "")
-            data = {**found, "as_of": as_of}
-            return await self._store.run(lambda: answer(data, accepted))
-
-        return endpoint
+        return endpoint_of(self._store, work)
 
     async def session(self, request: Request) -> Parameters:
         user = user_of(request.scope)
@@ -260,7 +266,7 @@ class Reads:
 
     async def suspects(self, request: Request) -> Parameters:
         about = await self.known(request)
-        return _as_answer(await self._store.ask("suspects", run=about["trace_id"]))
+        return answer_of(await self._store.ask("suspects", run=about["trace_id"]))
 
     async def compare(self, request: Request) -> Parameters:
         given = parameters_of(request)
@@ -348,8 +354,8 @@ class Reads:
 
     async def cost(self, request: Request) -> Parameters:
         given = within_projects(request, parameters_of(request))
-        by = {name: _as_answer(await self._store.ask("cost", by=name, **given)) for name in COST_BY}
-        return {"by": by, "spikes": _as_answer(await self._store.ask("spikes", **given))}
+        by = {name: answer_of(await self._store.ask("cost", by=name, **given)) for name in COST_BY}
+        return {"by": by, "spikes": answer_of(await self._store.ask("spikes", **given))}
 
     async def ask(self, request: Request) -> Parameters:
         name = request.path_params["question"]
@@ -367,7 +373,7 @@ class Reads:
             parameter.kind == "run" for parameter in question.parameters
         ):
             raise WebError(403, f"the question {name} is about all projects, and your key is not")
-        return _as_answer(await self._store.ask(name, **given))
+        return answer_of(await self._store.ask(name, **given))
 
     async def cost_check(self, request: Request) -> Parameters:
         require_csrf(request.scope)
@@ -386,7 +392,7 @@ class Reads:
                 lambda client, s: cost_check(lines, rows_of(client, s), like(provider)),
             )
         )
-        return _as_answer(found)
+        return answer_of(found)
 
     async def questions(self, _request: Request) -> Parameters:
         return {
@@ -417,7 +423,8 @@ def require_read(request: Request) -> None:
     require(request.scope, "read")
 
 
-def _as_answer(found: Answer) -> Parameters:
+def answer_of(found: Answer) -> Parameters:
+    """An answer of the query layer as the pages read it."""
     return {
         "question": found.question,
         "columns": found.columns,

@@ -18,6 +18,7 @@ from stepstream.common.web.server import WebServer
 from stepstream.console import address
 from stepstream.console.actions import Actions
 from stepstream.console.budgets import Budgets
+from stepstream.console.evals import EvalPages
 from stepstream.console.live.stream import Streams
 from stepstream.console.live.tail import BUFFER_BYTES, Tail
 from stepstream.console.login import Login, names_of
@@ -68,6 +69,7 @@ class Console:
                 *self._actions.routes(),
                 *self._tasks.routes(),
                 *self._releases.routes(),
+                *EvalPages(self.store).routes(),
                 *self._system.routes(),
                 Route("/api/v1/live", Raw(self.streams.serve), methods=["GET"]),
                 *Pages(self.login).routes(),

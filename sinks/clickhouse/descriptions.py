@@ -208,6 +208,40 @@ _EXECUTORS: Final = {
     "last_beat": "its last heartbeat as of this change; heartbeats are not recorded",
     "drain_by": "until when its attempts may go on; NULL: no limit",
 }
+_EVALUATIONS: Final = {
+    "project": "the project that they were published for",
+    "suite": "the suite of cases",
+    "suite_version": "digest of its cases and criteria",
+    "published_at": "when it was published",
+    "trials": "trials of each case and side that were used",
+}
+_EVAL_TRIALS: Final = {
+    "results_id": "digest of the file of results that the trial is part of",
+    "agent": "the agent, as the results name it",
+    "case_id": "the case",
+    "trial": "number of the trial, from 0",
+    "success": "true, false or unknown; a crashed trial is false",
+    "reason": "why it failed or is unknown",
+    "crashed": "the agent raised, or reached its time limit",
+    "cost_usd": "cost of the run; NULL: unknown",
+    "latency_s": "time in seconds",
+    "tokens": "input and output tokens",
+    "tool_errors": "steps that failed",
+    "trace_id": "the run, which is in the store if its events were sent",
+    "grades": "what graders and functions returned, as JSON",
+}
+_EVAL_VERDICTS: Final = {
+    "verdict_id": "digest of both results and of the policy",
+    "outcome": "pass, fail or inconclusive",
+    "baseline": "the agent in use",
+    "candidate": "the agent that is compared with it",
+    "baseline_id": "results_id of the baseline",
+    "candidate_id": "results_id of the candidate",
+    "cases": "cases that were compared",
+    "reasons": "a sentence for each metric that decided it",
+    "notes": "what was not compared, and what the trials can show",
+    "verdict": "the whole verdict as JSON: metrics with intervals, sides, cases that moved",
+}
 TABLES: Final = {
     "steps_raw": "Steps that ended, as inserted; read the view steps",
     "steps_open": "Starts of steps; read the view open_steps",
@@ -222,6 +256,8 @@ TABLES: Final = {
     "executor_events_raw": (
         "Changes of executors, as inserted; read the views executors and executor_events"
     ),
+    "eval_trials_raw": "Published trials of suites, as inserted; read the view eval_trials",
+    "eval_verdicts_raw": "Published verdicts of the gate, as inserted; read the view eval_verdicts",
     "rollup_1m": "Sums per minute, filled from steps_raw; read the view metrics_1m",
     "rollup_1h": "Sums per hour, filled from steps_raw; read the view metrics_1h",
     "repeated_steps": "Steps whose usage repeats that of calls below them, filled from runs_raw",
@@ -248,6 +284,8 @@ def columns() -> dict[str, dict[str, str]]:
     delivery = {**_SHARED, **fields(Delivery), **_DELIVERIES, **_ARRIVAL}
     finding = {**_SHARED, **fields(Finding), **_FINDINGS, **_ARRIVAL}
     metrics = {**_SHARED, **tokens, **_METRICS}
+    trial = {**_EVALUATIONS, **_EVAL_TRIALS}
+    verdict = {**_EVALUATIONS, **_EVAL_VERDICTS}
     mark = {**_SHARED, **fields(Finding), **_FINDINGS, **_MARKS}
     task = {**_SHARED, **fields(TaskState), **_TASKS, **_ARRIVAL, **_OURS}
     refusal = {**task, **fields(TaskRefusal), "refused_at": "log time of the refusal"}
@@ -278,6 +316,10 @@ def columns() -> dict[str, dict[str, str]]:
         "executor_events_raw": executor,
         "executor_events": executor,
         "executors": executor,
+        "eval_trials_raw": trial,
+        "eval_trials": trial,
+        "eval_verdicts_raw": verdict,
+        "eval_verdicts": verdict,
         "rollup_1m": metrics,
         "metrics_1m": metrics,
         "rollup_1h": metrics,

@@ -36,6 +36,8 @@ VIEW_NAMES: Final = (
     "task_refusals",
     "executors",
     "executor_events",
+    "eval_trials",
+    "eval_verdicts",
     "metrics_1m",
     "metrics_1h",
     "trace",
@@ -53,6 +55,8 @@ _TABLES: Final = (
     "task_events_raw",
     "task_refusals_raw",
     "executor_events_raw",
+    "eval_trials_raw",
+    "eval_verdicts_raw",
 )
 
 _OPEN_STEP_VALUES: Final = {

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stepstream.cli import errors, eval_agreement, eval_cases, eval_replay, eval_shadow
+from stepstream.cli import (
+    errors,
+    eval_agreement,
+    eval_cases,
+    eval_publish,
+    eval_replay,
+    eval_shadow,
+)
 from stepstream.cli.backtest import Runs, progress, scope_of
 from stepstream.cli.common import print_json, print_rows
 from stepstream.cli.eval_replay import AgentReferenceOption, criteria_in
@@ -163,6 +170,10 @@ class Output:
         Path | None,
         typer.Option(metavar="FILE", help="Also append Markdown, as to $GITHUB_STEP_SUMMARY."),
     ] = None
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Also store verdict and results, for SQL and the console."),
+    ] = False
 
 
 def register(app: typer.Typer) -> None:
@@ -177,6 +188,7 @@ def register(app: typer.Typer) -> None:
     evals.command("add")(eval_cases.add)
     evals.command("agreement")(eval_agreement.agreement)
     evals.command("gate")(gate)
+    evals.command("publish")(eval_publish.publish)
     app.add_typer(evals, name="eval", rich_help_panel=PANEL)
 
 
@@ -280,7 +292,7 @@ def score(
         )
 
 
-@takes()
+@takes("clickhouse", settings=["project"])
 def gate(
     settings: Settings,
     baseline: BaselineOption,
@@ -293,15 +305,21 @@ def gate(
     The trials are paired by case. The exit code is 0 (pass), 1 (fail), 3 (inconclusive: the trials
     do not decide it) or 2 (wrong use). An unchanged agent fails in at most 5 % of the comparisons.
     """
+    from stepstream.common.settings import require_clickhouse
     from stepstream.evals.gate.trials import ResultsError
     from stepstream.evals.gate.verdict import gate as decide
 
     chosen = _policy(deciding)
+    if output.publish:
+        require_clickhouse(settings)
     try:
-        verdict = decide(_results(baseline), _results(candidate), chosen)
+        sides = _results(baseline), _results(candidate)
+        verdict = decide(*sides, chosen)
     except ResultsError as error:
         raise errors.Failure(str(error), errors.USAGE) from None
     _print(verdict, output)
+    if output.publish:
+        eval_publish.publish_verdict(settings, verdict, *sides, chosen)
     raise typer.Exit(EXIT_CODES[verdict.outcome])
 
 

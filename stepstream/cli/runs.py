@@ -285,9 +285,10 @@ def sql(
     """Run an SQL query on the store (read-only).
 
     The views are runs, steps, open_steps, findings, alerts, alert_events, alert_marks, deliveries,
-    delivery_events, tasks, task_events, task_refusals, executors, executor_events, metrics_1m,
-    metrics_1h, and trace(id = '...') for one run. `DESCRIBE runs` lists the columns of a view. On a
-    terminal, rows that are too wide for a table are printed with one column a line.
+    delivery_events, tasks, task_events, task_refusals, executors, executor_events, eval_trials,
+    eval_verdicts, metrics_1m, metrics_1h, and trace(id = '...') for one run. `DESCRIBE runs` lists
+    the columns of a view. On a terminal, rows that are too wide for a table are printed with one
+    column a line.
     """
     from stepstream.cli import printing, queries
 

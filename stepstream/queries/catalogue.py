@@ -7,6 +7,7 @@ from typing import Final
 from stepstream.queries import (
     configurations,
     cost,
+    evaluations,
     pages,
     related,
     runs,
@@ -31,6 +32,7 @@ QUESTIONS: Final[dict[str, Question]] = {
         tools,
         speed,
         configurations,
+        evaluations,
         related,
         runs,
         pages,

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from stepstream.evals.gate.policy import GatePolicy
+from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
+from stepstream.evals.gate.verdict import gate
 from stepstream.releases.topic import publish
+from stepstream.suites.publish import publish_verdict
 from tests.console.world import World
 from tests.support.release_folder import built
 
@@ -24,6 +28,7 @@ class KnownRuns:
     failed: str
     looping: str
     alert: str
+    verdict: str
 
 
 def _takes(ms: float) -> None:
@@ -79,6 +84,38 @@ def loop(run: Any) -> None:
             tool.set_output("nothing found")
 
 
+CASES = 24
+
+
+def results(agent: str, runs: list[str], lost: int) -> Results:
+    """Two trials of each case; of the first ``lost`` cases the second one fails."""
+    trials = [
+        Trial(
+            f"case-{number:02}",
+            trial,
+            success=not (trial and number < lost),
+            reason="the answer has no number 15" if trial and number < lost else "",
+            cost_usd=0.01 + number / 10_000,
+            latency_s=1.5,
+            tokens=900.0,
+            tool_errors=0.0,
+            # Two trials have runs that can be opened.
+            trace_id=runs[trial] if number == 3 else "",
+        )
+        for number in range(CASES)
+        for trial in range(2)
+    ]
+    return results_of(agent, trials, Header(RESULTS_VERSION, "refunds", "4f1d", agent))
+
+
+def published_verdict(world: World, good: list[str]) -> str:
+    sides = results("support:v12", good[:2], 0), results("support:v13", good[2:4], 10)
+    policy = GatePolicy()
+    return publish_verdict(
+        world.settings, gate(*sides, policy), *sides, policy, time.time_ns() // 1_000
+    )
+
+
 @contextmanager
 def made(world: World) -> Iterator[KnownRuns]:
     """Make them, and wait until they and the alert are in the store."""
@@ -99,5 +136,6 @@ def made(world: World) -> Iterator[KnownRuns]:
         for trace_id in (*good, run.trace_id):
             world.closed(trace_id)
         alert = world.alert_of(looping.trace_id)
-        yield KnownRuns(good, run.trace_id, looping.trace_id, alert)
+        verdict = published_verdict(world, good)
+        yield KnownRuns(good, run.trace_id, looping.trace_id, alert, verdict)
     tracer.close(30)

@@ -26,6 +26,8 @@ PAGES = {
     "versions": ("/compare", ("Two versions of an agent", "No agent has closed runs")),
     "releases": ("/releases", ("support", "Configuration drift")),
     "release": ("/releases/support?old=v12&new=v13", ("Published", "v13", "Be kind (v13).")),
+    "evals": ("/evals", ("Gate verdicts", "Experiments", "Success by Criteria", "refunds")),
+    "eval": ("/evals/{verdict}", ("Metrics", "Cases that moved", "case-03", "points")),
     "ask": ("/ask?question=cost", ("The same elsewhere", "stepstream ask cost", "support")),
     "cost check": ("/ask?question=cost-check", ("A CSV with a heading", "Compare")),
     "cost": ("/cost", ("By agent", "By model", "gpt-4o", "support")),
@@ -35,7 +37,9 @@ PAGES = {
 
 
 def at(runs: KnownRuns, path: str) -> str:
-    return path.format(failed=runs.failed, good=runs.good[-1], alert=runs.alert)
+    return path.format(
+        failed=runs.failed, good=runs.good[-1], alert=runs.alert, verdict=runs.verdict
+    )
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

@@ -18,6 +18,9 @@ import stepstream
 from stepstream import queries
 from stepstream.cli.app import run as command
 from stepstream.evals.blame.step import MAX_ALL_TEXT
+from stepstream.evals.gate.policy import GatePolicy
+from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
+from stepstream.evals.gate.verdict import gate
 from stepstream.queries import Answer
 from stepstream.queries.cost_check import cost_check
 from stepstream.queries.parameters import Unanswerable
@@ -25,6 +28,7 @@ from stepstream.queries.question import for_clients, rows_of
 from stepstream.queries.suspects import texts_sql
 from stepstream.schemas.settings import Settings
 from stepstream.sinks.clickhouse import connect, migrate
+from stepstream.suites.publish import publish_verdict
 from tests.support.console import running
 from tests.support.question_data import KnownRun, store_runs
 
@@ -319,6 +323,86 @@ def test_a_call_that_fails_the_criteria_is_suspected_while_the_run_fails_them(
     assert row["evidence"][0].endswith("must not be called: refund")
     evidence = [row["evidence"] for row in queries.ask(client, "suspects", run=met.trace_id)]
     assert "must not be called" not in str(evidence)
+
+
+def test_published_results_and_verdicts_are_answers(settings: Settings, client: Client) -> None:
+    """Published twice they are there once; runs of trials that the store has are marked."""
+
+    def side(agent: str, lost: int) -> Results:
+        trials = [
+            Trial(f"c{n}", trial, success=n >= lost, cost_usd=0.5, trace_id=COSTLY.trace_id)
+            for n in range(12)
+            for trial in range(2)
+        ]
+        trials.append(Trial("c-crashed", 0, crashed=True, trace_id="0" * 32))
+        return results_of(agent, trials, Header(RESULTS_VERSION, "refunds", "4f1d", agent))
+
+    sides, policy = (side("v12", 0), side("v13", 9)), GatePolicy()
+    verdict = gate(*sides, policy)
+    for moment in (1, 2):
+        now_us = round(NOW.timestamp() * 1_000_000) - 3_600_000_000 + moment
+        own_id = publish_verdict(settings, verdict, *sides, policy, now_us)
+
+    def ask(question: str, **given: Any) -> Answer:
+        return queries.ask(client, question, now=NOW, timeout_s=60, **given)
+
+    found = {row["agent"]: row for row in ask("experiments", suite="refund*")}
+    assert {agent: row["trials"] for agent, row in found.items()} == {"v12": 25, "v13": 25}
+    assert (found["v13"]["succeeded"], found["v13"]["failed"], found["v13"]["crashed"]) == (
+        6,
+        19,
+        1,
+    )
+    assert found["v12"]["success_rate"] == pytest.approx(24 / 25)
+    (row,) = ask("verdicts").records()
+    assert (row["verdict_id"], row["outcome"], row["cases"]) == (own_id, "fail", 13)
+    assert ask("verdicts").sentence == "1 verdict: 0 pass, 1 fail, 0 inconclusive."
+    (whole,) = ask("verdict", id=own_id[:6]).records()
+    assert json.loads(whole["verdict"])["metrics"][0]["metric"] == "success"
+    trials = ask("trials", ids=f"{row['baseline_id']},{row['candidate_id']}")
+    assert len(trials) == 50
+    in_store = {(one["case_id"] != "c-crashed", one["in_store"]) for one in trials}
+    assert in_store == {(True, True), (False, False)}
+    assert len(ask("verdicts", project="another")) == 0
+
+
+def test_success_over_time_counts_no_unknown_run_in_shares(
+    settings: Settings, client: Client
+) -> None:
+    start = NOW - timedelta(days=24)
+    states = ("true", "true", "false", "unknown", "")
+    runs = [
+        KnownRun(320 + n, start + timedelta(minutes=n), agent="scored", success=success)
+        for n, success in enumerate(states)
+    ]
+    store_runs(settings, runs)
+    note = LOOP_FINDING | {
+        "finding_id": "criteria-320",
+        "state": "firing",
+        "rule": "criteria_failed",
+        "policy": "refunds",
+        "agent": "scored",
+        "time": start,
+        "message": "no",
+    }
+    with connect(settings) as writer:
+        for run in runs:
+            made = note | {"finding_id": f"criteria-{run.number}", "trace_id": run.trace_id}
+            writer.insert("findings_raw", [list(made.values())], list(made))
+    given: dict[str, Any] = {
+        "agent": "scored",
+        "since": "25d",
+        "until": "23d",
+        "now": NOW,
+        "timeout_s": 60,
+    }
+    answer = queries.ask(client, "success", **given)
+    assert sum(row["succeeded"] for row in answer) == 2
+    assert sum(row["unknown"] for row in answer) == 1
+    assert answer.sentence == "2 of 3 runs succeeded (66.7 %); 1 are unknown."
+    # Only of runs that fail their Criteria now.
+    (row,) = queries.ask(client, "failed-criteria", **given).records()
+    assert (row["criteria"], row["runs"]) == ("refunds", 1)
 
 
 def test_waste_adds_up_failed_runs_retries_and_loops(ask: Ask) -> None:

@@ -77,6 +77,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "stepstream/releases": {"schemas", "stepstream/common", "stepstream/admin", "evals"},
     "stepstream/suites": {
         "schemas",
+        "sinks/clickhouse",
         "evals",
         "stepstream/backtest",
         "stepstream/testing",

@@ -86,3 +86,35 @@ def test_wrong_use_is_exit_code_2(
     assert words in capsys.readouterr().err
     assert run(["eval", "gate", *sides[:3], str(tmp_path / "none")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_verdict_that_cannot_be_published_keeps_its_exit_code(
+    results: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1 would state that the candidate is worse; without a store it is wrong use, before anything
+    is decided.
+    """
+    sides = ["--baseline", results["baseline"], "--candidate", results["same"], "--publish"]
+    monkeypatch.delenv("STEPSTREAM_CLICKHOUSE_URL", raising=False)
+    assert run(["eval", "gate", *sides]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no ClickHouse is known" in shown.err
+    # Port 9 (discard) refuses connections where nothing listens.
+    monkeypatch.setenv("STEPSTREAM_CLICKHOUSE_URL", "http://127.0.0.1:9")
+    assert run(["eval", "gate", *sides]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("PASS: no metric")
+    assert "the verdict is not published: no ClickHouse answers at http://127.0.0.1:9" in shown.err
+
+
+def test_files_that_are_no_results_are_not_published(
+    results: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jsonl").write_text("{}\n", encoding="utf-8")
+    store = ["--clickhouse-url", "http://127.0.0.1:9"]
+    bad = str(tmp_path / "bad.jsonl")
+    assert run(["eval", "publish", results["baseline"], bad, *store]) == 2
+    assert "bad.jsonl, line 1" in capsys.readouterr().err
+    assert run(["eval", "publish", results["baseline"], *store]) == 1
+    assert "no ClickHouse answers" in capsys.readouterr().err

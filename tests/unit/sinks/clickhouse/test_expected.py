@@ -85,6 +85,8 @@ def test_the_migrations_name_the_retention_of_each_table() -> None:
         "tasks_raw": "tasks",
         "task_refusals_raw": "tasks",
         "executor_events_raw": "tasks",
+        "eval_trials_raw": "runs",
+        "eval_verdicts_raw": "runs",
         "rollup_1m": "metrics",
         "rollup_1h": "metrics",
         "repeated_steps": "metrics",
