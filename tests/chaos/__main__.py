@@ -40,6 +40,7 @@ LONG = (
 CONTENTS_STEPS = 400_000
 SPOOL_AGENTS = 20
 SPOOL_KILLS = 1_000
+SPOOL_S = 1_800.0
 # What the long form must have done, or it proves nothing.
 REACHED = {"worker kills": 100, "broker kills": 20}
 
@@ -142,6 +143,7 @@ def _spool(folder: Path, seed: int) -> int:
             agents=SPOOL_AGENTS,
             kills=SPOOL_KILLS,
             seed=seed,
+            most_s=SPOOL_S,
         )
     problems = outcome.problems()
     print(f"spool (seed {seed}): {len(problems)} problems in {time.monotonic() - began:.0f} s")

@@ -33,6 +33,11 @@ from tests.support.spool_agent import recorded
 # Kills between two changes of the broker.
 KILLS_OF_A_PHASE: Final = 5
 LASTS_S: Final = 3_600.0
+# Steps of all agents in a second: many agents at full speed would leave no CPU for the start of
+# those that replace the killed ones.
+STEPS_PER_S: Final = 1_500
+# Fewer kills within the time prove too little.
+FEWEST_KILLS: Final = 0.3
 
 
 @dataclass
@@ -40,6 +45,8 @@ class Outcome:
     """``safe`` events were acknowledged or on disk when their agents were killed."""
 
     kills: int = 0
+    wanted_kills: int = 0
+    seconds: float = 0.0
     outages: int = 0
     safe: int = 0
     dropped: int = 0
@@ -55,6 +62,11 @@ class Outcome:
         found += [f"out of order: {one}" for one in self.out_of_order]
         if self.dropped:
             found.append(f"{self.dropped} events dropped")
+        if self.kills < self.wanted_kills * FEWEST_KILLS:
+            found.append(
+                f"proves too little: {self.kills} of {self.wanted_kills} kills in "
+                f"{self.seconds:.0f} s"
+            )
         if self.outages < 1 or self.safe <= 100:
             found.append(f"proves nothing: {self.outages} outages, {self.safe} safe events")
         return found
@@ -88,6 +100,7 @@ class Agents:
             "STEPSTREAM_QUIET": "true",
             "PYTHONPATH": str(ROOT),
         }
+        self._step_s = count / STEPS_PER_S
         self._number = 0
         self._running = [self.start(LASTS_S) for _ in range(count)]
         self.progress: dict[str, list[int]] = {}
@@ -98,19 +111,22 @@ class Agents:
         name = f"agent{self._number}"
         path = self._folder / f"{name}.out"
         output = path.open("wb")
-        arguments = ["-m", "tests.support.spool_agent", str(seconds), name]
+        arguments = ["-m", "tests.support.spool_agent", str(seconds), name, str(self._step_s)]
         process = subprocess.Popen(
             [sys.executable, *arguments], env=self._environment, stdout=output, stderr=output
         )
         return _Agent(name, process, output, path)
 
     def kill_one(self) -> None:
-        """SIGKILL for an agent that has begun."""
-        position = self._chance.randrange(len(self._running))
+        """SIGKILL for an agent that has begun, at random."""
+        begun = wait_until(self._begun, 120, "an agent records steps")
+        position = self._chance.choice(begun)
         victim = self._running[position]
-        wait_until(victim.progress, 120, f"{victim.name} records steps")
         self._end(victim, signal.SIGKILL)
         self._running[position] = self.start(LASTS_S)
+
+    def _begun(self) -> list[int]:
+        return [place for place, agent in enumerate(self._running) if agent.progress()]
 
     def run_one(self) -> None:
         """An agent of a second, from beginning to end."""
@@ -132,18 +148,28 @@ class Agents:
 
 
 def play(
-    kafka: EmbeddedKafka, prefix: str, folder: Path, *, agents: int, kills: int, seed: int
+    kafka: EmbeddedKafka,
+    prefix: str,
+    folder: Path,
+    *,
+    agents: int,
+    kills: int,
+    seed: int,
+    most_s: float,
 ) -> Outcome:
-    """Kill agents, change the broker every few kills, then let everything arrive and count."""
+    """Kill agents, for ``most_s`` at most, and change the broker every few kills; then let
+    everything arrive and count.
+    """
     settings = Settings(kafka_brokers=kafka.bootstrap, topic_prefix=prefix, partitions=4)
     create_topics(settings)
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "spool" / "events.db"
-    outcome = Outcome()
+    outcome = Outcome(wanted_kills=kills)
     chance = random.Random(seed)
+    began = time.monotonic()
     crew = Agents(settings, folder, agents, seed)
     is_up = True
-    while outcome.kills < kills:
+    while outcome.kills < kills and time.monotonic() < began + most_s:
         for _ in range(KILLS_OF_A_PHASE):
             time.sleep(chance.uniform(0.05, 0.5))
             crew.kill_one()
@@ -155,6 +181,7 @@ def play(
             outcome.spooled = _in_spool(place)
             kafka.restart(0)
         is_up = not is_up
+    outcome.seconds = time.monotonic() - began
     crew.stop()
     if not is_up:
         outcome.spooled = _in_spool(place)

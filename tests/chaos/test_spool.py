@@ -12,9 +12,17 @@ from stepstream.local.embedded.kafka import EmbeddedKafka
 from tests.chaos.spool import Outcome, play
 
 
-def run(folder: Path, agents: int, kills: int) -> Outcome:
+def run(folder: Path, agents: int, kills: int, most_s: float) -> Outcome:
     with EmbeddedKafka(folder / "kafka", heap_mb=384) as kafka:
-        outcome = play(kafka, "spoolchaos", folder / "agents", agents=agents, kills=kills, seed=1)
+        outcome = play(
+            kafka,
+            "spoolchaos",
+            folder / "agents",
+            agents=agents,
+            kills=kills,
+            seed=1,
+            most_s=most_s,
+        )
     print(outcome)
     assert outcome.problems() == []
     return outcome
@@ -23,11 +31,11 @@ def run(folder: Path, agents: int, kills: int) -> Outcome:
 @pytest.mark.timeout(600)
 def test_nothing_safe_is_lost(tmp_path: Path) -> None:
     """A few agents, killed in two outages and between them."""
-    run(tmp_path, agents=4, kills=15)
+    run(tmp_path, agents=4, kills=15, most_s=240)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(7_200)
+@pytest.mark.timeout(2_400)
 def test_nothing_safe_is_lost_for_long(tmp_path: Path) -> None:
-    """Twenty agents on one file, a thousand kills."""
-    run(tmp_path, agents=20, kills=1_000)
+    """Twenty agents on one file, a thousand kills, or as many as half an hour allows."""
+    run(tmp_path, agents=20, kills=1_000, most_s=1_800)
