@@ -228,7 +228,29 @@ class FunctionCheck(_OutsideCheck):
     )
 
 
-OUTSIDE_CHECKS: Final = (GraderCheck, FunctionCheck)
+class SqlCheck(_OutsideCheck):
+    """What a query finds in a test system after the run; the check is unknown where it fails."""
+
+    check: Literal["sql"]
+    connect: str = Field(
+        pattern=r"^[\w.]+:\w+$",
+        max_length=200,
+        description="module:function that returns a connection of Python's DB API (PEP 249)",
+    )
+    query: str = Field(min_length=1, max_length=20_000, description="one statement; rolled back")
+    equals: str | float | None = Field(
+        None, description="the only value of the result; numbers are compared as numbers"
+    )
+    rows: int | None = Field(None, ge=0, le=10_000, description="number of rows of the result")
+
+    @model_validator(mode="after")
+    def _expects_something(self) -> SqlCheck:
+        if (self.equals is None) == (self.rows is None):
+            raise ValueError("sql needs either equals or rows")
+        return self
+
+
+OUTSIDE_CHECKS: Final = (GraderCheck, FunctionCheck, SqlCheck)
 
 Check = Annotated[
     ToolsCheck
@@ -241,7 +263,8 @@ Check = Annotated[
     | LimitsCheck
     | ExprCheck
     | GraderCheck
-    | FunctionCheck,
+    | FunctionCheck
+    | SqlCheck,
     Field(discriminator="check"),
 ]
 Checks = Annotated[tuple[Check, ...], Field(min_length=1, max_length=MAX_CHECKS)]

@@ -152,11 +152,16 @@ def _swaps(given: list[str] | None) -> dict[str, Callable[..., Any]]:
 
 
 def criteria_in(files: list[Path]) -> list[Criteria]:
-    """The Criteria documents in files. Raises ``errors.Failure``."""
+    """The Criteria documents in files. Raises ``errors.Failure`` for wrong use: exit code 1 would
+    state that something was scored and failed.
+    """
     from stepstream.cli.documents import read_all
     from stepstream.schemas.criteria import Criteria
 
-    written = read_all(files, "nothing was scored, because of")
+    try:
+        written = read_all(files, "nothing was scored, because of")
+    except errors.Failure as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
     found = [one.document for one in written if isinstance(one.document, Criteria)]
     if not found:
         raise errors.Failure(f"no Criteria in {', '.join(map(str, files))}", errors.USAGE)

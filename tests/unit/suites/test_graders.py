@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from stepstream.cli.app import run
 from stepstream.evals.agreement import agreement, lines
 from stepstream.evals.cases import parse_suite
 from stepstream.evals.gate.trials import Trial, lines_of, parse_results
-from stepstream.schemas.criteria import Criteria
+from stepstream.schemas.criteria import Criteria, GraderCheck
 from stepstream.schemas.graders import GRADERS, Score
 from stepstream.suites.agent import AgentError
+from stepstream.suites.outside_checks import graded
 from stepstream.suites.runner import Plan, run_suite
 from tests.support.paths import ROOT
 
@@ -158,6 +161,73 @@ def odd(*_: Any) -> int:
 def test_a_function_checks_the_end_state(name: str, success: bool | None, reason: str) -> None:
     trial = checked({"checks": [{"check": "function", "function": f"{THIS}:{name}"}]})
     assert (trial.success, trial.reason) == (success, reason)
+
+
+def database() -> sqlite3.Connection:
+    made = sqlite3.connect(":memory:")
+    made.execute("CREATE TABLE orders (id INTEGER, status TEXT, amount NUMERIC)")
+    made.execute("INSERT INTO orders VALUES (1, 'refunded', 15.0), (2, 'open', 7)")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("query", "expected", "success", "reason"),
+    [
+        ("SELECT status FROM orders WHERE id = 1", {"equals": "refunded"}, True, ""),
+        ("SELECT amount FROM orders WHERE id = 1", {"equals": 15}, True, ""),
+        ("SELECT id FROM orders", {"rows": 2}, True, ""),
+        ("SELECT id FROM orders WHERE id > 5", {"rows": 0}, True, ""),
+        (
+            "SELECT status FROM orders WHERE id = 2",
+            {"equals": "refunded"},
+            False,
+            "the query found 'open', not 'refunded'",
+        ),
+        ("SELECT id FROM orders", {"equals": 1}, False, "the query found 2 rows, not one value"),
+        ("SELECT id FROM orders", {"rows": 3}, False, "the query found 2 rows, not 3"),
+        (
+            "SELECT * FROM no_such",
+            {"rows": 0},
+            None,
+            f"{THIS}:database: OperationalError: no such table: no_such",
+        ),
+    ],
+)
+def test_a_query_checks_the_end_state(
+    query: str, expected: dict[str, Any], success: bool | None, reason: str
+) -> None:
+    check = {"check": "sql", "connect": f"{THIS}:database", "query": query, **expected}
+    trial = checked({"checks": [check]})
+    assert (trial.success, trial.reason) == (success, reason)
+
+
+@pytest.mark.parametrize("expected", [{}, {"equals": 1, "rows": 1}])
+def test_a_query_expects_one_thing(expected: dict[str, Any]) -> None:
+    check = {"check": "sql", "connect": "a:b", "query": "SELECT 1", **expected}
+    with pytest.raises(ValueError, match="sql needs either equals or rows"):
+        Criteria.model_validate({"name": "x", "checks": [check]})
+
+
+def test_a_grader_that_never_returns_is_not_called_for_ever() -> None:
+    """Each call keeps a thread: after eight of them the others are unknown at once."""
+    calls: list[int] = []
+    ends = threading.Event()
+
+    def hangs(*_: str) -> float:
+        calls.append(1)
+        ends.wait(60)
+        return 1.0
+
+    GRADERS._extensions["hangs"] = hangs
+    check = GraderCheck(check="grader", grader="hangs", seconds=0.01)
+    try:
+        grades = [graded(check, "q", "a", []) for _ in range(10)]
+        assert len(calls) == 8
+        assert [grade.outcome for grade in grades] == [None] * 10
+        assert grades[-1].reason == "hangs was not called: 8 earlier calls still run"
+    finally:
+        ends.set()
+        del GRADERS._extensions["hangs"]
 
 
 def test_a_document_applies_to_the_runs_that_it_matches() -> None:
