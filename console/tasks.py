@@ -128,9 +128,10 @@ class TaskPages:
 
         Raises ``WebError`` 404.
         """
-        wanted = request.path_params["task"]
+        wanted, user = request.path_params["task"], user_of(request.scope)
+        if not project and len(user.projects) == 1:
+            project = next(iter(user.projects))
         rows = (await self._store.ask("task", id=wanted, project=project or "*")).records()
-        user = user_of(request.scope)
         # A task of another project is unknown to this user, whatever its id.
         visible = [row for row in rows if user.allows("read", row["project"])]
         exact = [row for row in visible if row["task_id"] == wanted]

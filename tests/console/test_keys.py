@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from tests.console.known_runs import KnownRuns
 from tests.console.world import Agent, Visit, World
+from tests.support.task_states import Story, send_states
 
 # The visible part of a run's axis, as the address has it.
 _ZOOM = "(new URLSearchParams(location.search).get('zoom') ?? '0-1').split('-').map(Number)"
@@ -234,13 +236,44 @@ def test_keys_of_the_other_pages(
     keys.check()
 
 
+def test_keys_of_tasks(visits: Callable[..., Visit], world: World) -> None:
+    """The list, and one task; what ends something asks first."""
+    waiting = [Story(f"key-{n}", "keys", project="keys", priority=9 - n) for n in range(2)]
+    send_states(world.settings, *(record for one in waiting for record in one.records))
+    keys = Keys(visits().open("/tasks"))
+    visit = keys.visit
+    visit.text("key-1")
+    visit.live()
+    keys.until("r", "document.body.innerText.includes('Waiting, and why')")
+    row = "document.querySelector('tr.at')?.innerText ?? ''"
+    first = visit.page.evaluate(row)
+    keys.until("j", f"{row} !== {json.dumps(first)}")
+    keys.until("k", f"{row} === {json.dumps(first)}")
+    keys("c")
+    visit.page.get_by_role("dialog").get_by_text("Cancel task").wait_for()
+    visit.key("Escape")
+    keys.until("Enter", "location.pathname.startsWith('/tasks/')")
+    visit.text("What happened")
+    visit.page.go_back()
+    visit.text("Waiting, and why")
+    keys.check()
+
+    keys = Keys(visits().open("/tasks/key-0?project=keys"))
+    keys.visit.text("What happened")
+    keys.visit.enabled("Cancel")
+    keys("r", "t", "c")
+    keys.visit.page.get_by_role("dialog").get_by_text("Cancel task key-0?").wait_for()
+    keys.visit.key("Escape")
+    keys.check()
+
+
 def test_keys_of_every_page(visit: Visit, runs: KnownRuns) -> None:
     """The two-key ones, and search by text and by id."""
     visit.open("/")
     visit.text("Just ended")
     pages = {
         **{"r": "/runs", "a": "/alerts", "c": "/cost", "e": "/releases"},
-        **{"q": "/ask", "s": "/system", "n": "/"},
+        **{"q": "/ask", "s": "/system", "t": "/tasks", "n": "/"},
     }
     for key, path in pages.items():
         visit.key("g", key)

@@ -28,6 +28,7 @@ PAGES = {
     "release": ("/releases/support?old=v12&new=v13", ("Published", "v13", "Be kind (v13).")),
     "evals": ("/evals", ("Gate verdicts", "Experiments", "Success by Criteria", "refunds")),
     "eval": ("/evals/{verdict}", ("Metrics", "Cases that moved", "case-03", "points")),
+    "tasks": ("/tasks", ("Queues", "Executors", "Waiting, and why")),
     "ask": ("/ask?question=cost", ("The same elsewhere", "stepstream ask cost", "support")),
     "cost check": ("/ask?question=cost-check", ("A CSV with a heading", "Compare")),
     "cost": ("/cost", ("By agent", "By model", "gpt-4o", "support")),

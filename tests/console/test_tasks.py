@@ -60,7 +60,7 @@ def test_the_page_shows_queues_executors_and_what_waits(stories: Story, visit: V
     waiting = visit.page.locator("section", has=visit.page.locator("#waiting")).locator("tbody tr")
     # By priority, then age.
     assert waiting.nth(0).inner_text().startswith("order-70452-refund")
-    visit.screenshot("tasks")
+    visit.screenshot("tasks-full")
     assert visit.serious() == []
 
 
