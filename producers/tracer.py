@@ -256,7 +256,7 @@ class Tracer(StepOpener[Step, Run]):
         from stepstream.producers.releases.loading import loader_of
 
         with self._lock:
-            settings = self._resolved_settings()
+            settings = self.resolved_settings()
             loader = loader_of(settings, agent, name, follow=follow, file=file)
             known = self._releases.get(agent)
             if known is not None and known.same_as(loader):
@@ -268,7 +268,7 @@ class Tracer(StepOpener[Step, Run]):
 
     # --- inside ---
 
-    def _resolved_settings(self) -> Settings:
+    def resolved_settings(self) -> Settings:
         """The settings in force. Raises ``ValueError``."""
         settings = self._settings() if callable(self._settings) else self._settings
         # Settings that were built in code have an endpoint that no loader has split yet.
@@ -297,7 +297,7 @@ class Tracer(StepOpener[Step, Run]):
 
     def _new_engine(self) -> Engine | None:
         try:
-            settings = self._resolved_settings()
+            settings = self.resolved_settings()
         except ValueError as error:
             _print_line(f"stepstream: nothing is recorded: {error}")
             return None
@@ -369,6 +369,20 @@ class Tracer(StepOpener[Step, Run]):
 
     def _opening_run(self, name: str, fields: RunFields) -> Run:
         return Run(self, None, "agent", name, fields)
+
+
+_public: list[Tracer] = []
+
+
+def make_public(tracer: Tracer) -> Tracer:
+    """Make a tracer the one that ``public_tracer`` returns. For the module ``stepstream``."""
+    _public[:] = [tracer]
+    return tracer
+
+
+def public_tracer() -> Tracer:
+    """The tracer of the functions of the module ``stepstream``, which must have been imported."""
+    return _public[0]
 
 
 def _print_line(line: str) -> None:

@@ -36,13 +36,20 @@ from stepstream.producers.sdk_log import internal_error as _internal_error
 from stepstream.producers.sdk_log import sdk_log as _sdk_log
 from stepstream.producers.steps import Run, Step
 from stepstream.producers.tracer import Tracer
+from stepstream.producers.tracer import make_public as _make_public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stepstream.producers.control.budget import Budget, BudgetWarning
+    from stepstream.producers.executor.app import Executor
+    from stepstream.producers.executor.declared import CriteriaFailed, LostLease, Retry, Timeout
+    from stepstream.producers.executor.task import Task
     from stepstream.producers.recordings.recorded import recorded
     from stepstream.producers.releases.agent_release import AgentRelease
+    from stepstream.producers.tasks.handle import TaskCancelled, TaskFailed, TaskHandle
+    from stepstream.producers.tasks.submit import submit, task
+    from stepstream.producers.tasks.ways import TaskNotSent
     from stepstream.producers.transport.base import Transport
     from stepstream.producers.transport.memory import MemoryTransport
     from stepstream.queries.query import query
@@ -61,15 +68,25 @@ __all__ = [
     "BudgetWarning",
     "Command",
     "CommandNotSent",
+    "CriteriaFailed",
     "Document",
+    "Executor",
+    "LostLease",
     "MemoryTransport",
     "Prices",
     "PromptError",
     "ReleaseUnavailable",
+    "Retry",
     "Run",
     "RunStopped",
     "Settings",
     "Step",
+    "Task",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskHandle",
+    "TaskNotSent",
+    "Timeout",
     "Tracer",
     "agent",
     "asubscribe",
@@ -91,7 +108,9 @@ __all__ = [
     "run",
     "send_command",
     "step",
+    "submit",
     "subscribe",
+    "task",
     "tool",
     "trace_environment",
     "trace_headers",
@@ -108,7 +127,7 @@ def _settings(**given: Any) -> Settings:
     return settings
 
 
-_tracer = Tracer(_settings)
+_tracer = _make_public(Tracer(_settings))
 
 run = _tracer.run
 agent = _tracer.agent
@@ -217,7 +236,19 @@ _LATER = {
     "Prices": "stepstream.schemas.documents",
     "PromptError": "stepstream.schemas.release",
     "Settings": "stepstream.schemas.settings",
+    "CriteriaFailed": "stepstream.producers.executor.declared",
+    "Executor": "stepstream.producers.executor.app",
+    "LostLease": "stepstream.producers.executor.declared",
+    "Retry": "stepstream.producers.executor.declared",
+    "Task": "stepstream.producers.executor.task",
+    "TaskCancelled": "stepstream.producers.tasks.handle",
+    "TaskFailed": "stepstream.producers.tasks.handle",
+    "TaskHandle": "stepstream.producers.tasks.handle",
+    "TaskNotSent": "stepstream.producers.tasks.ways",
+    "Timeout": "stepstream.producers.executor.declared",
     "asubscribe": "stepstream.sinks.subscribe",
+    "submit": "stepstream.producers.tasks.submit",
+    "task": "stepstream.producers.tasks.submit",
     "query": "stepstream.queries.query",
     "recorded": "stepstream.producers.recordings.recorded",
     "CommandNotSent": "stepstream.admin.gateway_commands",

@@ -11,7 +11,7 @@ import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stepstream.admin.gateway_requests import post, refusal
+from stepstream.common.gateway_requests import post, refusal
 
 
 @dataclass(frozen=True)

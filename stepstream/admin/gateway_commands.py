@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 import msgspec
 
-from stepstream.admin.gateway_requests import post, refusal
+from stepstream.common.gateway_requests import post, refusal
 from stepstream.schemas.alert import Command, CommandAction, CommandStruct
 from stepstream.schemas.endpoint import is_http, split_http_endpoint
 from stepstream.schemas.ids import TRACE_ID

@@ -15,6 +15,11 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Run the console: pages that show runs, alerts and costs as they happen.",
         "Run",
     ),
+    "executor": Entry(
+        "executor",
+        "Run an executor: it runs the agents of a program as durable tasks.",
+        "Run",
+    ),
     "gateway": Entry(
         "gateway",
         "Run a gateway: it writes OpenTelemetry and JSON from HTTP to Kafka.",
@@ -135,6 +140,16 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Stop a run, or all runs of an agent or project.",
         "Act",
     ),
+    "cancel": Entry(
+        "task_requests",
+        "Cancel a task: a waiting one ends at once, a running one when its next step begins.",
+        "Tasks",
+    ),
+    "drain": Entry(
+        "task_requests",
+        "Drain an executor: it gets no new attempts, and ends when its running ones have ended.",
+        "Tasks",
+    ),
     "executors": Entry(
         "tasks",
         "List the executors of tasks: state, slots in use, agents.",
@@ -143,6 +158,16 @@ COMMANDS: Final[dict[str, Entry]] = {
     "queues": Entry(
         "tasks",
         "List for each agent how many tasks wait, why, since when, and who could run them.",
+        "Tasks",
+    ),
+    "retry": Entry(
+        "task_requests",
+        "Run a task again that has ended in another way than ok.",
+        "Tasks",
+    ),
+    "submit": Entry(
+        "task_requests",
+        "Ask for a run of an agent by an executor, as a durable task; print the task's id.",
         "Tasks",
     ),
     "task": Entry(

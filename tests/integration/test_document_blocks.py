@@ -71,6 +71,8 @@ COMMANDS_NOT_RUN: Final = {
     "stepstream notify": "runs until it is stopped; test_notify.py",
     "stepstream console": "runs until it is stopped; test_console.py",
     "stepstream task order-7": "needs a task; test_tasks_in_the_store.py",
+    "stepstream executor ": "runs until it is stopped; test_executor.py",
+    "stepstream submit": "waits for an executor; test_executor.py",
     "stepstream open": "opens a browser; tests/unit/console",
     "stepstream alerts --follow": "runs until it is stopped; test_views.py",
     "stepstream store backup": "writes to the server's disk or to S3; test_store_backup.py",

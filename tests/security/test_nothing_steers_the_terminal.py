@@ -470,6 +470,11 @@ def test_every_command_is_tested_or_shows_no_data_of_others() -> None:
     """A command that is added is added here."""
     own_words = {
         "up",
+        "executor",
+        "submit",
+        "cancel",
+        "retry",
+        "drain",
         "worker",
         "sink",
         "notify",

@@ -227,7 +227,7 @@ class ControlEndpoints:
                 trace_id,
                 project,
                 sent["action"],
-                sent.get("by") or _name_of(request),
+                sent.get("by") or name_of(request),
                 sent.get("reason", ""),
                 sent.get("budget_usd", ""),
             )
@@ -244,7 +244,7 @@ class ControlEndpoints:
                 "",
                 project,
                 sent["action"],
-                sent.get("by") or _name_of(request),
+                sent.get("by") or name_of(request),
                 sent.get("reason", ""),
                 agent=sent.get("agent", ""),
                 environment=sent.get("environment", ""),
@@ -335,7 +335,7 @@ def _event(command: Command) -> bytes:
     return b"id: %s\nevent: command\ndata: %s\n\n" % (command.command_id.encode(), data)
 
 
-def _name_of(request: Request) -> str:
+def name_of(request: Request) -> str:
     """The sender that is recorded where the request names none."""
     caller = request.scope.get(CALLER)
     return f"key {caller.name}" if caller else "gateway"

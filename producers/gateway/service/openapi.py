@@ -7,11 +7,20 @@ backpressure.
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from stepstream.producers.gateway.otlp.answers import JSON, PROTOBUF
 from stepstream.producers.gateway.service.control import ACTIONS
 from stepstream.schemas.step import StepEvent
+from stepstream.schemas.task_common import (
+    MAX_AFTER,
+    MAX_ATTEMPTS,
+    MAX_JSON_BYTES,
+    MAX_NAME_CHARS,
+    MAX_PRIORITY,
+    MAX_TASK_ID_CHARS,
+    OnBusy,
+)
 
 PATH: Final = "/openapi.json"
 _RETRY: Final = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
@@ -30,6 +39,7 @@ _REASONS: Final = {
     "401": "The key is missing or wrong.",
     "403": "The key does not allow this, or a web page has sent it.",
     "404": "There is nothing at this path.",
+    "409": "The id is that of another task.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",
     "415": "The Content-Type or the Content-Encoding is not known.",
@@ -217,6 +227,135 @@ def _release() -> dict[str, Any]:
     }
 
 
+_TASK_ID: Final = {
+    "name": "task_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_TASK_ID_CHARS},
+}
+_PROJECT: Final = {"name": "project", "in": "query", "schema": {"type": "string"}}
+
+
+def _tasks() -> dict[str, Any]:
+    text = {"type": "string", "maxLength": MAX_NAME_CHARS}
+    duration = {"type": ["string", "number"], "description": "such as 30s; a number is seconds"}
+    schema = {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(_TASK_TEXTS, text),
+            "agent": {**text, "minLength": 1},
+            "input": {"description": f"any JSON value of at most {MAX_JSON_BYTES:,} bytes"},
+            "priority": {"type": "integer", "minimum": 0, "maximum": MAX_PRIORITY},
+            "delay": duration,
+            "deadline": {
+                "type": ["string", "number"],
+                "description": "a duration from now on, or a time such as 2026-12-01T10:00:00Z",
+            },
+            "timeout": duration,
+            "attempts": {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS},
+            "budget_usd": {"type": ["string", "number"]},
+            "after": {"type": "array", "items": text, "maxItems": MAX_AFTER},
+            "on_busy": {"enum": list(get_args(OnBusy))},
+        },
+        "required": ["agent"],
+    }
+    return {
+        "post": {
+            "operationId": "submit_task",
+            "summary": "Ask for a run of an agent by an executor; needs a key with the scope act.",
+            "parameters": [
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "description": "The task's id: sent again, it is the same task.",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_TASK_ID_CHARS},
+                }
+            ],
+            "requestBody": {"required": True, "content": {JSON: {"schema": schema}}},
+            "responses": {
+                "202": {
+                    "description": "Kafka has the task: it ends in exactly one final state.",
+                    "content": {JSON: {"schema": _TASK_PLACE}},
+                },
+                **_errors("400", "401", "403", "408", "409", "413", "415", "503"),
+            },
+        }
+    }
+
+
+def _task() -> dict[str, Any]:
+    return {
+        "get": {
+            "operationId": "read_task",
+            "summary": "The task's newest state, a record of the topic taskstate.",
+            "parameters": [
+                _TASK_ID,
+                _PROJECT,
+                {
+                    "name": "wait",
+                    "in": "query",
+                    "description": "Seconds to wait for the final state.",
+                    "schema": {"type": "number", "minimum": 0, "maximum": 60},
+                },
+            ],
+            "responses": {
+                "200": {
+                    "description": "The task.",
+                    "content": {JSON: {"schema": {"type": "object"}}},
+                },
+                **_errors("400", "401", "403", "404", "503"),
+            },
+        }
+    }
+
+
+def _task_events() -> dict[str, Any]:
+    return {
+        "get": {
+            "operationId": "follow_task",
+            "summary": "The task's states as server-sent events, until the final one.",
+            "parameters": [_TASK_ID, _PROJECT],
+            "responses": {
+                "200": {
+                    "description": "Events named state, then one named result.",
+                    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                },
+                **_errors("400", "401", "403", "404", "503"),
+            },
+        }
+    }
+
+
+def _task_command(name: str, summary: str) -> dict[str, Any]:
+    text = {"type": "string", "maxLength": 500}
+    schema = {"type": "object", "properties": dict.fromkeys(("reason", "by", "project"), text)}
+    return {
+        "post": {
+            "operationId": f"{name}_task",
+            "summary": summary,
+            "parameters": [_TASK_ID],
+            "requestBody": {"required": False, "content": {JSON: {"schema": schema}}},
+            "responses": {
+                "202": {
+                    "description": "Kafka has the command.",
+                    "content": {JSON: {"schema": _TASK_PLACE}},
+                },
+                **_errors("400", "401", "403", "408", "413", "503"),
+            },
+        }
+    }
+
+
+_TASK_PLACE: Final = {
+    "type": "object",
+    "properties": {"task_id": {"type": "string"}, "project": {"type": "string"}},
+    "required": ["task_id", "project"],
+}
+_TASK_TEXTS: Final = (
+    "project", "id", "version", "input_ref", "key", "environment", "user_id", "session_id",
+)  # fmt: skip
+
+
 def document() -> dict[str, Any]:
     try:
         release = version("stepstream")
@@ -236,6 +375,15 @@ def document() -> dict[str, Any]:
             "/v1/runs/{trace_id}/control": _control(),
             "/v1/control": _stream(),
             "/v1/releases/{agent}/{name}": _release(),
+            "/v1/tasks": _tasks(),
+            "/v1/tasks/{task_id}": _task(),
+            "/v1/tasks/{task_id}/events": _task_events(),
+            "/v1/tasks/{task_id}/cancel": _task_command(
+                "cancel", "End a waiting task; stop a running one when its next step begins."
+            ),
+            "/v1/tasks/{task_id}/retry": _task_command(
+                "retry", "Run a task again that has ended in another way than ok."
+            ),
         },
         "components": {
             "schemas": {"StepEvent": step, **nested},

@@ -28,6 +28,7 @@ from stepstream.producers.gateway.service.http import Endpoints
 from stepstream.producers.gateway.service.ingest import Ingest, Memory
 from stepstream.producers.gateway.service.kafka_writer import WAIT_S, KafkaWriter
 from stepstream.producers.gateway.service.releases import ReleaseEndpoint, ReleaseReader
+from stepstream.producers.gateway.service.tasks import TaskEndpoints, TaskHub
 from stepstream.schemas import metrics
 from stepstream.schemas.settings import Settings
 
@@ -75,8 +76,12 @@ class Gateway:
         )
         self.releases = ReleaseReader(settings)
         release = ReleaseEndpoint(self.releases)
+        self.tasks = TaskHub(settings)
+        tasks = TaskEndpoints(
+            self.tasks, project=settings.project, stopping=lambda: self.server.stopping
+        )
         app = create(
-            [*control.routes(), *release.routes(), *endpoints.routes()],
+            [*control.routes(), *release.routes(), *tasks.routes(), *endpoints.routes()],
             hosts=hosts,
             access=access,
             observed=self.observer,
@@ -147,6 +152,7 @@ class Gateway:
                 part.close()
         self.hub.close()
         self.releases.close()
+        self.tasks.close()
         self.writer.close()
 
     def _readiness(self) -> str:

@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "sdk.md").read_text()
 # What is written as code on the page: `set_output(value)`, `Tracer.configure`, run.tool(...).
 WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`|```.*?```", PAGE, re.DOTALL))))
 # Called by the SDK itself: not for programs.
-INTERNAL = {"after_fork", "engine"}
+INTERNAL = {"after_fork", "engine", "resolved_settings"}
 
 
 def public(kind: type) -> set[str]:

@@ -1,0 +1,1 @@
+"""Runs agents as durable tasks: the process ``stepstream executor``."""

@@ -1,0 +1,1 @@
+"""Submits tasks, and follows, cancels and repeats them."""
