@@ -119,6 +119,11 @@ FINDINGS_OVER_LIMIT: Final = Metric(
     "counter",
     "findings beyond the limit for one run and alert name",
 )
+CONTENTS_UNREAD: Final = Metric(
+    "stepstream_worker_contents_unread_total",
+    "counter",
+    "ended steps that a detector did not read because it had read enough of their run",
+)
 ALERTS: Final = Metric("stepstream_worker_alerts_total", "counter", "alert records published")
 COMMANDS: Final = Metric(
     "stepstream_worker_commands_total", "counter", "commands ordered by policies"

@@ -6,7 +6,7 @@ goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ from stepstream.stream.core.counters import Counters
 from stepstream.stream.core.outputs import Output
 from stepstream.stream.detectors.base import Detector, Observation, RuleError
 from stepstream.stream.detectors.findings import closing_findings, command_for, findings_from
+from stepstream.stream.detectors.reading import within_budget
 from stepstream.stream.detectors.stop_ignored import note_stop_command
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.limits import AssembleLimits
@@ -87,9 +88,14 @@ class Detection:
             self._show_contents(active, readers, info, step)
 
     def _show_contents(
-        self, active: ActiveRun, readers: Iterable[Detector], info: StepInfo, step: Step
+        self, active: ActiveRun, readers: Sequence[Detector], info: StepInfo, step: Step
     ) -> None:
         run, now_us, contents = active.run, self._clock.now_us, Contents(step)
+        characters = len(contents.input) + len(contents.output)
+        reading = within_budget(run.detector_state, readers, step.kind, characters)
+        if reading is not readers:
+            self._counters.contents_unread += len(readers) - len(reading)
+            readers = reading
         for detector in readers if not run.off else still_on(active, readers):
             try:
                 if observations := detector.on_content(run, info, contents, now_us):

@@ -28,6 +28,7 @@ class Counters:
     trajectories_delayed: int = 0
     findings: int = 0
     findings_over_limit: int = 0
+    contents_unread: int = 0
     alerts: int = 0
     commands: int = 0
     states: int = 0

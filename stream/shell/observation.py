@@ -38,6 +38,7 @@ _PLAIN: Final = {
     m.TRAJECTORIES_DELAYED: "trajectories_delayed",
     m.FINDINGS: "findings",
     m.FINDINGS_OVER_LIMIT: "findings_over_limit",
+    m.CONTENTS_UNREAD: "contents_unread",
     m.ALERTS: "alerts",
     m.COMMANDS: "commands",
     m.STATES: "states",

@@ -186,6 +186,14 @@ def command_of(contents: Contents) -> str:
 
     Empty where it is neither.
     """
+    noted = contents.noted
+    command: str | None = noted.get("command")
+    if command is None:
+        command = noted["command"] = _command_of(contents)
+    return command
+
+
+def _command_of(contents: Contents) -> str:
     given = contents.arguments
     if given is None:
         return contents.input[:_MAX_EXAMINED]

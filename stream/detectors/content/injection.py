@@ -16,6 +16,7 @@ from stepstream.stream.detectors.content.injection_forms import (
     instruction_in,
     names_tool,
 )
+from stepstream.stream.detectors.reading import may_compare
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -95,6 +96,8 @@ class InjectionDetector(DeferringDetector[Injection]):
         pairs = [(source, use) for source in state["sources"]]
         if new_source:
             pairs += [(state["sources"][-1], other) for other in uses]
+        if pairs and not may_compare(state, len(pairs)):
+            return NOTHING
         for source, other in pairs:
             if _may_follow(source, other):
                 self.defer(run, f"{source[0]}|{other[0]}", now_us)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from stepstream.stream.detectors.content.base import CALLS
+from stepstream.stream.detectors.reading import STEPS_OF_A_COMPARISON, may_compare
 from stepstream.stream.run.contents import Contents, words
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
@@ -128,9 +129,15 @@ class Known:
         return all(
             known.get(number, _FAR) <= at_us
             or _with_commas(number, known, at_us)
-            or any(number in longer and since_us <= at_us for longer, since_us in known.items())
+            or self._is_part_of_one(number, known, at_us)
             for number in value.encode("utf-8", "replace").translate(_DIGITS_ALONE).split()
             if len(number) >= _MIN_DIGITS
+        )
+
+    def _is_part_of_one(self, number: bytes, known: dict[bytes, int], at_us: int) -> bool:
+        # Where the run's budget is used up nothing is reported, as of what is known.
+        return not may_compare(self._state, len(known) // STEPS_OF_A_COMPARISON) or any(
+            number in longer and since_us <= at_us for longer, since_us in known.items()
         )
 
 

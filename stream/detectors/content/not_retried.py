@@ -27,6 +27,7 @@ from stepstream.stream.detectors.content.speech import (
     answers_of,
     note_answer,
 )
+from stepstream.stream.detectors.reading import STEPS_OF_A_COMPARISON, may_compare
 from stepstream.stream.run.contents import Contents
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -156,7 +157,10 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
         self, run: Run, failed: StepInfo, answer: Answer | None, until_us: int
     ) -> list[Observation]:
         message = self._forget_message(run, failed.step_id)
-        failures = self.own(run)["failures"]
+        own = self.own(run)
+        failures = own["failures"]
+        if not may_compare(own, len(run.steps) // STEPS_OF_A_COMPARISON):
+            return []
         settled_us = answer[1] + SETTLE_US if answer is not None else 2**63
         for step in run.steps.values():
             if failed.step_id in (step.retry_of, step.fallback_of):
@@ -171,7 +175,7 @@ class FailureNotRetriedDetector(DeferringDetector[FailureNotRetried]):
                 and makes_good(failed, failed.label, step, step.label)
             ):
                 return []
-        reported: list[list[str]] = self.own(run).setdefault("told", [])
+        reported: list[list[str]] = own.setdefault("told", [])
         if len(reported) < _MAX_REPORTED and answer is not None:
             reported.append([failed.step_id, answer[2]])
         return [self._observation(run, failed, message, answer)]

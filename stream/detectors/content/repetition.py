@@ -32,6 +32,7 @@ from stepstream.stream.detectors.content.sameness import (
     values_text,
 )
 from stepstream.stream.detectors.content.speech import calls_tools
+from stepstream.stream.detectors.reading import may_compare
 from stepstream.stream.run.contents import Contents, words, words_in_order
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
@@ -101,7 +102,11 @@ _DETAIL: Final = (
     "what is asked next"
 )
 
-# What is kept of a call, in this order.
+_FEW_CALLS: Final = 2
+"""Calls of a tool of which texts are kept; from the next one on all are kept as sketches."""
+
+# What is kept of a call, in this order. Of one whose words are not read yet: its text as _BITS, the
+# beginning of its output as _STATED, and what is not of its words in _IN_WORDS and _NAMES.
 _STEP, _BITS, _INPUT, _OUTPUT, _ERROR, _IN_WORDS, _NAMES, _STATED = range(8)
 _Call = list[Any]
 
@@ -155,6 +160,11 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             return NOTHING
         own["count"] = count + 1
         before.append(call)
+        # Most tools are called once or twice in a run, with nothing to compare: their words are
+        # read when a comparison needs them. Texts take more memory than sketches, so few are kept.
+        if is_call and (len(before) > _FEW_CALLS or count >= _MAX_PER_TOOL):
+            for one in before[: _FEW_CALLS + 1] if len(before) == _FEW_CALLS + 1 else (call,):
+                _read_words(one)
         if len(before) == 1:
             return NOTHING
         if (
@@ -218,20 +228,18 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             return None
         arguments = contents.arguments
         text = (contents.input if arguments is None else values_text(arguments))[:_MAX_TEXT]
-        found = words_in_order(text)
-        in_words = is_in_words(found)
         about = (
             operands_of(command_of(contents)) if is_command(contents) else short_values(arguments)
         )
         return [
             step.step_id,
-            _bytes(sketch(found)),
+            text,
             step.input_hash,
             step.output_hash or _hash_of_documents(contents),
             _error_of(step, contents),
-            int(in_words) + _WRITES * (is_writing(step.label) or changes_something(contents)),
-            names_of_things(found) ^ about,
-            _bytes(sketch(words(contents.output[:_MAX_OUTPUT]))) if in_words else b"",
+            _WRITES * (is_writing(step.label) or changes_something(contents)),
+            about,
+            contents.output[:_MAX_OUTPUT],
         ]
 
     def _compare(
@@ -246,11 +254,14 @@ class RepetitionDetector(DeferringDetector[Repetition]):
     ) -> Observations:
         # A model that writes nearly the same twice may have been asked twice.
         repeats = self._repeats if is_call else max(3, self._repeats)
+        own = self.own(run)
+        if not may_compare(own, len(calls)):
+            return NOTHING
         near = self._same_as(new, calls) if is_call else _written_as(new, calls)
         if len(near) == 1:
             return NOTHING
         self._note_again(run, new)
-        if len(calls) >= repeats and len(near) > 1:
+        if len(calls) >= repeats and may_compare(own, len(near) * len(calls)):
             same = self._same_as if is_call else _written_as
             most = max((same(call, calls) for call in near), key=len)
             if len(most) >= repeats and is_call and all(call[_ERROR] for call in most):
@@ -313,15 +324,7 @@ class RepetitionDetector(DeferringDetector[Repetition]):
 
         Sketches are compared if nothing else decides.
         """
-        given, output, error, in_words, names = (
-            one[_INPUT],
-            one[_OUTPUT],
-            one[_ERROR],
-            one[_IN_WORDS],
-            one[_NAMES],
-        )
-        bits = int.from_bytes(one[_BITS], "little")
-        stated = int.from_bytes(one[_STATED], "little")
+        given, output, error = one[_INPUT], one[_OUTPUT], one[_ERROR]
         found = []
         for other in calls:
             brings_nothing = output == other[_OUTPUT] or (error and other[_ERROR])
@@ -331,22 +334,30 @@ class RepetitionDetector(DeferringDetector[Repetition]):
                 or (given == other[_INPUT] and output == other[_OUTPUT])
             ):
                 found.append(other)
-            elif in_words >= _WRITES or given == other[_INPUT]:
+            elif one[_IN_WORDS] >= _WRITES or given == other[_INPUT]:
                 continue  # what writes something else does other work
-            elif names != other[_NAMES] and not (
-                output == other[_OUTPUT] and output & _LENGTH >= _LONG_ANSWER
+            elif (brings_nothing or _is_worded(one)) and self._reads_alike(
+                one, other, brings_nothing=bool(brings_nothing)
             ):
-                continue  # it is about something else, unless the same long answer comes back
-            elif (
-                brings_nothing
-                or (
-                    in_words
-                    and other[_IN_WORDS]
-                    and similarity(stated, _number(other[_STATED])) >= _OUTPUT_SIMILARITY
-                )
-            ) and similarity(bits, _number(other[_BITS])) >= self._similarity:
                 found.append(other)
         return found
+
+    def _reads_alike(self, one: _Call, other: _Call, *, brings_nothing: bool) -> bool:
+        """Whether two calls with different inputs are for the same thing by their words."""
+        _read_words(one)
+        _read_words(other)
+        output = one[_OUTPUT]
+        if one[_NAMES] != other[_NAMES] and not (
+            output == other[_OUTPUT] and output & _LENGTH >= _LONG_ANSWER
+        ):
+            return False  # it is about something else, unless the same long answer comes back
+        return (
+            brings_nothing
+            or (
+                other[_IN_WORDS]
+                and similarity(_number(one[_STATED]), _number(other[_STATED])) >= _OUTPUT_SIMILARITY
+            )
+        ) and similarity(_number(one[_BITS]), _number(other[_BITS])) >= self._similarity
 
     def evaluate(self, run: Run, key: str, *, at_close: bool) -> list[Observation]:
         """The observations of a deferred decision."""
@@ -363,6 +374,8 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             return []
         calls = self.own(run)["calls"].get(label, [])
         failed = [call for call in calls if call[_ERROR] and call[_STEP] in run.steps]
+        if not may_compare(self.own(run), len(failed) ** 2):
+            return []
         work_us = self._changes(run)
         most: list[_Call] = []
         for call in failed:
@@ -454,6 +467,25 @@ class RepetitionDetector(DeferringDetector[Repetition]):
             threshold=float(self._repeats),
             unit="count",
         )
+
+
+def _is_worded(call: _Call) -> bool:
+    """Whether a call was put in words."""
+    text = call[_BITS]
+    return is_in_words(words_in_order(text)) if isinstance(text, str) else bool(call[_IN_WORDS] & 1)
+
+
+def _read_words(call: _Call) -> None:
+    """Replace a call's texts by what is kept of their words."""
+    text = call[_BITS]
+    if not isinstance(text, str):
+        return
+    found = words_in_order(text)
+    in_words = is_in_words(found)
+    call[_BITS] = _bytes(sketch(found))
+    call[_IN_WORDS] += int(in_words)
+    call[_NAMES] ^= names_of_things(found)
+    call[_STATED] = _bytes(sketch(words(call[_STATED]))) if in_words else b""
 
 
 def _thought(step: StepInfo, contents: Contents) -> _Call | None:
