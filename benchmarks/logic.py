@@ -114,10 +114,9 @@ class Log:
         ]
 
 
-def make_stage(**limits: Any) -> AssemblePartition:
-    """A partition with the default rules, but for those that read contents."""
-    # Reading contents has a benchmark of its own (detection contents_cost).
-    all_limits = AssembleLimits(content_detectors=False, **limits)
+def make_stage(*, contents: bool = False, **limits: Any) -> AssemblePartition:
+    """A partition with the default rules; those that read contents only with ``contents``."""
+    all_limits = AssembleLimits(content_detectors=contents, **limits)
     return AssemblePartition(
         0, 1, rules=RuleBook((), make_detector), prices=PriceBook(), limits=all_limits
     )
@@ -150,7 +149,7 @@ def play(stage: AssemblePartition, log: Log, first: int = 0, last: int = 0) -> P
 
 
 def measure(report: Report, arguments: argparse.Namespace) -> None:
-    """Play the log once as it is, and once with timers."""
+    """Play the log as it is, with the detectors that read contents, and with timers."""
     events = arguments.events or (40_000 if report.quick else 400_000)
     spec = LoadSpec(
         open_runs=arguments.open_runs,
@@ -165,13 +164,14 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
     gc.collect()
     gc.freeze()
     if arguments.profile:
-        _profile(log, opening, arguments.profile)
+        _profile(log, opening, arguments.profile, contents=arguments.contents)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Without timers: each of them costs a share of what it measures.
     plain, stage = _warm_and_play(log, opening)
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     total_us = plain.seconds * 1e6 / events
     del stage
+    _compare_contents(report, log, opening, total_us)
     _compare_collector(report, log, opening, total_us)
     watch = Stopwatch()
     with watch.watching(SECTIONS):
@@ -183,14 +183,26 @@ def measure(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def _warm_and_play(
-    log: Log, opening: int, watch: Stopwatch | None = None
+    log: Log, opening: int, watch: Stopwatch | None = None, *, contents: bool = False
 ) -> tuple[Played, AssemblePartition]:
     """The opening first, not counted; then the rest."""
-    stage = make_stage()
+    stage = make_stage(contents=contents)
     play(stage, log, 0, opening)
     if watch is not None:
         watch.reset()
     return play(stage, log, opening), stage
+
+
+def _compare_contents(report: Report, log: Log, opening: int, without_us: float) -> None:
+    """The same log with the detectors that read contents, as a worker has them by default."""
+    played, _ = _warm_and_play(log, opening, contents=True)
+    with_us = played.seconds * 1e6 / played.events
+    rows = [
+        ("without detectors that read contents", without_us, 100.0),
+        ("all default rules", with_us, 100 * with_us / without_us),
+    ]
+    report.table("detectors that read contents", ("rules", "us/event", "%"), rows)
+    report.figures["us_per_event_all_default_rules"] = with_us
 
 
 def _compare_collector(report: Report, log: Log, opening: int, default_us: float) -> None:
@@ -212,8 +224,8 @@ def _compare_collector(report: Report, log: Log, opening: int, default_us: float
     report.figures["us_per_event_relaxed_collector"] = relaxed_us
 
 
-def _profile(log: Log, opening: int, lines: int) -> None:
-    stage = make_stage()
+def _profile(log: Log, opening: int, lines: int, *, contents: bool) -> None:
+    stage = make_stage(contents=contents)
     play(stage, log, 0, opening)
     profile = cProfile.Profile()
     profile.enable()
@@ -234,7 +246,8 @@ def _report(report: Report, watch: Stopwatch, share: float, total_us: float, pla
     rest = total_us - sum(row[1] for row in rows)
     rows += [("the rest", rest, 100 * rest / total_us, None), ("all", total_us, 100.0, None)]
     title = (
-        f"assemble, {plain.events:,} events, {plain.open_runs:,} runs open at once, default rules"
+        f"assemble, {plain.events:,} events, {plain.open_runs:,} runs open at once, default rules "
+        "but for those that read contents"
     )
     report.table(title, ("part", "us/event", "% of all", "calls/event"), rows)
     report.figures["us_per_event"] = total_us
@@ -246,7 +259,12 @@ def _report(report: Report, watch: Stopwatch, share: float, total_us: float, pla
         "bytes of them an event"
     )
     report.goals.append(
-        Goal("the whole worker's CPU an event; this is its logic alone", total_us, GOAL_US, "us")
+        Goal(
+            "the whole worker's CPU an event; this is its logic without content detectors",
+            total_us,
+            GOAL_US,
+            "us",
+        )
     )
 
 
@@ -266,6 +284,7 @@ def flags() -> argparse.ArgumentParser:
     made.add_argument(
         "--profile", type=int, default=0, metavar="LINES", help="print cProfile's first lines too"
     )
+    made.add_argument("--contents", action="store_true", help="the profile is of all default rules")
     return made
 
 
