@@ -15,7 +15,7 @@ MAX_READ: Final = 4_000_000
 MAX_COMPARED: Final = 200_000
 """Comparisons of steps with each other that a detector makes for a run: about 0.1 s of CPU."""
 STEPS_OF_A_COMPARISON: Final = 8
-"""To look at a step's kind and times, or for one number in another, costs an eighth of it."""
+"""Reading a step's kind and times, or finding one number in another, costs an eighth of it."""
 
 # Up to this number of characters one count is kept for all detectors, as most runs have fewer.
 _COUNTED_TOGETHER: Final = MAX_READ // 4
