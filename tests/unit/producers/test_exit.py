@@ -61,6 +61,8 @@ with stepstream.run(task="refund") as run:
     with run.tool("find"):
         pass
     print(run.trace_id)
+# The wait at the end of a program is bounded: 5 s, which may be too short on a busy machine.
+stepstream.flush(60)
 """,
     )
     trace_id = done.stdout.strip()
@@ -74,7 +76,7 @@ with stepstream.run(task="refund") as run:
 @pytest.mark.parametrize(
     ("code", "quiet"),
     [
-        ("with stepstream.run(): pass", "true"),
+        ("with stepstream.run(): pass\nstepstream.flush(60)", "true"),
         ("", "false"),
         ("stepstream.flush(); stepstream.close()", "false"),
     ],
@@ -145,7 +147,11 @@ def test_an_agent_that_dies_of_an_exception(tmp_path: Path) -> None:
     """Its traceback is its own, its exit code stays, and its run is sent."""
     done = program(
         tmp_path,
-        MEMORY + "with stepstream.run() as run, run.tool('find'):\n    raise ValueError('no')",
+        MEMORY + "try:\n"
+        "    with stepstream.run() as run, run.tool('find'):\n"
+        "        raise ValueError('no')\n"
+        "finally:\n"
+        "    stepstream.flush(60)\n",
     )
     assert done.returncode == 1
     assert "ValueError: no" in done.stderr
