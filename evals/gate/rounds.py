@@ -39,6 +39,11 @@ def levels(rounds: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     return tuple(found)
 
 
+def within(rounds: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """The rounds of at most so many trials; the last one has exactly as many."""
+    return (*(done for done in rounds if done < most), most)
+
+
 def _boundary(
     density: Sequence[tuple[float, float]], time: float, before: float, to_spend: float
 ) -> float:

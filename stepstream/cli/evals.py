@@ -69,13 +69,9 @@ ResultsArgument = Annotated[
 
 
 @dataclass(frozen=True)
-class Trying:
-    """How often and how a case is run."""
+class Running:
+    """How trials are run."""
 
-    trials: Annotated[
-        int,
-        typer.Option("-n", "--trials", metavar="INT", min=1, max=1000, help="Trials of each case."),
-    ] = 1
     parallel: Annotated[
         int, typer.Option(metavar="INT", min=1, max=64, help="Number of trials at the same time.")
     ] = 2
@@ -85,6 +81,25 @@ class Trying:
     seed: Annotated[
         int, typer.Option(metavar="INT", help="Seed of TRIAL_SEED, a variable of each trial.")
     ] = 0
+    criteria: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-c",
+            "--criteria",
+            metavar="PATH",
+            help="Criteria documents for every case. May be repeated.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Trying(Running):
+    """How often and how a case is run."""
+
+    trials: Annotated[
+        int,
+        typer.Option("-n", "--trials", metavar="INT", min=1, max=1000, help="Trials of each case."),
+    ] = 1
     fail_under: Annotated[
         float,
         typer.Option(
@@ -94,14 +109,21 @@ class Trying:
             help="Least share of trials that must succeed, from 0 to 1.",
         ),
     ] = 0.0
-    criteria: Annotated[
-        list[Path] | None,
+
+
+@dataclass(frozen=True)
+class InTurns(Running):
+    """How often both versions are run at most, and where their results go."""
+
+    trials: Annotated[
+        int,
         typer.Option(
-            "-c",
-            "--criteria",
-            metavar="PATH",
-            help="Criteria documents for every case. May be repeated.",
+            "-n", "--trials", metavar="INT", min=1, max=1000, help="Most trials of a case and side."
         ),
+    ] = 8
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder for baseline.jsonl and candidate.jsonl."),
     ] = None
 
 
@@ -180,6 +202,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     evals = typer.Typer(no_args_is_help=True, help=EVAL_HELP)
     evals.command("run")(run)
+    evals.command("pair")(pair)
     evals.command("compare")(compare)
     evals.command("score")(score)
     evals.command("replay")(eval_replay.replay)
@@ -237,6 +260,66 @@ def run(
     share = sum(trial.outcome is True for trial in trials) / len(trials)
     if share < trying.fail_under:
         raise typer.Exit(errors.FAILED)
+
+
+@takes("clickhouse", settings=["project"])
+def pair(
+    settings: Settings,
+    suite: SuiteArgument,
+    baseline: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="The agent in use.")],
+    candidate: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="The new version of it.")
+    ],
+    *,
+    in_turns: InTurns,
+    deciding: Deciding,
+    output: Output,
+) -> None:
+    """Run two versions of an agent in turns, and decide whether the candidate is worse.
+
+    A provider's bad hour then meets both sides. After each round of the policy the gate is asked;
+    the trials end with the first round that decides. Exit codes are those of `eval gate`.
+    """
+    from stepstream.common.settings import require_clickhouse
+    from stepstream.evals.cases import CasesError, parse_suite
+    from stepstream.evals.gate.rounds import within
+    from stepstream.evals.gate.trials import lines_of
+    from stepstream.evals.gate.verdict import gate as decide
+    from stepstream.suites.agent import AgentError, load_agent
+    from stepstream.suites.runner import Plan, Version, check, run_pair
+
+    chosen = _policy(deciding)
+    if output.publish:
+        require_clickhouse(settings)
+    documents = criteria_in(in_turns.criteria) if in_turns.criteria else []
+    try:
+        made = parse_suite(str(suite), read_text(suite), documents)
+        sides = (
+            Version(baseline, load_agent(baseline)),
+            Version(candidate, load_agent(candidate)),
+        )
+        check(made, documents)
+    except (CasesError, AgentError) as error:
+        raise errors.Failure(str(error), errors.USAGE) from None
+    plan = Plan(in_turns.trials, in_turns.parallel, in_turns.timeout, in_turns.seed)
+    first, second = run_pair(
+        made,
+        sides,
+        documents,
+        plan,
+        within(chosen.rounds, in_turns.trials),
+        lambda one, other: decide(one, other, chosen).decided != "inconclusive",
+    )
+    if in_turns.results is not None:
+        in_turns.results.mkdir(parents=True, exist_ok=True)
+        for name, done in (("baseline", first), ("candidate", second)):
+            text = "\n".join(lines_of(done.results)) + "\n"
+            (in_turns.results / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    verdict = decide(first.results, second.results, chosen)
+    _print(verdict, output)
+    if output.publish:
+        eval_publish.publish_verdict(settings, verdict, first.results, second.results, chosen)
+    raise typer.Exit(EXIT_CODES[verdict.outcome])
 
 
 @takes()

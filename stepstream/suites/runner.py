@@ -54,6 +54,14 @@ class Done:
     events: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Version:
+    """A version of an agent, under the name that its results have."""
+
+    name: str
+    agent: Callable[[Any], Any]
+
+
 @dataclass
 class Running:
     """A trial that is going on."""
@@ -63,6 +71,8 @@ class Running:
     process: Any
     ends_at: float
     result: Path
+    side: int = 0
+    """The place of its version among those that run in turns."""
 
 
 def check(suite: Suite, criteria: Sequence[Criteria]) -> None:
@@ -85,27 +95,85 @@ def run_suite(
 
     Raises ``AgentError``, as ``check`` does.
     """
+    (done,) = _run(suite, [Version(name, agent)], criteria, plan, (plan.trials,), _never)
+    return done
+
+
+def run_pair(
+    suite: Suite,
+    sides: tuple[Version, Version],
+    criteria: Sequence[Criteria],
+    plan: Plan,
+    rounds: tuple[int, ...],
+    is_decided: Callable[[Results, Results], bool],
+) -> tuple[Done, Done]:
+    """Run the trials of a baseline and a candidate in turns, round by round, until ``is_decided``.
+
+    ``rounds`` are numbers of trials; the results of both sides name them as their plan. Raises
+    ``AgentError``, as ``check`` does.
+    """
+
+    def after_round(done: Sequence[Results]) -> bool:
+        return is_decided(done[0], done[1])
+
+    first, second = _run(suite, sides, criteria, plan, rounds, after_round)
+    return first, second
+
+
+def _never(_done: Sequence[Results]) -> bool:
+    return False
+
+
+def _run(
+    suite: Suite,
+    versions: Sequence[Version],
+    criteria: Sequence[Criteria],
+    plan: Plan,
+    rounds: tuple[int, ...],
+    is_decided: Callable[[Sequence[Results]], bool],
+) -> list[Done]:
     check(suite, criteria)
-    trials: list[Trial] = []
-    events: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
-
-        def may_begin() -> bool:
-            spent = sum(trial.cost_usd or 0.0 for trial in trials)
-            return plan.max_usd is None or spent < plan.max_usd
-
-        for case, number, recorded in _recorded(suite, agent, plan, Path(folder), may_begin):
-            divergence = recorded.get("replay", {}).get("divergence")
-            if divergence:
-                # A call that nothing could answer is the limit of the recording.
-                trials.append(Trial(case.id, number, reason=f"stopped: {divergence}"))
-                continue
-            trials.append(scored(case, number, recorded, criteria))
-            events += _named(recorded.get("events", ()), suite, case, number)
+    trials: list[list[Trial]] = [[] for _ in versions]
+    events: list[list[dict[str, Any]]] = [[] for _ in versions]
     order = {case.id: place for place, case in enumerate(suite.cases)}
-    trials.sort(key=lambda trial: (order[trial.case], trial.trial))
-    header = Header(RESULTS_VERSION, Path(suite.name).stem, suite.version, name)
-    return Done(results_of(name, trials, header), events)
+
+    def may_begin() -> bool:
+        spent = sum(trial.cost_usd or 0.0 for side in trials for trial in side)
+        return plan.max_usd is None or spent < plan.max_usd
+
+    def results() -> list[Results]:
+        planned = rounds if len(rounds) > 1 else ()
+        for side in trials:
+            side.sort(key=lambda trial: (order[trial.case], trial.trial))
+        return [
+            results_of(
+                version.name,
+                side,
+                Header(
+                    RESULTS_VERSION, Path(suite.name).stem, suite.version, version.name, planned
+                ),
+            )
+            for version, side in zip(versions, trials, strict=True)
+        ]
+
+    with tempfile.TemporaryDirectory(prefix="stepstream-eval-") as folder:
+        done = 0
+        for until in rounds:
+            numbers = range(done, until)
+            for one, recorded in _recorded(suite, versions, plan, Path(folder), may_begin, numbers):
+                divergence = recorded.get("replay", {}).get("divergence")
+                if divergence:
+                    # A call that nothing could answer is the limit of the recording.
+                    stopped = Trial(one.case.id, one.number, reason=f"stopped: {divergence}")
+                    trials[one.side].append(stopped)
+                    continue
+                trials[one.side].append(scored(one.case, one.number, recorded, criteria))
+                found = recorded.get("events", ())
+                events[one.side] += _named(found, suite, one.case, one.number)
+            done = until
+            if until != rounds[-1] and (not may_begin() or is_decided(results())):
+                break
+    return [Done(made, sent) for made, sent in zip(results(), events, strict=True)]
 
 
 def _named(
@@ -122,16 +190,19 @@ def _named(
 
 def _recorded(
     suite: Suite,
-    agent: Callable[[Any], Any],
+    versions: Sequence[Version],
     plan: Plan,
     folder: Path,
     may_begin: Callable[[], bool],
-) -> Iterator[tuple[Case, int, dict[str, Any]]]:
-    # The trials of a round before those of the next: a provider's bad minute meets every case.
+    numbers: range,
+) -> Iterator[tuple[Running, dict[str, Any]]]:
+    # The trials of a round before those of the next, and the versions in turns: a provider's bad
+    # minute meets every case and both sides.
     waiting = [
-        (place, case, number)
-        for number in range(plan.trials)
+        (side, place, case, number)
+        for number in numbers
         for place, case in enumerate(suite.cases)
+        for side in _turn(len(versions), place + number)
     ]
     waiting.reverse()
     # Forked, so that the agent and the SDK are imported once: a new interpreter takes 0.5 s.
@@ -142,19 +213,25 @@ def _recorded(
             if not may_begin():
                 waiting.clear()
             while waiting and len(running) < plan.parallel:
-                place, case, number = waiting.pop()
-                result = folder / f"{place}-{number}.json"
-                running.append(_start(context, agent, case, number, plan, result))
+                side, place, case, number = waiting.pop()
+                result = folder / f"{side}-{place}-{number}.json"
+                agent = versions[side].agent
+                running.append(_start(context, agent, case, number, plan, result, side=side))
             wait([one.process.sentinel for one in running], POLL_S)
             for one in [*running]:
                 is_late = time.monotonic() > one.ends_at
                 if one.process.is_alive() and not is_late:
                     continue
                 running.remove(one)
-                yield one.case, one.number, ended(one, plan.timeout_s, is_late)
+                yield one, ended(one, plan.timeout_s, is_late)
     finally:
         for one in running:
             _end(one)
+
+
+def _turn(versions: int, turn: int) -> list[int]:
+    """The order of the versions: each begins as often as the others."""
+    return [(side + turn) % versions for side in range(versions)]
 
 
 def _start(
@@ -164,6 +241,8 @@ def _start(
     number: int,
     plan: Plan,
     result: Path,
+    *,
+    side: int,
 ) -> Running:
     # The same seed for a case and trial, whatever else runs: results can be repeated.
     seed = hash_of(case.id, number, plan.seed)
@@ -172,7 +251,7 @@ def _start(
     args = (agent, case.input, seed, result, how)
     process = context.Process(target=perform, args=args)
     process.start()
-    return Running(case, number, process, time.monotonic() + plan.timeout_s, result)
+    return Running(case, number, process, time.monotonic() + plan.timeout_s, result, side)
 
 
 def hash_of(case: str, trial: int, seed: int) -> int:

@@ -98,14 +98,18 @@ COMMANDS_NOT_RUN: Final = {
     ".venv/bin/python -m pytest": "runs tests",
 }
 # Exit codes other than 0 that the page describes for what the test has.
-OTHER_CODES: Final = {"stepstream policy suggest": 1, "stepstream eval gate": 3}
+OTHER_CODES: Final = {
+    "stepstream policy suggest": 1,
+    "stepstream eval gate": 3,
+    "stepstream eval pair": 3,
+}
 # What stands for a reader's run or alert.
 RUN_PLACEHOLDERS: Final = re.compile(r"\b(?:4bf92f35|4bf92f|00f067aa)\b")
 ALERT_PLACEHOLDERS: Final = re.compile(r"(?<=^stepstream alerts )(\w+) (?:ID|0f3a91c2)\b")
 RUN_COMMANDS: Final = re.compile(r"^stepstream (?:stop|pause|resume|approve) ID\b")
 # Lines with these are for a shell, and trials are forked, which a process with threads of Kafka's
 # client must not do. Other lines are run in this process, which saves the imports.
-SHELL: Final = re.compile(r"[|$<>;&`*]|^stepstream eval run\b")
+SHELL: Final = re.compile(r"[|$<>;&`*]|^stepstream eval (?:run|pair)\b")
 # YAML that other programs read, or rules of packages that the pages teach to write.
 YAML_NOT_APPLIED: Final = ("services:", "scrape_configs:", "too_many_questions")
 # Files that a page names, where its block does not begin with the name.

@@ -17,13 +17,13 @@ import stepstream
 from stepstream.cli.app import run
 from stepstream.common.process import identity_of
 from stepstream.evals.cases import CasesError, Suite, parse_suite
-from stepstream.evals.gate.trials import Trial, parse_results
+from stepstream.evals.gate.trials import Results, Trial, parse_results
 from stepstream.releases.gates import GateRequest, ask
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.release import Release, hash_of
 from stepstream.schemas.settings import Settings
 from stepstream.suites.agent import AgentError, load_agent
-from stepstream.suites.runner import Plan, run_suite
+from stepstream.suites.runner import Plan, Version, run_pair, run_suite
 from tests.support.eval_results import MIXED, made
 from tests.support.paths import ROOT
 from tests.support.processes import wait_until
@@ -201,6 +201,56 @@ def test_the_example_is_run_twice_with_the_same_results_and_its_regression_fails
     assert "FAIL: success is worse" in capsys.readouterr().out
     assert run(["eval", "compare", str(files["v1"]), str(files["v2"])]) == 0
     assert capsys.readouterr().out.count("passed") == 2
+
+
+def test_two_versions_run_in_turns_until_a_round_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The regression is found before the last round; without one all rounds are run."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    policy = tmp_path / "gate.yaml"
+    policy.write_text("rounds: [2, 3, 6]\nmetrics: {success: {margin: 0.1, weight: 1}}")
+    command = ["eval", "pair", "examples/refunds.jsonl", "--policy", str(policy), "-n", "6"]
+    command += ["--baseline", "examples.flaky_agent:support", "--results", str(tmp_path)]
+    assert run([*command, "--candidate", "examples.flaky_agent:worse"]) == 1
+    assert capsys.readouterr().out.startswith("FAIL: success is worse")
+    found = [parse_results(name, (tmp_path / f"{name}.jsonl").read_text()) for name in SIDES]
+    assert [one.header.planned for one in found] == [(2, 3, 6)] * 2
+    done = {len(trials) for one in found for trials in one.cases.values()}
+    assert done <= {2, 3}
+    # The same verdict from the files, which name the plan.
+    sides = [f"--{name}={tmp_path / name}.jsonl" for name in SIDES]
+    assert run(["eval", "gate", *sides, "--policy", str(policy)]) == 1
+    assert run([*command, "--candidate", "examples.flaky_agent:anwers"]) == 2
+
+
+SIDES = ("baseline", "candidate")
+
+
+def test_the_versions_begin_in_turns(tmp_path: Path) -> None:
+    suite = parse_suite("s", "\n".join(CASE.replace('"a"', f'"{n}"') for n in range(4)))
+    file = tmp_path / "began"
+
+    def version(name: str) -> Version:
+        def agent(_question: str) -> str:
+            with file.open("a") as out:
+                out.write(name)
+            return "yes"
+
+        return Version(name, agent)
+
+    plan = Plan(trials=2, parallel=1)
+    rounds: list[int] = []
+
+    def decided(one: Results, _other: Results) -> bool:
+        rounds.append(one.trials)
+        return False
+
+    first, second = run_pair(suite, (version("A"), version("B")), [], plan, (1, 2), decided)
+    assert file.read_text() == "ABBAABBABAABBAAB"
+    assert rounds == [4]
+    assert (first.results.trials, second.results.trials) == (8, 8)
 
 
 def test_a_suite_below_its_share_fails_with_junit_and_events(
