@@ -34,7 +34,7 @@ class RequestOptions:
     input: Annotated[
         str,
         typer.Option(
-            metavar="JSON|@FILE", help="Input: JSON, @FILE with JSON, or - for standard input."
+            metavar="JSON", help="Input: JSON, @FILE with JSON, or - for standard input."
         ),
     ] = ""
     id: Annotated[
