@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,7 +41,10 @@ class CannotHelp(Exception):
 
 @dataclass(frozen=True)
 class Desk:
-    """What the agents use. ``never`` is never set: waiting for it hangs."""
+    """What the agents use. ``never`` is never set: waiting for it hangs.
+
+    ``task`` is the task that the agent works on; its run is open already.
+    """
 
     tracer: stepstream.Tracer
     ledger: Ledger
@@ -49,6 +52,11 @@ class Desk:
     search: Search
     model: StandIn
     never: threading.Event
+    task: stepstream.Task | None = None
+
+    def run(self, **fields: Any) -> Any:
+        """The run of the attempt or, where there is no task, a new run."""
+        return self.tracer.run(**fields) if self.task is None else nullcontext(self.task.run)
 
     @property
     def tools(self) -> dict[str, Callable[..., Any]]:
@@ -67,7 +75,7 @@ def support(desk: Desk, ticket: Ticket) -> None:
     """Refunds and parcels. A plain loop: plan, call a tool, read its result, until the answer."""
     with ExitStack() as stack:
         run = stack.enter_context(
-            desk.tracer.run(
+            desk.run(
                 agent="support",
                 agent_version="v12",
                 task=ticket.task,
@@ -89,7 +97,7 @@ def support(desk: Desk, ticket: Ticket) -> None:
 
 async def helpdesk(desk: Desk, ticket: Ticket) -> None:
     """Questions, answered from the help articles. Asynchronous: two searches in parallel."""
-    async with desk.tracer.run(
+    async with desk.run(
         agent="helpdesk", agent_version="v3", task=ticket.task, input=ticket.text
     ) as run:
         with desk.ledger.run(run.trace_id, ticket.scenario, "helpdesk", ticket.task) as account:
@@ -133,9 +141,7 @@ def buyer(desk: Desk, ticket: Ticket) -> None:
         "ask_supplier": ask_supplier,
     }
     with (
-        desk.tracer.run(
-            agent="buyer", agent_version="v1", task=ticket.task, input=ticket.text
-        ) as run,
+        desk.run(agent="buyer", agent_version="v1", task=ticket.task, input=ticket.text) as run,
         desk.ledger.run(run.trace_id, ticket.scenario, "buyer", ticket.task) as account,
     ):
         seen: list[Seen] = []
@@ -156,7 +162,7 @@ def compare_prices(desk: Desk, account: Account, ticket: Ticket) -> None:
 async def analyst(desk: Desk, ticket: Ticket) -> None:
     """Reports from the shop's database, by SQL."""
     model = UNPRICED if ticket.scenario == "unpriced" else MODELS["analyst"]
-    async with desk.tracer.run(
+    async with desk.run(
         agent="analyst", agent_version="v7", task=ticket.task, input=ticket.text
     ) as run:
         with desk.ledger.run(run.trace_id, ticket.scenario, "analyst", ticket.task) as account:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-import stepstream
 from examples.demo.alertlog import AlertLog
 from examples.demo.fleet import Fleet
 from examples.demo.foreign import Foreign
@@ -39,7 +38,6 @@ class DemoContext:
     glyphs: Glyphs
     settings: Settings
     ledger: Ledger
-    tracer: stepstream.Tracer
     fleet: Fleet
     foreign: Foreign
     alerts: AlertLog

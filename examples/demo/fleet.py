@@ -1,109 +1,211 @@
-"""The fleet: starts each planned run at its time, in a thread or on an event loop."""
+"""The fleet: submits each planned run as a task at its time, to executors that it has started.
+
+One of the executors is killed in the middle, while its task hangs; another one is started in its
+place, and does the task again.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
 
-from examples.demo.agents import AGENTS, CannotHelp, Desk
+import stepstream
 from examples.demo.language_model import Ticket
-from examples.demo.scenarios import Planned
-from examples.demo.shop import ShopError
+from examples.demo.ledger import Ledger, LedgerFiles
+from examples.demo.scenarios import HUNG_AFTER_US, Planned
+from stepstream.common.settings import to_environment
+from stepstream.producers.tasks.handle import TaskStatus
+from stepstream.schemas.settings import Settings
 
-# The scenario whose run never ends, so that it is not waited for.
-HANGS = "hanging"
+APP: Final = "examples.demo.executor:app"
+# The agent for each type of task.
+AGENTS: Final = {
+    "refund": "support",
+    "tracking": "support",
+    "question": "helpdesk",
+    "restock": "buyer",
+    "report": "analyst",
+}
+# The scenario whose first attempt never ends.
+HANGS: Final = "hanging"
+FRAGILE_VERSION: Final = "v1-hangs"
+SLOTS: Final = 64
+START_S: Final = 90.0
+STOP_S: Final = 40.0
+# The alert for the hung step has been raised by then.
+KILL_AFTER_S: Final = HUNG_AFTER_US / 1e6 + 4.0
+READ_EVERY_S: Final = 0.05
 
 
 class Fleet:
-    """Runs a plan. Its threads are daemons: the one that hangs ends with the program."""
+    """Runs a plan. What the executors write about their runs is read into the ledger."""
 
-    def __init__(self, desk: Desk, plan: Sequence[Planned]) -> None:
-        self._desk = desk
+    def __init__(
+        self, settings: Settings, folder: Path, seed: int, ledger: Ledger, plan: Sequence[Planned]
+    ) -> None:
+        # Lines of the executors' start are at this level.
+        self._settings = settings.model_copy(update={"log_level": "info"})
+        self._folder = folder
+        self._seed = seed
         self._plan = plan
-        self._loop = asyncio.new_event_loop()
-        self._waited_for: list[threading.Thread | Future[Any]] = []
-        self._begun = 0
-        # Errors that the plan does not contain.
-        self.crashes: list[str] = []
+        self._files = LedgerFiles(folder, ledger)
+        self._executors: list[subprocess.Popen[bytes]] = []
+        self._handles: dict[str, tuple[Ticket, stepstream.TaskHandle]] = {}
+        self._states: dict[str, TaskStatus] = {}
+        self._stopping = threading.Event()
         self._conductor = threading.Thread(target=self._conduct, name="demo-fleet", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="demo-ledger", daemon=True)
+        self._killed: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start. First the shop gets the failing payments and earlier refunds of the plan."""
-        for planned in self._plan:
-            _arrange(self._desk, planned.ticket)
-        threading.Thread(target=self._loop.run_forever, name="demo-loop", daemon=True).start()
+        """Start the executors, wait until they have offered their slots, and start the plan."""
+        started = [self._start_executor(fragile=False), self._start_executor(fragile=True)]
+        for executor in started:
+            self._wait_for(executor)
+        self._reader.start()
         self._conductor.start()
 
     @property
     def done(self) -> bool:
-        """True if every run has started, and all have ended but the one that hangs."""
-        return self._begun == len(self._plan) and not self.busy
+        """Whether every task was submitted and has ended."""
+        return len(self._handles) == len(self._plan) and not self.busy
 
     @property
     def busy(self) -> int:
-        """The number of runs that are going on, without the one that hangs."""
-        return sum(map(_is_busy, list(self._waited_for)))
+        """The number of tasks that have not ended."""
+        return sum(not self._status(task_id).is_final for task_id in list(self._handles))
+
+    @property
+    def submitted(self) -> int:
+        return len(self._handles)
+
+    @property
+    def crashes(self) -> list[str]:
+        """How tasks ended that were to end otherwise."""
+        found = []
+        for task_id, (ticket, _) in list(self._handles.items()):
+            status = self._status(task_id)
+            gave_up = status.error_type.endswith("CannotHelp")
+            if status.state != "ok" and not (gave_up and ticket.scenario == "failed"):
+                found.append(f"{ticket.scenario}: task {task_id} is {status}")
+        return found
+
+    @property
+    def repeated(self) -> int:
+        """The number of tasks that were done in a second attempt."""
+        return sum(self._status(task_id).attempt > 1 for task_id in list(self._handles))
+
+    @property
+    def killed(self) -> str:
+        """The process of the executor that was killed; empty before."""
+        return str(self._killed.pid) if self._killed is not None else ""
+
+    def counts(self) -> dict[str, int]:
+        """What the SDK has sent, by its own counts in the executors that have ended."""
+        found = {"delivered": 0, "lost": 0}
+        for file in self._folder.glob("*.counts"):
+            for name, count in json.loads(file.read_text()).items():
+                found[name] += count
+        return found
 
     def stop(self) -> None:
-        """Stop the event loop."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Drain the executors: they send what they have and end."""
+        self._stopping.set()
+        for executor in self._executors:
+            if executor.poll() is None:
+                executor.send_signal(signal.SIGTERM)
+        for executor in self._executors:
+            try:
+                executor.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                executor.kill()
+                executor.wait()
+        if self._reader.ident is not None:
+            self._reader.join(STOP_S)
+        self._files.read()
 
     def _conduct(self) -> None:
         began = time.monotonic()
+        kill_at_s = float("inf")
         for planned in self._plan:
             # Relative to the start of the plan, so that delays do not add up.
-            time.sleep(max(0.0, began + planned.at - time.monotonic()))
-            self._begin(planned.ticket)
-            self._begun += 1
+            self._pause(began + planned.at, kill_at_s)
+            self._submit(planned.ticket)
+            if planned.ticket.scenario == HANGS:
+                kill_at_s = time.monotonic() + KILL_AFTER_S
+        self._pause(kill_at_s, kill_at_s)
 
-    def _begin(self, ticket: Ticket) -> None:
-        agent = AGENTS[ticket.task]
-        # Async agents share one event loop, as in a service; the others get a thread each.
-        if inspect.iscoroutinefunction(agent):
-            self._waited_for.append(
-                asyncio.run_coroutine_threadsafe(self._guarded_async(agent, ticket), self._loop)
-            )
-            return
-        thread = threading.Thread(
-            target=self._guarded, args=(agent, ticket), name=f"demo-{ticket.scenario}", daemon=True
+    def _pause(self, until_s: float, kill_at_s: float) -> None:
+        """Wait, and kill the executor if its time comes meanwhile."""
+        if self._killed is None and kill_at_s <= until_s:
+            self._stopping.wait(max(0.0, kill_at_s - time.monotonic()))
+            self._kill()
+        self._stopping.wait(max(0.0, until_s - time.monotonic()))
+
+    def _kill(self) -> None:
+        fragile = self._killed = self._executors[1]
+        fragile.kill()
+        fragile.wait()
+        self._start_executor(fragile=True)
+
+    def _submit(self, ticket: Ticket) -> None:
+        handle = stepstream.submit(
+            AGENTS[ticket.task],
+            asdict(ticket),
+            id=f"demo-{len(self._handles)}-{ticket.scenario}",
+            version=FRAGILE_VERSION if ticket.scenario == HANGS else None,
+            user_id=ticket.subject if ticket.task in ("refund", "tracking") else "",
+            settings=self._settings,
         )
-        thread.start()
-        # The thread that hangs is a daemon and ends with the program.
-        if ticket.scenario != HANGS:
-            self._waited_for.append(thread)
+        self._handles[handle.id] = ticket, handle
 
-    def _guarded(self, agent: Callable[[Desk, Ticket], Any], ticket: Ticket) -> None:
-        with self._noting(ticket):
-            agent(self._desk, ticket)
+    def _status(self, task_id: str) -> TaskStatus:
+        known = self._states.get(task_id)
+        if known is None or not known.is_final:
+            known = self._states[task_id] = self._handles[task_id][1].status()
+        return known
 
-    async def _guarded_async(self, agent: Callable[[Desk, Ticket], Any], ticket: Ticket) -> None:
-        with self._noting(ticket):
-            await agent(self._desk, ticket)
+    def _read(self) -> None:
+        while not self._stopping.wait(READ_EVERY_S):
+            self._files.read()
 
-    @contextlib.contextmanager
-    def _noting(self, ticket: Ticket) -> Any:
-        try:
-            yield
-        except CannotHelp:
-            return  # the agent gave up, as planned; its run has the error
-        # A crash must not end the other agents: the check at the end reports it.
-        except Exception as error:
-            self.crashes.append(f"{ticket.scenario}: {type(error).__name__}: {error}")
+    def _start_executor(self, *, fragile: bool) -> subprocess.Popen[bytes]:
+        log = self._folder / f"executor-{len(self._executors)}.log"
+        environment = {
+            **os.environ,
+            **to_environment(self._settings),
+            "DEMO_SEED": str(self._seed),
+            "DEMO_FOLDER": str(self._folder),
+            "DEMO_FRAGILE": "yes" if fragile else "no",
+        }
+        with log.open("wb") as output:
+            executor = subprocess.Popen(
+                [sys.executable, "-m", "stepstream", "executor", APP, "--slots", str(SLOTS)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        self._executors.append(executor)
+        return executor
 
-
-def _arrange(desk: Desk, ticket: Ticket) -> None:
-    if ticket.scenario == "retried":
-        desk.shop.fail_payments(ticket.number, 1)
-    elif ticket.scenario == "ignored":
-        with contextlib.suppress(ShopError):
-            desk.shop.refund_order(ticket.number, 100)
-
-
-def _is_busy(one: threading.Thread | Future[Any]) -> bool:
-    return one.is_alive() if isinstance(one, threading.Thread) else not one.done()
+    def _wait_for(self, executor: subprocess.Popen[bytes]) -> None:
+        log = self._folder / f"executor-{self._executors.index(executor)}.log"
+        deadline = time.monotonic() + START_S
+        while " slots, agents " not in log.read_text(errors="replace"):
+            if executor.poll() is not None or time.monotonic() > deadline:
+                lines = log.read_text(errors="replace").splitlines()[-5:]
+                raise RuntimeError("an executor did not start: " + " / ".join(lines))
+            with contextlib.suppress(InterruptedError):
+                time.sleep(READ_EVERY_S)

@@ -131,7 +131,13 @@ FOREIGN: Final = Scenario(
     count=1,
     meaning="JSON sent straight to Kafka: out of order, some of it twice, one step late",
 )
-BY_NAME: Final = {scenario.name: scenario for scenario in (*SCENARIOS, FOREIGN)}
+REPEATED: Final = Scenario(
+    "repeated",
+    "restock",
+    count=1,
+    meaning="the task whose executor was killed, by another executor: a run of its own",
+)
+BY_NAME: Final = {scenario.name: scenario for scenario in (*SCENARIOS, FOREIGN, REPEATED)}
 
 
 @dataclass(frozen=True)

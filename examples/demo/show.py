@@ -15,21 +15,16 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-import stepstream
 from examples.demo import answers, check
-from examples.demo.agents import Desk
 from examples.demo.alertlog import AlertLog
 from examples.demo.articles import ARTICLES
 from examples.demo.closing import answer, print_comparison, show_worst
 from examples.demo.context import DemoContext, Options
 from examples.demo.fleet import Fleet
 from examples.demo.foreign import Foreign
-from examples.demo.language_model import StandIn
 from examples.demo.ledger import Ledger
 from examples.demo.scenarios import ENVIRONMENT, POLICIES, PROJECT, plan
 from examples.demo.screen import Figures, Screen, make_console
-from examples.demo.search import Search
-from examples.demo.shop import Shop
 from stepstream.cli.errors import describe
 from stepstream.cli.queries import records, store
 from stepstream.local.supervisor import Pipeline
@@ -39,7 +34,6 @@ from stepstream.schemas.settings import Settings
 FOREIGN_AT_S: Final = 2.0
 OVERTIME_S: Final = 20.0
 SETTLE_S: Final = 25.0
-FLUSH_S: Final = 15.0
 
 
 def run(options: Options) -> int:
@@ -130,35 +124,27 @@ def _settings(folder: Path) -> Settings:
 @contextmanager
 def _demo_context(options: Options, console: Console, settings: Settings) -> Iterator[DemoContext]:
     ledger = Ledger()
-    tracer = stepstream.Tracer(settings)
-    desk = Desk(
-        tracer,
-        ledger,
-        Shop(options.seed),
-        Search(ARTICLES),
-        StandIn(options.seed),
-        threading.Event(),
-    )
-    fleet = Fleet(desk, plan(options.seed, options.seconds))
+    folder = Path(settings.state_dir) / "executors"
+    folder.mkdir()
+    fleet = Fleet(settings, folder, options.seed, ledger, plan(options.seed, options.seconds))
     alerts = AlertLog(settings, ledger)
     try:
         with store(settings) as client:
             foreign = Foreign(settings, ledger)
             glyphs = glyphs_for(console.encoding)
             yield DemoContext(
-                options, console, glyphs, settings, ledger, tracer, fleet, foreign, alerts, client
+                options, console, glyphs, settings, ledger, fleet, foreign, alerts, client
             )
     finally:
         fleet.stop()
         alerts.close()
-        tracer.close()
 
 
 def _work(demo: DemoContext) -> None:
-    """Show the fleet until the time is over and every run has ended but the one that hangs."""
-    began = time.monotonic()
+    """Show the fleet until the time is over and every task has ended."""
     foreign_sent, shown = False, 0
     demo.fleet.start()
+    began = time.monotonic()
     with Screen(demo.console, demo.options.seconds, demo.glyphs) as screen:
         while True:
             seconds = time.monotonic() - began
@@ -173,17 +159,15 @@ def _work(demo: DemoContext) -> None:
                 break
             time.sleep(0.25)
     demo.foreign.send_late()
-    demo.tracer.flush(FLUSH_S)
+    demo.fleet.stop()
 
 
 def _figures(demo: DemoContext, seconds: float) -> Figures:
-    foreign = demo.ledger.account(demo.foreign.trace_id)
-    sent = demo.tracer.counts.delivered + (foreign.events if foreign else 0)
     journal = demo.ledger.journal
     row = records(demo.client, answers.FIGURES)[0]
     return Figures(
         seconds=seconds,
-        sent=sent,
+        sent=len(journal.events_us),
         ended=len(journal.ends_us),
         runs=row["runs"],
         open_runs=row["open_runs"],
@@ -225,11 +209,14 @@ def _closed(demo: DemoContext) -> bool:
 
 
 def _sent(demo: DemoContext) -> check.Sent:
-    counts = demo.tracer.counts
+    counts = demo.fleet.counts()
     return check.Sent(
         accounts=demo.ledger.accounts,
-        delivered=counts.delivered,
-        lost=counts.dropped + counts.failed + counts.pending,
+        delivered=counts["delivered"],
+        lost=counts["lost"],
+        killed=demo.fleet.killed,
+        tasks=demo.fleet.submitted,
+        repeated=demo.fleet.repeated,
         repeats=demo.foreign.repeats,
         malformed=demo.foreign.malformed,
         late=1,
@@ -246,7 +233,7 @@ def _introduce(console: Console, options: Options) -> None:
         f"stand-in that follows fixed rules (seed {options.seed}), with the prices of the real "
         "models. "
         f"For {options.seconds:.0f} s some agents will fail, loop, overspend, hang, and "
-        "ignore errors.\n"
+        "ignore errors. Each run is a task; one of the executors is killed while it runs one.\n"
     )
 
 
