@@ -33,9 +33,7 @@ class RequestOptions:
 
     input: Annotated[
         str,
-        typer.Option(
-            metavar="JSON", help="Input: JSON, @FILE with JSON, or - for standard input."
-        ),
+        typer.Option(metavar="JSON", help="Input: JSON, @FILE with JSON, or - for standard input."),
     ] = ""
     id: Annotated[
         str,
