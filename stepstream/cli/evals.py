@@ -18,6 +18,7 @@ from stepstream.cli import (
     eval_publish,
     eval_replay,
     eval_shadow,
+    eval_tool,
 )
 from stepstream.cli.backtest import Runs, progress, scope_of
 from stepstream.cli.common import print_json, print_rows
@@ -212,6 +213,7 @@ def register(app: typer.Typer) -> None:
     evals.command("agreement")(eval_agreement.agreement)
     evals.command("gate")(gate)
     evals.command("publish")(eval_publish.publish)
+    evals.command("tool")(eval_tool.tool)
     app.add_typer(evals, name="eval", rich_help_panel=PANEL)
 
 

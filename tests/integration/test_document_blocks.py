@@ -109,7 +109,7 @@ ALERT_PLACEHOLDERS: Final = re.compile(r"(?<=^stepstream alerts )(\w+) (?:ID|0f3
 RUN_COMMANDS: Final = re.compile(r"^stepstream (?:stop|pause|resume|approve) ID\b")
 # Lines with these are for a shell, and trials are forked, which a process with threads of Kafka's
 # client must not do. Other lines are run in this process, which saves the imports.
-SHELL: Final = re.compile(r"[|$<>;&`*]|^stepstream eval (?:run|pair)\b")
+SHELL: Final = re.compile(r"[|$<>;&`*]|^stepstream eval (?:run|pair|tool)\b")
 # YAML that other programs read, or rules of packages that the pages teach to write.
 YAML_NOT_APPLIED: Final = ("services:", "scrape_configs:", "too_many_questions")
 # Files that a page names, where its block does not begin with the name.
@@ -345,6 +345,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # One case, because each trial is a process.
     case = (ROOT / "examples" / "refunds.jsonl").read_text().partition("\n")[0]
     (folder / "examples" / "refunds.jsonl").write_text(f"{case}\n")
+    calls = (ROOT / "examples" / "find_order.jsonl").read_text()
+    (folder / "examples" / "find_order.jsonl").write_text(calls)
     trial = {"trial": 0, "success": True, "cost_usd": 0.01}
     results = "".join(f"{json.dumps({'case': f'case-{n}', **trial})}\n" for n in range(20))
     for name in ("results/v12", "results/v13", "shadow/production", "shadow/candidate"):
