@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from stepstream.schemas.expression.compiler import EvaluationError
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import detector_for
 from stepstream.stream.detectors.base import (
@@ -15,8 +16,12 @@ from stepstream.stream.detectors.base import (
     Observations,
     RuleError,
 )
-from stepstream.stream.detectors.expression.compiler import EvaluationError, compiled
-from stepstream.stream.detectors.expression.variables import Moment, new_counts, note_record
+from stepstream.stream.detectors.expression.variables import (
+    Moment,
+    compiled,
+    new_counts,
+    note_record,
+)
 from stepstream.stream.run.rules import Applied
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepstream.schemas.criteria import ExprCheck, LimitsCheck, StatusCheck
+from stepstream.schemas.expression.compiler import EvaluationError
 from stepstream.schemas.formatting import format_usd
 from stepstream.schemas.money import amount_nanos
 from stepstream.stream.detectors.criteria.outcome import (
@@ -14,8 +15,7 @@ from stepstream.stream.detectors.criteria.outcome import (
     together,
     unknown,
 )
-from stepstream.stream.detectors.expression.compiler import EvaluationError, compiled
-from stepstream.stream.detectors.expression.variables import Moment, new_counts
+from stepstream.stream.detectors.expression.variables import Moment, compiled, new_counts
 from stepstream.stream.run.clock_skew import run_span
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.status import run_status

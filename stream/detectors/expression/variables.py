@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
+from stepstream.schemas.expression.compiler import Expression
+from stepstream.schemas.expression.values import BOOL, COUNTS, DOUBLE, INT, STRING, Variable
 from stepstream.schemas.money import NANOS_PER_USD
 from stepstream.stream.run.run import Run
 from stepstream.stream.run.steps import StepInfo
-
-BOOL: Final = "bool"
-INT: Final = "int"
-DOUBLE: Final = "double"
-STRING: Final = "string"
-COUNTS: Final = "map(string, int)"
 
 MAX_NAMES: Final = 200
 """Names that a map of counts has at most; calls of further names are not counted."""
@@ -34,15 +30,6 @@ class Moment:
         self.counts = counts
         self.local: Any = None
         """The item that a macro is at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A name of the language."""
-
-    type: str
-    read: Callable[[Moment], Any]
-    meaning: str
 
 
 def _end_us(moment: Moment) -> int:
@@ -119,6 +106,12 @@ VARIABLES: Final[dict[str, Variable]] = {
     ),
 }  # fmt: skip
 """Every variable by name."""
+
+
+@lru_cache(maxsize=1_024)
+def compiled(text: str) -> Expression:
+    """The expression of a text, compiled once per process. Raises ``ExpressionError``."""
+    return Expression(text, VARIABLES)
 
 
 def new_counts(run: Run) -> dict[str, Any]:

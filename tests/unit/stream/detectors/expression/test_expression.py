@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream.stream.detectors.expression.compiler import (
-    EvaluationError,
-    Expression,
+from stepstream.schemas.expression.compiler import EvaluationError, Expression
+from stepstream.schemas.expression.syntax import ExpressionError
+from stepstream.stream.detectors.expression.variables import (
+    VARIABLES,
+    Moment,
     compiled,
+    markdown,
+    new_counts,
 )
-from stepstream.stream.detectors.expression.syntax import ExpressionError
-from stepstream.stream.detectors.expression.variables import VARIABLES, Moment, markdown, new_counts
 from tests.support.paths import DOCS
 from tests.support.rule_cases import BEGIN, call, spend
 from tests.support.stream_bench import Bench, policy, us
@@ -57,7 +59,7 @@ NOW = moment()
     ],
 )
 def test_it_means_what_cel_means(text: str, wanted: bool) -> None:
-    assert Expression(text).holds(NOW) is wanted
+    assert Expression(text, VARIABLES).holds(NOW) is wanted
 
 
 @pytest.mark.parametrize("name", VARIABLES)
@@ -67,7 +69,7 @@ def test_every_variable_has_a_value_of_its_type(name: str) -> None:
     variable = VARIABLES[name]
     assert isinstance(variable.read(NOW), kinds.get(variable.type, dict))
     if variable.type in kinds:
-        Expression(f"{name} == {name}").holds(NOW)
+        compiled(f"{name} == {name}").holds(NOW)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_every_variable_has_a_value_of_its_type(name: str) -> None:
 )
 def test_what_is_wrong_is_refused_with_its_place(text: str, reason: str) -> None:
     with pytest.raises(ExpressionError) as error:
-        Expression(text)
+        Expression(text, VARIABLES)
     assert reason in str(error.value)
 
 
@@ -119,14 +121,14 @@ def test_what_is_wrong_is_refused_with_its_place(text: str, reason: str) -> None
 )
 def test_an_evaluation_without_a_result_names_the_place(text: str, reason: str) -> None:
     with pytest.raises((EvaluationError, ExpressionError), match=reason):
-        Expression(text).holds(NOW)
+        Expression(text, VARIABLES).holds(NOW)
 
 
 @given(st.text(alphabet="rунstep.cols_ud><=!&|()[]'\"+-*/%?:, 019\n", max_size=60))
 def test_any_text_is_an_expression_or_refused(text: str) -> None:
     """No other exception leaves the parser or an evaluation."""
     with suppress(ExpressionError, EvaluationError):
-        Expression(text).holds(NOW)
+        Expression(text, VARIABLES).holds(NOW)
 
 
 @given(
@@ -138,7 +140,7 @@ def test_any_text_is_an_expression_or_refused(text: str) -> None:
 )
 def test_any_condition_is_true_false_or_without_result(text: str) -> None:
     with suppress(EvaluationError):
-        assert Expression(text).holds(NOW) in (True, False)
+        assert Expression(text, VARIABLES).holds(NOW) in (True, False)
 
 
 def test_a_text_is_compiled_once() -> None:
@@ -146,7 +148,7 @@ def test_a_text_is_compiled_once() -> None:
 
 
 def test_it_shows_the_values_that_it_used() -> None:
-    expression = Expression("run.steps > 1 && step.tool == 'search' && run.calls['a'] < 1")
+    expression = compiled("run.steps > 1 && step.tool == 'search' && run.calls['a'] < 1")
     assert expression.values(NOW) == "run.steps 4, step.tool search"
 
 

@@ -1,0 +1,1 @@
+"""A subset of CEL: conditions over variables that the caller defines."""
