@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
+from stepstream.producers.exceptions import ArgumentsRefused, RunStopped, StepRefused
+from stepstream.producers.guardrails.switch import BODY
 from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.step_protocol import OpenAttempt, TracedStep
 
 LONGEST_WAIT_S: Final = 30.0
-# A retry would end the same way: the run stays stopped, the arguments stay wrong.
-_FINAL: Final = (RunStopped, ArgumentsRefused)
+# A retry would end the same way: the run stays stopped, the arguments stay wrong or forbidden.
+_FINAL: Final = (RunStopped, ArgumentsRefused, StepRefused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,30 @@ class Plan:
             fields["schema"] = self.schema
         if previous is not None:
             fields["retry_of"] = previous
-        return self.open_step(self.kind, self.name, fields)
+        return self._opened(self.name, fields)
 
     def open_fallback(self, failed: TracedStep) -> TracedStep:
         """The step of the fallback."""
         name = getattr(self.fallback, "__name__", "") or f"{self.name} fallback"
         # No schema: the fallback may be another tool with other arguments.
         fields: dict[str, Any] = {"input": _input(self.args, self.kwargs), "fallback_of": failed}
-        return self.open_step(self.kind, name, fields)
+        return self._opened(name, fields)
+
+    def _opened(self, name: str, fields: dict[str, Any]) -> TracedStep:
+        step = self.open_step(self.kind, name, fields)
+        step._guard = BODY
+        return step
+
+    def arguments(self, step: TracedStep) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call after its guardrails: repaired, or as they are."""
+        better = step._repaired()
+        if better is None:
+            return self.args, self.kwargs
+        if not self.args:
+            return (), better
+        if len(self.args) == 1 and not self.kwargs:
+            return (better,), {}
+        return tuple(better.pop("args", ())), better
 
     def retries_after(self, error: Exception, number: int) -> bool:
         """True if try ``number``, which failed with this error, is followed by another."""
@@ -121,16 +138,19 @@ async def _run_async(plan: Plan) -> Any:
 
 
 def _called(plan: Plan, step: TracedStep, function: Callable[..., Any]) -> Any:
+    args, kwargs = plan.arguments(step)
     boundary = outside.of(step)
     if boundary is None:
-        return function(*plan.args, **plan.kwargs)
-    made = functools.partial(function, *plan.args, **plan.kwargs)
+        return function(*args, **kwargs)
+    made = functools.partial(function, *args, **kwargs)
     return boundary.call(step, step._fields.get("input"), made)
 
 
 async def _acalled(plan: Plan, step: TracedStep, function: Callable[..., Any]) -> Any:
+    args, kwargs = plan.arguments(step)
+
     async def made() -> Any:
-        result = function(*plan.args, **plan.kwargs)
+        result = function(*args, **kwargs)
         return await result if inspect.isawaitable(result) else result
 
     boundary = outside.of(step)

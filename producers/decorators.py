@@ -12,6 +12,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final
 
+from stepstream.producers.guardrails.switch import guarding
 from stepstream.producers.misuse import misuse, shown
 from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.step_protocol import OpenCall, TracedStep
@@ -53,18 +54,22 @@ def _decorated(function: Any, open_call: OpenCall, kind: str) -> Any:
     is_function = inspect.isroutine(function) or isinstance(function, functools.partial)
     target = function if is_function else type(function).__call__
     if inspect.isasyncgenfunction(target):
-        return _async_generator(function, open_step)
+        return _async_generator(function, open_step, arguments)
     if inspect.iscoroutinefunction(target):
-        return _async(function, open_step)
+        return _async(function, open_step, arguments)
     if inspect.isgeneratorfunction(target):
-        return _generator(function, open_step)
-    return _plain(function, open_step)
+        return _generator(function, open_step, arguments)
+    return _plain(function, open_step, arguments)
 
 
-def _plain(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., Any]:
+def _plain(
+    function: Callable[..., Any], open_step: OpenStep, arguments: _Arguments
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         with open_step(args, kwargs) as step:
+            if guarding.is_on:
+                args, kwargs = arguments.allowed(step, args, kwargs)
             if outside.boundary is None:
                 result = function(*args, **kwargs)
             else:
@@ -75,10 +80,14 @@ def _plain(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., A
     return call
 
 
-def _async(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., Any]:
+def _async(
+    function: Callable[..., Any], open_step: OpenStep, arguments: _Arguments
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         async with open_step(args, kwargs) as step:
+            if guarding.is_on:
+                args, kwargs = arguments.allowed(step, args, kwargs)
             boundary = outside.of(step)
             made = functools.partial(function, *args, **kwargs)
             if boundary is None:
@@ -91,10 +100,14 @@ def _async(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., A
     return call
 
 
-def _generator(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., Any]:
+def _generator(
+    function: Callable[..., Any], open_step: OpenStep, arguments: _Arguments
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        step = open_step(args, kwargs)
+        step = open_step(args, kwargs).start()
+        if guarding.is_on:
+            args, kwargs = arguments.allowed(step, args, kwargs)
         boundary = outside.of(step)
         made = functools.partial(function, *args, **kwargs)
         pieces = (
@@ -133,10 +146,16 @@ def _driven(generator: Generator[Any, Any, Any], step: TracedStep) -> Generator[
         raise
 
 
-def _async_generator(function: Callable[..., Any], open_step: OpenStep) -> Callable[..., Any]:
+def _async_generator(
+    function: Callable[..., Any], open_step: OpenStep, arguments: _Arguments
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         step = open_step(args, kwargs)
+        await step._ready()
+        step.start()
+        if guarding.is_on:
+            args, kwargs = arguments.allowed(step, args, kwargs)
         boundary = outside.of(step)
         generator: AsyncGenerator[Any, Any]
         if boundary is None:
@@ -144,8 +163,7 @@ def _async_generator(function: Callable[..., Any], open_step: OpenStep) -> Calla
         else:
             made = functools.partial(function, *args, **kwargs)
             generator = boundary.astream(step, step._fields.get("input"), made)
-        await step._ready()
-        resuming, chunks = step.start()._resuming(), ChunkRecorder(step)
+        resuming, chunks = step._resuming(), ChunkRecorder(step)
         resume: Callable[[], Any] = generator.__anext__
         try:
             while True:
@@ -210,3 +228,21 @@ class _Arguments:
             if issubclass(type(only), str):
                 return only
         return named or None
+
+    def allowed(
+        self, step: TracedStep, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the call after its guardrails: repaired, or as they are."""
+        better = step._repaired()
+        if better is None:
+            return args, kwargs
+        skipped = 1 if self._names and self._names[0] in ("self", "cls") and args else 0
+        made = list(args[:skipped])
+        for name in self._names[skipped : len(args)]:
+            # Behind an argument that is left out, the others are passed by name.
+            if name not in better:
+                break
+            made.append(better.pop(name))
+        if len(args) > len(self._names) and len(made) == len(self._names):
+            made.extend(better.pop("args", ()))
+        return tuple(made), better

@@ -18,6 +18,7 @@ from stepstream.producers.control.http_listener import HttpCommandListener
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.exit_summary import Totals
 from stepstream.producers.forks import fork_lock
+from stepstream.producers.guardrails.in_force import Guardrails
 from stepstream.producers.recordings.boundary import outside
 from stepstream.producers.sdk_log import internal_error, sdk_log
 from stepstream.producers.transport.background_sender import BackgroundSender
@@ -30,6 +31,7 @@ from stepstream.schemas.step import KINDS
 from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
+    from stepstream.producers.guardrails.cache import GuardrailCache
     from stepstream.producers.transport.encoder import Encoder
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.prices import PriceBook
@@ -109,6 +111,10 @@ class Engine:
         self._price_book: PriceBook | None = None
         self._listener: CommandListener | None = None
         self.commands = Commands()
+        follows = transport is None and settings.control and settings.guardrails
+        self.guardrails = Guardrails(guardrail_cache(settings) if follows else None)
+        if follows:
+            self.guardrails.load_cached()
         # Weak references: a run that the program drops without ending it is not kept in memory.
         self._open_runs: WeakSet[OpenRun] = WeakSet()
         self.sender = BackgroundSender(
@@ -150,9 +156,12 @@ class Engine:
         Called when a run begins; returns at once.
         """
         if self._listener is None and self._transport is None and self.settings.control:
-            self._listener = new_listener(self.settings, self.commands)
+            guardrails = self.guardrails if self.settings.guardrails else None
+            self._listener = new_listener(self.settings, self.commands, guardrails)
         if self._listener is not None:
             self._listener.ensure()
+            if self.settings.guardrails and not self.guardrails.loaded.is_set():
+                self.guardrails.wait(self.settings.guardrail_wait / 1e6)
 
     def stop_listening(self, *, at_exit: bool = False) -> None:
         """Close the control topic's consumer; a later run listens again."""
@@ -287,10 +296,21 @@ def _withhold(_text: str) -> str:
     return "[withheld: there is no redact hook]"
 
 
-def new_listener(settings: Settings, commands: Commands) -> CommandListener:
-    """What follows the commands to the runs of this process."""
+def new_listener(
+    settings: Settings, commands: Commands, guardrails: Guardrails | None = None
+) -> CommandListener:
+    """What follows the commands to the runs of this process, and the guardrails of policies."""
     is_gateway = is_http(settings.endpoint)
-    return (HttpCommandListener if is_gateway else CommandListener)(settings, commands)
+    kind = HttpCommandListener if is_gateway else CommandListener
+    return kind(settings, commands, guardrails)
+
+
+def guardrail_cache(settings: Settings) -> GuardrailCache | None:
+    """Where the last known guardrails are kept; None if there are none and none were there."""
+    from stepstream.common.settings import state_dir
+    from stepstream.producers.guardrails.cache import GuardrailCache
+
+    return GuardrailCache(state_dir(settings), destination_of(settings))
 
 
 def new_transport(settings: Settings) -> Transport:

@@ -1,10 +1,11 @@
 """The exceptions that the SDK raises into a program.
 
-``CommandNotSent`` of ``stepstream.send_command`` is the sixth; it is in ``stepstream.admin``.
+``CommandNotSent`` of ``stepstream.send_command`` is the seventh; it is in ``stepstream.admin``.
 
 Exception
 +-- RunStopped            a person or a policy stopped the run
 |   +-- BudgetExceeded    the run's budget is used up
++-- StepRefused           a guardrail of a policy refuses the step
 +-- ReleaseUnavailable    ``stepstream.release`` found no release
 +-- ValueError
     +-- ArgumentsRefused  the tool's schema does not allow the arguments
@@ -12,6 +13,8 @@ Exception
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class RunStopped(Exception):
@@ -40,6 +43,34 @@ class BudgetExceeded(RunStopped):
         self.what = what
         self.limit = limit
         self.wanted = wanted
+
+
+class StepRefused(Exception):
+    """A guardrail of a policy refuses the step; the tool or model was not called.
+
+    Other steps of the run may go on. ``reason`` states why without contents of the call, ``detail``
+    may quote its arguments. ``repaired`` are the arguments with which it would be allowed, where
+    the guardrail repairs arguments and the program makes the call itself; else None.
+    """
+
+    def __init__(
+        self,
+        tool: str,
+        reason: str,
+        *,
+        detail: str = "",
+        guardrail: str = "",
+        policy: str = "",
+        repaired: dict[str, Any] | None = None,
+    ) -> None:
+        more = f" ({detail})" if detail else ""
+        super().__init__(f"{tool} is refused by guardrail {policy}/{guardrail}: {reason}{more}")
+        self.tool = tool
+        self.reason = reason
+        self.detail = detail
+        self.guardrail = guardrail
+        self.policy = policy
+        self.repaired = repaired
 
 
 class ArgumentsRefused(ValueError):

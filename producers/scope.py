@@ -8,6 +8,7 @@ from stepstream.schemas.step import Step as StepRecord
 
 if TYPE_CHECKING:
     from stepstream.producers.control.run_control import RunControl
+    from stepstream.schemas.guardrail_check import Selection
     from stepstream.schemas.release import Release
 
 
@@ -20,7 +21,15 @@ class Scope:
     agent when the run began.
     """
 
-    __slots__ = ("_template", "capture", "control", "labels", "release", "trace_id")
+    __slots__ = (
+        "_template",
+        "capture",
+        "control",
+        "guardrails",
+        "labels",
+        "release",
+        "trace_id",
+    )
 
     def __init__(
         self,
@@ -35,6 +44,8 @@ class Scope:
         self.capture = capture
         self.control = control
         self.release = release
+        # Selected at the first call, and again after a change of policies.
+        self.guardrails: Selection | None = None
         self._template: StepRecord | None = None
 
     def new_record(self) -> StepRecord:

@@ -17,6 +17,7 @@ from stepstream.producers.responses.answer import Answer
 class TracedStep(Protocol):
     """A step, as its helper modules see it. Members with an underscore are internal to the SDK."""
 
+    _guard: Any
     _kind: str
     _name: str
     _fields: Mapping[str, Any]
@@ -57,6 +58,10 @@ class TracedStep(Protocol):
 
     async def _ready(self) -> None:
         """Wait while the run is paused."""
+        ...
+
+    def _repaired(self) -> dict[str, Any] | None:
+        """The arguments that guardrails have repaired; None: the call has those it was given."""
         ...
 
     def _resuming(self) -> AbstractContextManager[None]:

@@ -21,6 +21,7 @@ from stepstream.producers.control.recorder import ControlStepRecorder
 from stepstream.producers.control.run_control import RunControl, new_run_control
 from stepstream.producers.error_guard import never_raises
 from stepstream.producers.exceptions import ArgumentsRefused, RunStopped
+from stepstream.producers.guardrails.switch import BLOCK, BODY, EVALUATED, guarding
 from stepstream.producers.misuse import hint, misuse, shown
 from stepstream.producers.opening import RunFields, StepFields, StepOpener
 from stepstream.producers.recordings.boundary import outside
@@ -46,6 +47,7 @@ from stepstream.schemas.usage import DETAILS, TOTALLED
 if TYPE_CHECKING:
     from stepstream.producers.control.budget import Reservation
     from stepstream.producers.engine import Engine, EngineSource
+    from stepstream.producers.guardrails.enforce import Pending
     from stepstream.schemas.release import Release
 
 P = ParamSpec("P")
@@ -68,6 +70,7 @@ inherited: Final[ContextVar[Step | None]] = ContextVar("stepstream_inherited", d
 
 _COUNTS: Final = (*TOTALLED, *DETAILS)
 _KINDS: Final = frozenset(KINDS)
+_GUARDED: Final = frozenset({"tool_call", "llm_call", "retrieval"})
 _AGENT_FIELDS: Final = ("agent", "agent_version", "task", "session_id", "user_id")
 _PROJECT_FIELDS: Final = ("project", "environment")
 _TEXTS: Final = frozenset({"tool", "model", "provider", "tool_schema"})
@@ -91,9 +94,9 @@ _NOT_RECORDED: Final = frozenset(
 class Step(StepOpener["Step", "Run"]):
     """One step. Nothing is recorded before it starts or after it ended.
 
-    It raises three exceptions, each of which the program asked for: ``RunStopped`` where its run
-    was stopped, ``BudgetExceeded`` where the run's budget is used up, and with a ``schema``
-    ``ArgumentsRefused``. The step does not begin then.
+    It raises four exceptions: ``RunStopped`` where its run was stopped, ``BudgetExceeded`` where
+    the run's budget is used up, ``StepRefused`` where a guardrail of a policy refuses it, and with
+    a ``schema`` ``ArgumentsRefused``. The step does not begin then.
     """
 
     __slots__ = (
@@ -104,6 +107,7 @@ class Step(StepOpener["Step", "Run"]):
         "_engine",
         "_fields",
         "_generation",
+        "_guard",
         "_kind",
         "_limit",
         "_name",
@@ -150,14 +154,16 @@ class Step(StepOpener["Step", "Run"]):
         self._chunks: ChunkRecorder | None = None
         self._reservations: list[Reservation] | None = None
         self._control: RunControl | None = None
+        # How it may be guarded, until its guardrails were evaluated; then what they decided.
+        self._guard: int | Pending = BLOCK
 
     # --- start and end ---
 
     def start(self) -> Self:
         """Start the step and publish that. Does nothing the second time.
 
-        Raises ``RunStopped`` or ``BudgetExceeded`` if the run may not go on, ``ArgumentsRefused``
-        if the input does not fit ``schema``.
+        Raises ``RunStopped`` or ``BudgetExceeded`` if the run may not go on, ``StepRefused`` if a
+        guardrail refuses the step, ``ArgumentsRefused`` if the input does not fit ``schema``.
         """
         if self._state == ENDED:
             misuse(
@@ -174,6 +180,8 @@ class Step(StepOpener["Step", "Run"]):
                 parent = None
             elif parent is None or parent is not current.get() or parent._state != OPEN:
                 parent = self._find_parent()
+            if guarding.is_on and self._kind in _GUARDED and self._is_unguarded():
+                self._pass_guardrails(parent)
             control = None if parent is None else parent._scope.control
             # One inside another run is checked with the runs around it.
             if control is not None and (control.active or control.parent is not None):
@@ -203,8 +211,10 @@ class Step(StepOpener["Step", "Run"]):
                 internal_error("Step.end", inside)
 
     def __enter__(self) -> Self:
+        is_new = self._state == NEW
         self.start()
-        if self._state == OPEN:
+        # A step that is entered within itself must not become its own outer step.
+        if self._state == OPEN and (is_new or not self._is_entered()):
             self._outer = current.get()
             current.set(self)
         return self
@@ -242,7 +252,9 @@ class Step(StepOpener["Step", "Run"]):
     def _for_call(self, name: str, arguments: object) -> Step:
         """The step of one call of the decorated function."""
         fields = cast(StepFields, {"input": arguments, **self._fields})
-        return type(self)(self._tracer, self._opener, self._kind, self._name or name, fields)
+        step = type(self)(self._tracer, self._opener, self._kind, self._name or name, fields)
+        step._guard = BODY
+        return step
 
     def __repr__(self) -> str:
         ids = f"{self.trace_id[:8]}/{self.step_id[:8]}"
@@ -542,10 +554,15 @@ class Step(StepOpener["Step", "Run"]):
         self._reservations = control.reserve(self._kind, called, self._fields)
 
     async def _ready(self) -> None:
-        """Wait while the run is paused."""
+        """Wait while the run is paused, and while a guardrail suspends the step.
+
+        Raises what ``start`` raises.
+        """
         if self._state != NEW or suppressed.get():
             return
         parent = self._find_parent()
+        if guarding.is_on and self._kind in _GUARDED and self._is_unguarded():
+            await self._apass_guardrails(parent)
         control = None if parent is None else self._active_control(parent._scope.control)
         if control is not None:
             await self._wait_until_ready(control)
@@ -557,6 +574,69 @@ class Step(StepOpener["Step", "Run"]):
             raise
         except Exception as error:
             internal_error("Step.ready", error)
+
+    # --- guardrails ---
+
+    def _is_unguarded(self) -> bool:
+        """Whether its guardrails have not been evaluated."""
+        return type(self._guard) is int and self._guard != EVALUATED
+
+    def _pass_guardrails(
+        self, parent: Step | None, given: Any = None, passed: frozenset[str] = frozenset()
+    ) -> None:
+        """Let guardrails decide about the step, except those that it has ``passed``.
+
+        ``given`` are the arguments of the call that a client makes; None: the step's input. Raises
+        ``StepRefused`` and ``RunStopped``.
+        """
+        made = self._guarded(parent, given, passed)
+        if made is not None:
+            from stepstream.producers.guardrails.enforce import enforce
+
+            enforce(made)
+
+    async def _apass_guardrails(
+        self, parent: Step | None, given: Any = None, passed: frozenset[str] = frozenset()
+    ) -> None:
+        """As ``_pass_guardrails``, without blocking the event loop."""
+        made = self._guarded(parent, given, passed)
+        if made is not None:
+            from stepstream.producers.guardrails.enforce import aenforce
+
+            await aenforce(made)
+
+    def _guarded(self, parent: Step | None, given: Any, passed: frozenset[str]) -> Pending | None:
+        """What guardrails decide about the step; None if they decide nothing."""
+        try:
+            engine = self._tracer.engine() if parent is None else parent._engine
+            if engine is None or engine.guardrails.book is None or suppressed.get():
+                return None
+            from stepstream.producers.guardrails.enforce import pending
+
+            # A step that is a run of its own has the labels of the settings.
+            scope = self._new_scope(engine) if parent is None else parent._scope
+            above = "" if parent is None else parent.step_id
+            asked = self._fields.get("input") if given is None else given
+            made = pending(self, engine, scope, above, asked, passed)
+            self._guard = EVALUATED if made is None else made
+            if made is not None and made.verdict.repairs:
+                # What is recorded is what the call gets.
+                better = made.repaired()
+                name = "input" if given is None else "model"
+                if given is None or name in better:
+                    self._fields = {**self._fields, name: better if given is None else better[name]}
+            return made
+        except Exception as error:
+            internal_error("Step.guardrails", error)
+            return None
+
+    def _repaired(self) -> dict[str, Any] | None:
+        """The arguments with which guardrails let the call begin; None: those it was given."""
+        made = self._guard
+        if type(made) is int:
+            return None
+        pending = cast("Pending", made)
+        return pending.repaired() if pending.verdict.repairs else None
 
     def _check_arguments(self) -> None:
         """End the step as failed and raise ``ArgumentsRefused`` if the input does not fit."""
@@ -819,6 +899,15 @@ class Step(StepOpener["Step", "Run"]):
             while outer is not None and outer._state == ENDED:
                 outer = outer._outer
             current.set(outer)
+
+    def _is_entered(self) -> bool:
+        """Whether it is the current step here, or one around that."""
+        step = current.get()
+        while step is not None:
+            if step is self:
+                return True
+            step = step._outer
+        return False
 
     def _resuming(self) -> _Resuming:
         return _Resuming(self)

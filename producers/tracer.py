@@ -33,6 +33,7 @@ from stepstream.schemas.endpoint import is_http
 from stepstream.schemas.printable import printable
 
 if TYPE_CHECKING:
+    from stepstream.producers.guardrails.in_force import GuardrailStatus
     from stepstream.producers.releases.agent_release import AgentRelease, ReleaseLoader
     from stepstream.schemas.documents import Prices
     from stepstream.schemas.settings import Settings
@@ -265,6 +266,13 @@ class Tracer(StepOpener[Step, Run]):
         with self._lock:
             self._releases[agent] = loader
         return loader.handle
+
+    def guardrails(self) -> GuardrailStatus:
+        """The guardrails of policies that are in force here, and what they did so far."""
+        from stepstream.producers.guardrails.in_force import GuardrailStatus
+
+        engine = self._engine
+        return GuardrailStatus() if engine is None else engine.guardrails.status()
 
     # --- inside ---
 

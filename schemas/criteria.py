@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stepstream.schemas.alert import FindingSeverity
-from stepstream.schemas.policy import Match
+from stepstream.schemas.policy_match import Match
 from stepstream.schemas.rule_base import Limit, Positive
 from stepstream.schemas.rules import rule_from
 from stepstream.schemas.suggestions import did_you_mean

@@ -2,19 +2,20 @@
 
 A policy matches runs; each of its rules is one alert. Rules that need no limit apply to every run
 without any policy (``rules.default_rules``). A policy that names such a rule replaces it for the
-runs that the policy matches; ``enabled: false`` turns it off for them.
+runs that the policy matches; ``enabled: false`` turns it off for them. Its guardrails are evaluated
+in the agent, before a step begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stepstream.schemas.guardrails import MAX_GUARDRAILS, GuardedPolicy, Guardrail
+from stepstream.schemas.policy_match import Match
 from stepstream.schemas.policy_tests import PolicyTest
-from stepstream.schemas.rule_base import Glob
 from stepstream.schemas.rules import AnyRule
 
 
@@ -26,35 +27,6 @@ class HasMatch(Protocol):
 
 
 _Matching = TypeVar("_Matching", bound=HasMatch)
-
-
-class Match(BaseModel):
-    """A filter of runs: every field that is given must match."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    project: Glob = "*"
-    environment: Glob = "*"
-    agent: Glob = "*"
-    agent_version: Glob = "*"
-    task: Glob = "*"
-
-    def matches(
-        self, *, project: str, environment: str, agent: str, agent_version: str, task: str
-    ) -> bool:
-        """Whether a run with these fields is matched."""
-        # fnmatchcase, because fnmatch depends on the operating system's file names.
-        return (
-            fnmatchcase(project, self.project)
-            and fnmatchcase(environment, self.environment)
-            and fnmatchcase(agent, self.agent)
-            and fnmatchcase(agent_version, self.agent_version)
-            and fnmatchcase(task, self.task)
-        )
-
-    def matches_release(self, agent: str, version: str) -> bool:
-        """Whether runs of that agent and version can be matched."""
-        return fnmatchcase(agent, self.agent) and fnmatchcase(version, self.agent_version)
 
 
 class PromotionRule(BaseModel):
@@ -86,6 +58,11 @@ class Policy(BaseModel):
         0, ge=0, description="given by `stepstream apply`, one more for each change; not in files"
     )
     rules: tuple[AnyRule, ...] = ()
+    guardrails: tuple[Guardrail, ...] = Field(
+        (),
+        max_length=MAX_GUARDRAILS,
+        description="evaluated in the agent, before a tool or model is called",
+    )
     tests: tuple[PolicyTest, ...] = Field((), description="run by `stepstream policy test`")
     promotion: PromotionRule | None = Field(
         None, description="a gate for releases of the agents that match"
@@ -101,6 +78,27 @@ class Policy(BaseModel):
                 f"two rules share the alert name {', '.join(twice)}: give each its own 'alert'"
             )
         return self
+
+    @model_validator(mode="after")
+    def _guardrails_have_distinct_names(self) -> Policy:
+        names = [guardrail.name for guardrail in self.guardrails]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two guardrails share the name {', '.join(twice)}")
+        return self
+
+    @property
+    def guarded(self) -> GuardedPolicy | None:
+        """The part that agents read; None without guardrails."""
+        if not self.guardrails:
+            return None
+        return GuardedPolicy(
+            name=self.name,
+            match=self.match,
+            mode=self.mode,
+            revision=self.revision,
+            guardrails=self.guardrails,
+        )
 
 
 def matching_policies(

@@ -21,7 +21,8 @@ from itertools import combinations
 from typing import Any, Final
 
 from stepstream.schemas.durations import shorten_durations
-from stepstream.schemas.policy import Match, Policy
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.policy_match import Match
 from stepstream.schemas.rule_base import RuleBase
 
 # The fields above which rules fire. A rule of an installed package with such a field takes part.

@@ -1,10 +1,13 @@
-"""Tests in a policy document: runs described in a few words, and the alerts that they raise."""
+"""Tests in a policy document: runs in a few words, the alerts that they raise, and what guardrails
+decide about their calls.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+import json
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.rule_base import Dollars
@@ -32,6 +35,36 @@ class ExpectedAlert(BaseModel):
     )
 
 
+class ExpectedDecision(BaseModel):
+    """What a guardrail of the policy should decide about a call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    guardrail: str = Field(min_length=1, description="the guardrail's name")
+    decision: Literal["refused", "repaired", "suspended", "failed"] | None = Field(
+        None,
+        description="in mode observe what it would have done; None: any",
+    )
+    step: int | None = Field(
+        None, gt=0, description="the number of the call among the test's steps, from 1; None: any"
+    )
+
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+class TestBudget(BaseModel):
+    """The budget of a test's run, as the program would give it."""
+
+    __test__ = False
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    usd: Dollars | None = None
+    tokens: int | None = Field(None, ge=0)
+    steps: int | None = Field(None, ge=0)
+
+
 class TestStep(BaseModel):
     """A step of a test's run; steps follow one another."""
 
@@ -45,7 +78,9 @@ class TestStep(BaseModel):
     status: Literal["ok", "error", "cancelled"] = "ok"
     error_type: str = ""
     error_message: str = ""
-    input: str = ""
+    input: Annotated[str, BeforeValidator(_as_text)] = Field(
+        "", description="a text, or arguments by name"
+    )
     output: str = ""
     cost_usd: Dollars | None = None
     tokens: int = Field(0, ge=0, description="input tokens")
@@ -69,7 +104,11 @@ class PolicyTest(BaseModel):
     user_id: str = ""
     status: Literal["ok", "error", "cancelled"] = Field("ok", description="how the run ends")
     steps: tuple[TestStep, ...] = Field(min_length=1)
+    budget: TestBudget | None = Field(None, description="for guardrails about what is left of it")
     expect: tuple[ExpectedAlert, ...] = Field((), description="empty: the policy raises nothing")
+    decisions: tuple[ExpectedDecision, ...] = Field(
+        (), description="what guardrails decide; empty: they let every call through"
+    )
 
     @model_validator(mode="after")
     def _is_bounded(self) -> PolicyTest:

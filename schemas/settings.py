@@ -240,7 +240,19 @@ class Settings(BaseModel):
         "is valid for at most this long.",
     )
     pause_limit: DurationUs = _sdk(
-        15 * MINUTE_US, "A run that stays paused for longer than this is stopped."
+        15 * MINUTE_US,
+        "A run that stays paused for longer than this is stopped. A call that waits for an "
+        "approval for longer than this is refused.",
+    )
+    guardrails: bool = _sdk(
+        True,
+        "Evaluate the guardrails of policies before tools and models are called. Needs control. "
+        "Off: they are neither read nor evaluated.",
+    )
+    guardrail_wait: DurationUs = _sdk(
+        1_000,
+        "How long the first run waits until the guardrails at the endpoint are read. Then it "
+        "begins with the last known ones, or without any if none are known.",
     )
 
     # Kafka

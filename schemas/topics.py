@@ -141,6 +141,8 @@ def topic_specs(*, steps_retention_ms: int = 7 * DAY_MS) -> tuple[TopicSpec, ...
             compacted,
             "one",
         ),
+        # Not on config, for the same reason.
+        TopicSpec("guardrails", "policy/name", "the guardrails of a policy", compacted, "one"),
         TopicSpec(
             "deadletter",
             "the original key",

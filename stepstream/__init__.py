@@ -10,9 +10,9 @@
         run.set_output(answer)
 
 A step never waits for a network; ``release``, ``send_command``, ``flush``, ``close``, ``query`` and
-``subscribe`` do. Six exceptions are raised into your program while it records, and only if you use
-what causes them: ``RunStopped``, ``BudgetExceeded``, ``ArgumentsRefused``, for releases
-``ReleaseUnavailable`` and ``PromptError``, and for ``send_command`` ``CommandNotSent``.
+``subscribe`` do. Seven exceptions are raised into your program while it records, and only if you
+use what causes them: ``RunStopped``, ``BudgetExceeded``, ``StepRefused``, ``ArgumentsRefused``, for
+releases ``ReleaseUnavailable`` and ``PromptError``, and for ``send_command`` ``CommandNotSent``.
 """
 
 # The import loads what the first step needs, so that the step does not wait for it, but no Kafka
@@ -30,6 +30,7 @@ from stepstream.producers.exceptions import (
     BudgetExceeded,
     ReleaseUnavailable,
     RunStopped,
+    StepRefused,
 )
 from stepstream.producers.propagation import propagate
 from stepstream.producers.sdk_log import internal_error as _internal_error
@@ -81,6 +82,7 @@ __all__ = [
     "RunStopped",
     "Settings",
     "Step",
+    "StepRefused",
     "Task",
     "TaskCancelled",
     "TaskFailed",
@@ -97,6 +99,7 @@ __all__ = [
     "current_run",
     "current_step",
     "flush",
+    "guardrails",
     "instrument",
     "llm",
     "on_alert",
@@ -139,6 +142,7 @@ attempt = _tracer.attempt
 flush = _tracer.flush
 close = _tracer.close
 release = _tracer.release
+guardrails = _tracer.guardrails
 continue_run = _tracer.continue_run
 trace_headers = _tracer.trace_headers
 trace_kafka_headers = _tracer.trace_kafka_headers

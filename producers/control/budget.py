@@ -231,6 +231,14 @@ class BudgetLedger:
                     entry = (what, reservation.key)
                     self._most[entry] = max(actual, self._most.get(entry, 0))
 
+    def left(self) -> dict[str, float]:
+        """What is neither used nor reserved of each limit, in dollars, tokens, steps, seconds."""
+        with self._lock:
+            return {
+                what: (limit - self._used(what) - self.reserved.get(what, 0)) / _SCALE[what]
+                for what, limit in self.limits.items()
+            }
+
     def warnings(self) -> list[BudgetWarning]:
         """The limits whose warning share was reached since the last call; each goes to
         ``on_warn``."""

@@ -12,6 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+import msgspec
+
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.forks import fork_lock
 from stepstream.schemas.endpoint import split_http_endpoint
@@ -23,6 +25,8 @@ PATH: Final = "/v1/control"
 # Three of the gateway's comments.
 SILENCE_S: Final = 45.0
 MAX_LINE_BYTES: Final = 1 << 20
+_decode_event: Final = msgspec.json.Decoder(tuple[str, msgspec.Raw]).decode
+"""A policy's key, and its guardrails or null."""
 
 
 class HttpCommandListener(CommandListener):
@@ -42,11 +46,7 @@ class HttpCommandListener(CommandListener):
             fork_lock.connected(self)
         try:
             self.ready.set()
-            for name, value in _fields(response, stopping):
-                if name == b"id":
-                    self._last_id = value.decode("utf-8", "replace")
-                elif name == b"data":
-                    self._deliver(value)
+            self._take_events(_fields(response, stopping))
             if not stopping.is_set():
                 raise RuntimeError(f"{url}{base}{PATH} ended the stream of commands")
         finally:
@@ -55,6 +55,38 @@ class HttpCommandListener(CommandListener):
             response.close()
             pool.close()
 
+    def _take_events(self, fields: Iterator[tuple[bytes, bytes]]) -> None:
+        """Take the events with these fields: commands and guardrails."""
+        event = b""
+        for name, value in fields:
+            if name == b"event":
+                event = value
+            elif name == b"id":
+                self._last_id = value.decode("utf-8", "replace")
+            elif name == b"data" and event.startswith(b"guardrail"):
+                self._take_guardrail_event(event, value)
+            elif name == b"data":
+                self._deliver(value)
+
+    def _take_guardrail_event(self, event: bytes, value: bytes) -> None:
+        """Take an event about guardrails: ``guardrails-begin``, ``guardrail``, ``guardrails-end``.
+
+        A gateway of an older release sends none.
+        """
+        reader = self._guardrails
+        if reader is None:
+            return
+        if event == b"guardrails-begin":
+            reader.begin((0,))
+        elif event == b"guardrails-end":
+            reader.ended(0)
+        elif event == b"guardrail":
+            try:
+                policy, record = _decode_event(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return
+            reader.record(policy, None if bytes(record) == b"null" else bytes(record))
+
     def _opened(self, pool: Any, base: str) -> Any:
         headers = {"Accept": "text/event-stream"}
         key = self._settings.endpoint_key.get_secret_value()
@@ -62,7 +94,10 @@ class HttpCommandListener(CommandListener):
             headers["x-api-key"] = key
         if self._last_id:
             headers["Last-Event-ID"] = self._last_id
-        query = urlencode({"project": self._settings.project or "default"})
+        asked = {"project": self._settings.project or "default"}
+        if self._guardrails is not None:
+            asked["guardrails"] = "1"
+        query = urlencode(asked)
         response = pool.request(
             "GET", f"{base}{PATH}?{query}", headers=headers, preload_content=False
         )

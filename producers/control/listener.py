@@ -1,15 +1,16 @@
 """Reads the control topic for the runs of this process, in a thread of its own.
 
-One consumer without a group reads every partition, from the setting ``control_lookback`` ago. It
-starts with the first run. A failure is logged, at most once a minute, and retried.
+One consumer without a group reads every partition, from the setting ``control_lookback`` ago, and
+the whole topic of guardrails. It starts with the first run. A failure is logged, at most once a
+minute, and retried.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -29,17 +30,46 @@ POLL_S: Final = 0.5
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
 JOIN_S: Final = 1.0
+CHECK_AGAIN_S: Final = 60.0
+PARTITION_EOF: Final = -191
+"""librdkafka's code for the end of a partition, ``KafkaError._PARTITION_EOF``."""
+OFFSET_BEGINNING: Final = -2
 _decode = msgspec.json.Decoder(CommandStruct).decode
+
+
+class GuardrailReader(Protocol):
+    """What takes the records of the topic of guardrails."""
+
+    def begin(self, partitions: Iterable[int]) -> None:
+        """All records are read again, of these partitions."""
+
+    def record(self, key: str, value: bytes | None) -> None:
+        """A record; None: the policy has no guardrails any more."""
+
+    def ended(self, partition: int) -> None:
+        """The end of a partition was reached. Also called later, at each end."""
+
+    def missing(self) -> None:
+        """There is no such topic."""
 
 
 class CommandListener:
     """Follows the control topic and delivers each command. ``now_s`` is the wall clock."""
 
     def __init__(
-        self, settings: Settings, commands: Commands, *, now_s: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        commands: Commands,
+        guardrails: GuardrailReader | None = None,
+        *,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._commands = commands
+        self._guardrails = guardrails
+        self._guardrail_topic = topic(settings.topic_prefix, "guardrails")
+        # When a topic of guardrails that does not exist is checked for again, by the steady clock.
+        self._check_again_s: float | None = None
         self._now_s = now_s
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -108,17 +138,55 @@ class CommandListener:
             while not stopping.is_set():
                 message = consumer.poll(POLL_S)
                 if message is None:
+                    if self._check_again_s is not None and time.monotonic() > self._check_again_s:
+                        self._follow_guardrails(consumer)
                     continue
-                error = message.error()
-                if error is None:
-                    self._deliver(message.value(), message.timestamp()[1])
-                # Other errors, such as a broker that does not answer, are retried by the client.
-                elif error.fatal():
-                    raise RuntimeError(error.str())
+                self._take(message)
         finally:
             self.ready.clear()
             self._consumer = None
             consumer.close()
+
+    def _take(self, message: Any) -> None:
+        """Take a message of the consumer. Raises ``RuntimeError`` for a fatal error."""
+        error = message.error()
+        if error is None and message.topic() == self._guardrail_topic:
+            self._take_guardrails(message)
+        elif error is None:
+            self._deliver(message.value(), message.timestamp()[1])
+        elif error.code() == PARTITION_EOF:
+            if message.topic() == self._guardrail_topic and self._guardrails is not None:
+                self._guardrails.ended(message.partition())
+        # Other errors, such as a broker that does not answer, are retried by the client.
+        elif error.fatal():
+            raise RuntimeError(error.str())
+
+    def _take_guardrails(self, message: Any) -> None:
+        if self._guardrails is None:
+            return
+        key = message.key() or b""
+        self._guardrails.record(key.decode("utf-8", "replace"), message.value())
+
+    def _follow_guardrails(self, consumer: Consumer) -> None:
+        """Read the topic of guardrails too, from its beginning."""
+        if self._guardrails is None:
+            return
+        with fork_lock.importing():
+            from confluent_kafka import TopicPartition
+
+            from stepstream.common import kafka
+
+        count = kafka.partition_count(consumer, self._guardrail_topic)
+        if not count:
+            # An installation of an older release, until its topics are created.
+            self._check_again_s = time.monotonic() + CHECK_AGAIN_S
+            self._guardrails.missing()
+            return
+        self._check_again_s = None
+        self._guardrails.begin(range(count))
+        consumer.incremental_assign(
+            [TopicPartition(self._guardrail_topic, p, OFFSET_BEGINNING) for p in range(count)]
+        )
 
     def _open(self) -> Consumer:
         with fork_lock.importing():
@@ -131,6 +199,7 @@ class CommandListener:
             "queued.max.messages.kbytes": 1_024,
             "fetch.error.backoff.ms": 100,
             "reconnect.backoff.max.ms": 2_000,
+            "enable.partition.eof": True,
         }
         consumer = kafka.consumer(self._settings, "stepstream-control", **options)
         try:
@@ -151,6 +220,7 @@ class CommandListener:
             consumer.assign(
                 [TopicPartition(name, p, starts.get(p, end)) for p, end in enumerate(ends)]
             )
+            self._follow_guardrails(consumer)
         except BaseException:
             consumer.close()
             raise

@@ -66,6 +66,7 @@ class RunControl:
         "_record",
         "_since_us",
         "_stop",
+        "_suspended",
         "_target",
         "_waiters",
         "active",
@@ -110,6 +111,8 @@ class RunControl:
         self._since_us: dict[str, int] = {}
         self._stop: Command | None = None
         self._pause: Command | None = None
+        # Calls that wait for an approval, by the id of the pause that is recorded for each.
+        self._suspended: dict[str, Command] = {}
         self._acknowledged = False
         self._approved_us = 0
         self._target: tuple[Any, Any] | None = None
@@ -171,6 +174,10 @@ class RunControl:
         if self._pause is not None and self._pause.time <= command.time:
             self._record_end(self._pause)
             self._pause = None
+        # By arrival and not by time: a suspension has the time of the agent's own clock.
+        for suspended in self._suspended.values():
+            self._record_end(suspended)
+        self._suspended = {}
         if self._stop is not None and self._stop.time <= command.time:
             if not self._acknowledged:
                 self._record_end(self._stop, "cancelled")
@@ -249,6 +256,105 @@ class RunControl:
                 f"{warning.used} of {warning.limit} {warning.what} are used",
                 what=warning.what,
             )
+
+    # --- calls that a guardrail suspends for an approval ---
+
+    def budget_left(self) -> dict[str, float]:
+        """What is left of the budgets of this run and those around it: the least of each limit."""
+        left: dict[str, float] = {}
+        for control in self._chain():
+            if control.ledger is not None:
+                for what, amount in control.ledger.left().items():
+                    left[what] = min(amount, left.get(what, amount))
+        return left
+
+    def can_wait(self) -> bool:
+        """Whether this thread may block: not where it runs an event loop."""
+        return not in_event_loop()
+
+    def suspend(self, reason: str, by: str) -> bool:
+        """Wait for a resume of the run. False if none came within ``pause_limit_s``.
+
+        Raises ``RunStopped`` if the run, or one around it, is stopped meanwhile.
+        """
+        root, suspended = self._begin_suspension(reason, by)
+        until = time.monotonic() + self.pause_limit_s
+        try:
+            while root._is_suspended(suspended):
+                self._raise_any_stop()
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                with root._changed:
+                    if suspended.command_id in root._suspended:
+                        # In slices: a stop of an agent inside the run does not wake this one.
+                        root._changed.wait(min(left, _WAIT_SLICE_S))
+            self._raise_any_stop()
+            return True
+        finally:
+            root._end_suspension(suspended)
+
+    async def asuspend(self, reason: str, by: str) -> bool:
+        """As ``suspend``, without blocking the event loop."""
+        import asyncio
+
+        root, suspended = self._begin_suspension(reason, by)
+        loop = asyncio.get_running_loop()
+        until = time.monotonic() + self.pause_limit_s
+        try:
+            while root._is_suspended(suspended):
+                self._raise_any_stop()
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                waiter = (loop, loop.create_future())
+                with root._changed:
+                    if suspended.command_id in root._suspended:
+                        root._waiters.append(waiter)
+                    else:
+                        waiter[1].set_result(None)
+                await asyncio.wait([waiter[1]], timeout=min(left, _WAIT_SLICE_S))
+                with root._changed:
+                    if waiter in root._waiters:
+                        root._waiters.remove(waiter)
+            self._raise_any_stop()
+            return True
+        finally:
+            root._end_suspension(suspended)
+
+    def _begin_suspension(self, reason: str, by: str) -> tuple[RunControl, Command]:
+        """The root's control, which gets the commands to the run, and the recorded pause."""
+        from stepstream.schemas.alert import CommandStruct
+        from stepstream.schemas.ids import new_trace_id
+
+        root = list(self._chain())[-1]
+        suspended = CommandStruct(
+            command_id=new_trace_id(),
+            action="pause",
+            time=self._record.now_us(),
+            project=self.project,
+            trace_id=self.trace_id,
+            reason=reason,
+            by=by,
+        )
+        with root._changed:
+            root._suspended[suspended.command_id] = suspended
+            root._record_start(suspended)
+        return root, suspended
+
+    def _is_suspended(self, suspended: Command) -> bool:
+        return suspended.command_id in self._suspended and not self._ended
+
+    def _end_suspension(self, suspended: Command) -> None:
+        """Record a call that waits no longer although it was not approved."""
+        with self._changed:
+            if self._suspended.pop(suspended.command_id, None) is not None:
+                self._record_end(suspended, "cancelled")
+
+    def _raise_any_stop(self) -> None:
+        for control in self._chain():
+            if control._stop is not None:
+                control._raise_stop()
 
     def _raise_stop(self) -> None:
         with self._changed:
@@ -383,6 +489,7 @@ class RunControl:
         """Replace the lock in the child: another thread may have owned it."""
         self._changed = threading.Condition(threading.RLock())
         self._waiters = []
+        self._suspended = {}
 
     def end(self) -> None:
         """End the control. Commands that did not take effect are recorded as cancelled."""

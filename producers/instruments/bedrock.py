@@ -25,6 +25,7 @@ def recorded_api_call(original: Callable[..., Any], switch: Switch) -> Callable[
         if call is None:
             return original(client, operation, parameters)
         call.start()
+        _, parameters = call.arguments((), (), parameters)
         with call:
             result = original(client, operation, parameters)
         try:
@@ -44,7 +45,7 @@ def _opened(client: Any, operation: str, parameters: dict[str, Any], switch: Swi
             return None
         around = model_step_around(switch.tracer)
         if around is not None:
-            return Call(around, is_ours=False)
+            return Call(around, is_ours=False, given=parameters)
         given = parameters.get("messages", parameters.get("body"))
         if isinstance(given, bytes):
             given = given.decode("utf-8", "replace")
@@ -56,7 +57,7 @@ def _opened(client: Any, operation: str, parameters: dict[str, Any], switch: Swi
     except Exception as error:
         internal_error("instrument.bedrock", error)
         return None
-    return Call(step, is_ours=True)
+    return Call(step, is_ours=True, given=parameters)
 
 
 def _record(call: Call, operation: str, result: dict[str, Any]) -> None:

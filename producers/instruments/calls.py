@@ -1,7 +1,8 @@
 """One recorded call of a model client: plain, asynchronous or streamed.
 
 The result and the exceptions are the client's. Inside a run that was stopped, or has no budget
-left, a call raises ``RunStopped`` or ``BudgetExceeded`` as every step does.
+left, a call raises ``RunStopped`` or ``BudgetExceeded`` as every step does, and ``StepRefused``
+where a guardrail refuses it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from stepstream.producers.engine import EngineSource
+from stepstream.producers.guardrails.switch import BODY, guarding
 from stepstream.producers.instruments.methods import Method
 from stepstream.producers.recordings.boundary import Pieces, outside
 from stepstream.producers.sdk_log import internal_error, suppressed
@@ -113,10 +115,14 @@ class Call:
     As a context manager it surrounds the client's own method, after ``start`` or ``astart``.
     """
 
-    def __init__(self, step: Step, is_ours: bool) -> None:
+    def __init__(self, step: Step, is_ours: bool, given: dict[str, Any]) -> None:
+        """``given`` are the arguments of the call."""
         self.step = step
         self._is_ours = is_ours
+        self._given = given
         self.pieces: Pieces | None = None
+        # What guardrails decide about the call: on our step, or on one that is never begun.
+        self._guarded = step if is_ours else None
 
     def __enter__(self) -> None:
         self._token = inside.set(self.step._tracer)
@@ -135,8 +141,12 @@ class Call:
     def start(self) -> None:
         """Start the new step, or check the program's own one for a stop or a pause.
 
-        Raises ``RunStopped`` or ``BudgetExceeded`` if the run must not continue.
+        Raises ``RunStopped`` or ``BudgetExceeded`` if the run must not continue, ``StepRefused`` if
+        a guardrail refuses the call.
         """
+        if guarding.is_on:
+            guarded = self._unguarded()
+            guarded._pass_guardrails(guarded._find_parent(), self._asked, self._passed())
         if self._is_ours:
             self.step.start()
         else:
@@ -144,11 +154,52 @@ class Call:
 
     async def astart(self) -> None:
         """As ``start``; waits for the end of a pause without blocking the event loop."""
+        if guarding.is_on:
+            guarded = self._unguarded()
+            await guarded._apass_guardrails(guarded._find_parent(), self._asked, self._passed())
         if self._is_ours:
             await self.step._ready()
             self.step.start()
         else:
             await self.step.acheckpoint()
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """The arguments that guardrails see."""
+        return _identity(self._given)
+
+    def _passed(self) -> frozenset[str]:
+        """The guardrails that have decided about the program's own step around the call."""
+        made = self.step._guard
+        return frozenset() if isinstance(made, int) else made.titles
+
+    def _unguarded(self) -> Step:
+        """The step that guardrails are evaluated for.
+
+        The program's own step may have begun before its call was known: then it is one that stands
+        for the call and never begins.
+        """
+        if self._guarded is None:
+            step = self.step
+            model = self._given.get("model") or step._record.model
+            self._guarded = step._opening("llm_call", step._name, {"model": model})
+        self._guarded._guard = BODY
+        return self._guarded
+
+    def arguments(
+        self, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the client's method after the guardrails: repaired, or as they are.
+
+        ``names`` are the names of the positional ones.
+        """
+        better = None if self._guarded is None else self._guarded._repaired()
+        if better is None:
+            return args, kwargs
+        left_out = {name for name in self._asked if name not in better}
+        made = [better.pop(name, value) for name, value in zip(names, args, strict=False)]
+        kept = {name: value for name, value in kwargs.items() if name not in left_out}
+        return (*made, *args[len(names) :]), {**kept, **better}
 
     def answered(self, response: object) -> None:
         """Record the answer that the client returned, and end the step if it is ours."""
@@ -212,6 +263,7 @@ def recorded(original: Callable[..., Any], method: Method, switch: Switch) -> Ca
         if call is None:
             return original(*args, **kwargs)
         call.start()
+        args, kwargs = call.arguments(names, args, kwargs)
         with call:
             result = _made(call, method, named(args, kwargs), made(args, kwargs))
         return _result(call, method, result, kwargs)
@@ -224,7 +276,7 @@ def _opened(
 ) -> Call | None:
     around = model_step_around(tracer)
     if around is not None:
-        return Call(around, is_ours=False)
+        return Call(around, is_ours=False, given=given)
     model = given.get("model")
     return Call(
         tracer.llm(
@@ -234,6 +286,7 @@ def _opened(
             input=_input(method, given),
         ),
         is_ours=True,
+        given=given,
     )
 
 

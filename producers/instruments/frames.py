@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from stepstream.producers.exceptions import BudgetExceeded, RunStopped
+from stepstream.producers.exceptions import RunStopped, StepRefused
+from stepstream.producers.guardrails.switch import WATCHED
 from stepstream.producers.instruments.calls import Switch
 from stepstream.producers.sdk_log import internal_error
 from stepstream.producers.steps import ENDED, Step, current
@@ -17,11 +18,16 @@ MOST_OPEN: Final = 10_000
 
 class OpenSteps:
     """Opens and ends steps by id; each is the current step as long as it is open, so that what the
-    program records inside it becomes its child. Thread-safe; raises only what stops a run.
+    program records inside it becomes its child. Thread-safe; raises only what keeps a step from
+    beginning.
+
+    ``stops_calls``: the framework makes no call whose ``begin`` raises. If it does, guardrails only
+    report.
     """
 
-    def __init__(self, switch: Switch) -> None:
+    def __init__(self, switch: Switch, *, stops_calls: bool = True) -> None:
         self._switch = switch
+        self._stops_calls = stops_calls
         self._open: dict[Any, Step] = {}
         self._lock = threading.Lock()
 
@@ -32,8 +38,10 @@ class OpenSteps:
         try:
             _leave_ended()
             step = make(self._open.get(parent) or self._switch.tracer)
+            if not self._stops_calls:
+                step._guard = WATCHED
             step.__enter__()
-        except (RunStopped, BudgetExceeded):
+        except (RunStopped, StepRefused):
             raise
         except Exception as error:
             internal_error("instrument", error)

@@ -18,11 +18,12 @@ class Processor(TracingProcessor):
     """Records traces as runs, and their spans as steps.
 
     The Agents SDK logs exceptions of processors and goes on, so a stop acts in the client of the
-    model (``instrument`` wraps it too) and in the program's own steps.
+    model (``instrument`` wraps it too) and in the program's own steps. Guardrails refuse calls of
+    the model's client, and only report the tools of the SDK.
     """
 
     def __init__(self, switch: Switch) -> None:
-        self._steps = OpenSteps(switch)
+        self._steps = OpenSteps(switch, stops_calls=False)
 
     def on_trace_start(self, trace: Any) -> None:
         group = trace.group_id if type(getattr(trace, "group_id", None)) is str else None

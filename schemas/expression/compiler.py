@@ -317,7 +317,7 @@ class _Compiler:
         if name == "size":
             if made.type in (BOOL, *_NUMBERS):
                 self._refuse(node, f"{_a(made.type)} has no size")
-            return Typed(INT, _applied(len, self._checked(node, made, values.size)))
+            return Typed(INT, self._failing(node, _applied(values.size, made.read)))
         self._want(node.parts[0], made, *((*_NUMBERS, STRING) if name == "string" else _NUMBERS))
         read = made.read
         if made.type == DYN and name != "string":

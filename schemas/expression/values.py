@@ -153,7 +153,7 @@ def kind(value: Any) -> str:
         return "a bool"
     if is_number(value):
         return "a number"
-    names = {str: "a string", list: "a list", dict: "an object"}
+    names: dict[Any, str] = {str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), "this value")
 
 

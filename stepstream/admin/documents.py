@@ -21,6 +21,7 @@ from stepstream.common.kafka import Outgoing, producer, read_to_end, send_and_wa
 from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
 from stepstream.schemas.durations import shorten_durations
+from stepstream.schemas.guardrails import encode_guarded
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.policy_conflicts import RuleRef, conflicts
 from stepstream.schemas.settings import Settings
@@ -33,6 +34,7 @@ OWNER_HEADER: Final = "stepstream-owner"
 """Who put the record there; a watched folder withdraws only what it put there itself."""
 FILE_HEADER: Final = "stepstream-file"
 """The file of a watched folder that the document was read from."""
+POLICY_PREFIX: Final = "policy/"
 REVISION_MARK: Final = "@"
 """In the key of a revision that is kept: ``policy/costs@3``."""
 SEND_S: Final = 30.0
@@ -347,6 +349,7 @@ def apply(
     if not dry_run:
         documents = {one.key: one.document for one in written}
         records: list[tuple[str, bytes | None, str]] = []
+        guarded: list[tuple[str, bytes | None]] = []
         for change in changes:
             if change.what == "unchanged":
                 continue
@@ -358,10 +361,36 @@ def apply(
                 # The kept revision first: a document in force is always one that is kept.
                 kept = f"{change.key}{REVISION_MARK}{number}"
                 records.append((kept, encode(document), file))
+            if change.key.startswith(POLICY_PREFIX):
+                guarded.append((change.key, _guarded(document)))
             value = None if document is None else encode(document)
             records.append((change.key, value, file))
+        _send_guardrails(settings, guarded)
         _send(settings, records, owner)
     return changes
+
+
+def _guarded(document: AnyDocument | None) -> bytes | None:
+    """The part of a policy that agents read; None where it has no guardrails, or is withdrawn."""
+    part = document.guarded if isinstance(document, Policy) else None
+    return None if part is None else encode_guarded(part)
+
+
+def _send_guardrails(settings: Settings, records: Sequence[tuple[str, bytes | None]]) -> None:
+    """Send the policies' guardrails to agents. Raises ``KafkaUnreachable``.
+
+    Called before the documents are in force: a command that fails in between is repeated, and sends
+    both again.
+    """
+    if not records:
+        return
+    name = topic(settings.topic_prefix, "guardrails")
+    if all(value is None for _, value in records) and not topics.has_topic(settings, name):
+        return  # an installation of an older release: no agent has guardrails
+    topics.require_topic(settings, name)
+    client = producer(settings, **{"message.timeout.ms": round(SEND_S * 1000), "log_level": 0})
+    outgoing = [Outgoing(name, key.encode(), value, []) for key, value in records]
+    send_and_wait(client, outgoing, SEND_S + 5)
 
 
 def _next_revision(everything: dict[str, StoredDocument], key: str) -> int:
@@ -395,6 +424,8 @@ def _refuse_foreign(
 
 def withdraw(settings: Settings, key: str) -> None:
     """Take a document out of force: its record is followed by a tombstone."""
+    if key.startswith(POLICY_PREFIX):
+        _send_guardrails(settings, [(key, None)])
     _send(settings, [(key, None, "")], "")
 
 

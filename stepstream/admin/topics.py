@@ -137,6 +137,11 @@ def _metadata(client: AdminClient, settings: Settings) -> ClusterMetadata:
         raise unreachable(settings.kafka_brokers, ANSWER_S, error) from None
 
 
+def has_topic(settings: Settings, name: str) -> bool:
+    """Whether the topic exists. Raises ``KafkaUnreachable``."""
+    return name in _metadata(admin(settings), settings).topics
+
+
 def require_topic(settings: Settings, name: str) -> int:
     """The number of partitions of a topic.
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepstream.schemas.durations import shorten_durations
-from stepstream.schemas.policy import Match, Policy, matching_policies
+from stepstream.schemas.guardrails import Guardrail
+from stepstream.schemas.policy import Policy, matching_policies
+from stepstream.schemas.policy_match import Match
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import default_rules
 
@@ -43,6 +45,7 @@ def explained(policies: Iterable[Policy], owner: Owner) -> list[Explained]:
     rows = [_default(rule, namers.get(rule.rule, [])) for rule in _all_defaults()]
     for policy in matching:
         rows += [_of_policy(rule, policy) for rule in policy.rules]
+        rows += [_of_guardrail(guardrail, policy) for guardrail in policy.guardrails]
     names = {policy.name for policy in matching}
     rows += [_not_matching(policy, owner) for policy in policies if policy.name not in names]
     # A stable sort: within those that apply, rules stay in the order of their policies.
@@ -74,6 +77,25 @@ def _of_policy(rule: RuleBase, policy: Policy) -> Explained:
         rule.action if enforced and rule.enabled else "",
         _limits(rule),
         why,
+    )
+
+
+def _of_guardrail(guardrail: Guardrail, policy: Policy) -> Explained:
+    why = f"the policy matches: {_matched(policy.match)}"
+    data = guardrail.model_dump(mode="json", exclude_defaults=True)
+    left_out = {"name", "check", "action", "schema", "enabled"}
+    limits = ", ".join(f"{name}={value}" for name, value in data.items() if name not in left_out)
+    usual = {"forbidden": "refuse", "approval": "suspend"}
+    action = usual.get(guardrail.check) or str(getattr(guardrail, "action", ""))
+    acts = policy.mode == "enforce" and guardrail.enabled
+    return Explained(
+        f"guardrail {guardrail.check}",
+        guardrail.name,
+        policy.name,
+        guardrail.enabled,
+        action if acts else "",
+        limits,
+        why if guardrail.enabled else "enabled: false in the policy",
     )
 
 

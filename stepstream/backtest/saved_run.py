@@ -66,12 +66,25 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What a guardrail decided about a call of a test."""
+
+    guardrail: str
+    decision: str
+    step: int
+    """The number of the call among the test's steps, from 1."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class Tested:
     """A saved run's result: what was found, and what is wrong with that."""
 
     saved: SavedRun
     found: tuple[Found, ...]
     problems: tuple[str, ...]
+    decided: tuple[Decided, ...] = ()
+    """What the policy's guardrails decided, in the order of the calls."""
 
 
 class SavedRunError(ValueError):

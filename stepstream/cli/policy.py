@@ -117,7 +117,9 @@ def _described(document: Any) -> str:
         return ""
     given = document.match.model_dump(exclude_defaults=True)
     runs = ", ".join(f"{name} {pattern}" for name, pattern in given.items()) or "every run"
-    rules = ", ".join(rule.alert_name for rule in document.rules if rule.enabled) or "no rule"
+    names = [rule.alert_name for rule in document.rules if rule.enabled]
+    names += [f"guardrail {one.name}" for one in document.guardrails if one.enabled]
+    rules = ", ".join(names) or "no rule"
     return f": {rules} for {runs} ({document.mode})"
 
 
@@ -243,6 +245,8 @@ def _print_result(place: str, result: Tested) -> None:
     for found in result.found:
         share = "" if found.cost_share is None else f", {found.cost_share:.0%} of its cost"
         echo(f"    {found.severity} {found.alert} at step {found.steps}{share}: {found.message}")
+    for made in result.decided:
+        echo(f"    {made.decision} by {made.guardrail} at step {made.step}: {made.reason}")
     for problem in result.problems:
         echo(f"    wrong: {problem}")
 
@@ -254,6 +258,7 @@ def _result(place: str, result: Tested) -> dict[str, Any]:
         "incident": result.saved.name,
         "passed": not result.problems,
         "problems": list(result.problems),
+        "decisions": [asdict(made) for made in result.decided],
         "alerts": [asdict(found) for found in result.found],
     }
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from stepstream.schemas.policy import Match, Policy, matching_policies
+from stepstream.schemas.policy import Policy, matching_policies
+from stepstream.schemas.policy_match import Match
 from stepstream.schemas.rule_base import RuleBase
 from stepstream.schemas.rules import RULES, default_rules, rule_from
 from stepstream.stream.run.steps import StepInfo

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from stepstream.schemas.control import CONTROL_KIND, ControlStep, control_step
+from stepstream.schemas.guardrails import GUARDRAIL_ATTRIBUTE, GUARDRAIL_KIND
 from stepstream.schemas.prices import Cost
 from stepstream.schemas.step import RELEASE_ATTRIBUTE, TASK_ATTRIBUTE, Step
 from stepstream.schemas.times import MINUTE_US
@@ -275,7 +276,7 @@ class Run:
         self.text_size = -1
         self.detector_state: dict[str, Any] = {}
         self.controls: dict[str, ControlStep] = {}
-        """What its control steps report, by step id."""
+        """What its control steps and those of guardrails report, by step id."""
         self.off: frozenset[str] = NONE_OFF
         """Names of the detectors that have raised in this run and are not called any more."""
 
@@ -394,7 +395,9 @@ class Run:
             self._bound_texts(info, before)
         if step.phase == "end":
             self._count(info)
-        if step.kind == CONTROL_KIND:
+        if step.kind == CONTROL_KIND or (
+            step.kind == GUARDRAIL_KIND and GUARDRAIL_ATTRIBUTE in step.attributes
+        ):
             self.controls[info.step_id] = control_step(step.name, step.attributes)
         self._identify(step, info)
         root = self.root
@@ -436,6 +439,11 @@ class Run:
     def control_of(self, step: StepInfo) -> ControlStep:
         """What a control step reports. State records of older workers have its name alone."""
         return self.controls.get(step.step_id) or control_step(step.name, {})
+
+    def decision_of(self, step: StepInfo) -> str:
+        """What a guardrail of a policy decided; empty for other steps of kind ``guardrail``."""
+        reported = self.controls.get(step.step_id)
+        return "" if reported is None else reported.action
 
     def _start(self, step: Step, before: StepInfo | None, append_us: int) -> StepInfo | None:
         """A start that comes after its end only counts as received."""

@@ -54,9 +54,9 @@ from tests.support.release_folder import built
 
 TOPICS = (
     "steps", "usage", "findings", "alerts", "trajectories", "deliveries", "control", "config",
-    "fleet", "state", "deadletter", "releases", "taskstate",
+    "fleet", "state", "deadletter", "releases", "taskstate", "guardrails",
 )  # fmt: skip
-ONE_PARTITION = ("config", "deadletter", "releases")
+ONE_PARTITION = ("config", "deadletter", "releases", "guardrails")
 PARTITIONS = 2
 SETTLE_S = 240
 

@@ -6,8 +6,10 @@ a policy, or a person, stops a running agent over real Kafka, a real worker and 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,8 +22,12 @@ from stepstream.admin.commands import (
     send_to_run,
     send_to_scope,
 )
+from stepstream.admin.documents import apply, read_documents, withdraw
 from stepstream.cli.app import run as cli
 from stepstream.common.kafka import read_to_end
+from stepstream.producers.exceptions import StepRefused
+from stepstream.producers.guardrails.switch import guarding
+from stepstream.producers.tracer import Tracer
 from stepstream.schemas.control import control_step_id
 from tests.support.paths import ROOT
 from tests.support.processes import Process, wait_until
@@ -332,3 +338,106 @@ def test_the_documented_contract_works_as_it_stands(world: World) -> None:
     assert names["control_step_id"](target.trace_id, heard[0]) == control_step_id(
         target.trace_id, heard[0]
     )
+
+
+def test_guardrails_reach_a_running_agent(world: World, tmp_path: Path) -> None:
+    """Within seconds, without a restart; the decision is a step and a finding. An agent that starts
+    later begins with those on disk, and a policy that is withdrawn refuses nothing any more."""
+    settings = world.settings.model_copy(
+        update={"agent": "guarded", "project": "shop", "quiet": True, "state_dir": str(tmp_path)}
+    )
+    file = guarded_by(tmp_path, "guarded", "name: no-deletes, check: forbidden, tools: [delete_*]")
+    tracer, later = Tracer(settings), Tracer(settings)
+
+    def is_refused(run: Any) -> bool:
+        try:
+            with run.tool("delete_order"):
+                return False
+        except StepRefused:
+            return True
+
+    with tracer.run() as run:
+        assert not is_refused(run)
+        apply(settings, read_documents(file))
+        wait_until(lambda: is_refused(run), 30, "the guardrail is in force")
+        wait_until(lambda: any(tmp_path.rglob("*.jsonl")), 30, "they are on disk")
+        with later.run() as other:
+            assert is_refused(other)
+        found = wait_until(lambda: guardrail_findings(world, run.trace_id), 60, "a finding")
+        assert found[0]["subject"] == "guarded/no-deletes"
+        assert found[0]["quoted"] == "delete_order: the tool is forbidden"
+        withdraw(settings, "policy/guarded")
+        wait_until(lambda: not is_refused(run), 30, "the guardrail is withdrawn")
+    assert tracer.close(30)
+    assert later.close(30)
+    guarding.is_on = False
+
+
+def guardrail_findings(world: World, trace_id: str) -> list[dict[str, Any]]:
+    return [one for one in records(world, "findings", trace_id) if one["rule"] == "guardrail"]
+
+
+def guarded_by(folder: Path, agent: str, guardrail: str) -> Path:
+    """A file with the policy of an agent that has this guardrail."""
+    file = folder / f"{agent}.yaml"
+    match = f"match: {{agent: {agent}}}"
+    file.write_text(
+        f"kind: Policy\nname: {agent}\nmode: enforce\n{match}\nguardrails: [{{{guardrail}}}]\n"
+    )
+    return file
+
+
+def test_a_person_approves_a_suspended_call(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same command as for a paused run."""
+    settings = world.settings.model_copy(
+        update={
+            "agent": "waiter",
+            "project": "shop",
+            "quiet": True,
+            "state_dir": str(tmp_path),
+            "guardrail_wait": 30_000_000,
+        }
+    )
+    large = "name: person, check: approval, tools: [refund], when: args.usd > 100"
+    apply(settings, read_documents(guarded_by(tmp_path, "waiter", large)))
+    monkeypatch.setenv("STEPSTREAM_KAFKA_BROKERS", world.settings.kafka_brokers)
+    monkeypatch.setenv("STEPSTREAM_TOPIC_PREFIX", world.settings.topic_prefix)
+    monkeypatch.setenv("STEPSTREAM_STATE_DIR", str(tmp_path))
+    tracer = Tracer(settings)
+    made: list[float] = []
+    started: list[str] = []
+
+    @tracer.tool
+    def refund(usd: float) -> None:
+        made.append(usd)
+
+    def work() -> None:
+        with tracer.run() as run:
+            started.append(run.trace_id)
+            refund(20)
+            refund(usd=150)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_until(lambda: bool(started), 60, "the run")
+
+    def pauses() -> list[dict[str, Any]]:
+        return [one for one in events_of(world, started[0]) if one["name"] == "pause"]
+
+    wait_until(lambda: bool(pauses()), 60, "the call is suspended")
+    assert made == [20]
+    assert cli(["resume", started[0], "--reason", "it is right", "--by", "ada"]) == 0
+    thread.join(60)
+    assert made == [20, 150]
+    assert tracer.close(30)
+    assert [one.get("status", "ok") for one in pauses() if one.get("phase") != "start"] == ["ok"]
+    guarding.is_on = False
+
+
+def events_of(world: World, trace_id: str) -> list[dict[str, Any]]:
+    """The events of a run so far."""
+    name = f"{world.settings.topic_prefix}.steps"
+    read = [msgspec.json.decode(one.value() or b"{}") for one in read_to_end(world.settings, name)]
+    return [one for one in read if one.get("trace_id") == trace_id]

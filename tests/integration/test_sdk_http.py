@@ -21,8 +21,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import stepstream
+from stepstream.admin.documents import apply, read_documents
+from stepstream.admin.topics import create_topics
 from stepstream.common.web.credentials import Credentials, new_credential, save, token_of
 from stepstream.producers.exceptions import RunStopped
+from stepstream.producers.guardrails.switch import guarding
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.settings import Settings
 from tests.support.gate import Gate, certificate_in
@@ -173,6 +176,39 @@ def test_commands_reach_a_run_over_http(settings: Settings, tmp_path: Path) -> N
         controls = {step.name for step in stored_steps(settings) if step.kind == "control"}
     assert set(received) == {"resume", "stop"}
     assert controls
+
+
+def test_guardrails_reach_an_agent_through_a_gateway(settings: Settings, tmp_path: Path) -> None:
+    """On the stream of commands, those that exist and every change."""
+    create_topics(settings)
+    file = tmp_path / "guarded.yaml"
+    text = (
+        "kind: Policy\nname: guarded\nmode: enforce\n"
+        "guardrails: [{name: never, check: forbidden, tools: [TOOL]}]\n"
+    )
+    file.write_text(text.replace("TOOL", "delete"))
+    apply(settings, read_documents(file))
+
+    def is_refused(run: Any, tool: str) -> bool:
+        try:
+            with run.tool(tool):
+                return False
+        except stepstream.StepRefused:
+            return True
+
+    with running(settings) as gateway:
+        url = f"http://127.0.0.1:{gateway.server.port}"
+        tracer = agent(url, tmp_path, guardrail_wait="60s")
+        with tracer.run() as run:
+            assert is_refused(run, "delete")
+            assert not is_refused(run, "drop")
+            file.write_text(text.replace("TOOL", "drop"))
+            apply(settings, read_documents(file))
+            wait_until(lambda: is_refused(run, "drop"), 30, "the change")
+            assert not is_refused(run, "delete")
+        assert tracer.guardrails().policies == ("guarded@2",)
+        assert tracer.close(60)
+    guarding.is_on = False
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")

@@ -84,6 +84,14 @@ def spend(number: int, at_s: float, usd: str = "0.4", tokens: int = 0) -> Sent:
     return at_s, step(number, "end", at_s, kind="llm_call", model="m", cost_usd=usd, usage=usage)
 
 
+def guarded(number: int, at_s: float, action: str, guardrail: str = "limit") -> Sent:
+    """The step of a guardrail's decision."""
+    attributes = {"action": action, **({"guardrail": guardrail} if guardrail else {})}
+    return at_s, step(
+        number, "end", at_s, kind="guardrail", name="costs/limit", attributes=attributes
+    )
+
+
 BEGIN: Sent = (0.0, root("start", 0.0))
 
 
@@ -349,5 +357,16 @@ CASES = (
         r"it failed twice",
         subject="search",
         evidence=(3,),
+    ),
+    Case(
+        {"rule": "guardrail"},
+        [BEGIN, guarded(2, 1, "refused"), guarded(3, 2, "refused"), guarded(4, 3, "observed")],
+        # A guardrail of the program's own, and a decision of a newer release.
+        [BEGIN, guarded(2, 1, "refused", guardrail=""), guarded(3, 2, "postponed")],
+        "note",
+        r"guardrail costs/limit would not have let a call through as it was \(mode observe\)",
+        subject="costs/limit",
+        evidence=(4,),
+        firing=2,
     ),
 )

@@ -1,6 +1,7 @@
 """Commands over HTTP, for agents and people without a route to Kafka.
 
-``GET /v1/control`` streams the commands of the caller's projects as server-sent events;
+``GET /v1/control`` streams the commands of the caller's projects as server-sent events, with
+``guardrails=1`` also the guardrails of policies for these projects;
 ``POST /v1/runs/ID/control`` writes one to a run, ``POST /v1/control`` one to all runs of an agent
 or project. The topic is read by one consumer for all streams.
 """
@@ -29,6 +30,11 @@ from stepstream.common.web.exchange import body, head
 from stepstream.common.web.front import CALLER, require
 from stepstream.producers.control.listener import CommandListener
 from stepstream.producers.gateway.service import callers
+from stepstream.producers.gateway.service.guardrails import (
+    GuardrailLog,
+    GuardrailRecord,
+    guardrail_event,
+)
 from stepstream.schemas.alert import Command
 from stepstream.schemas.durations import parse_duration_us
 from stepstream.schemas.ids import TRACE_ID
@@ -113,8 +119,18 @@ class _Stream:
     projects: frozenset[str]
     agent: str
     traces: frozenset[str]
-    queue: asyncio.Queue[Command]
+    queue: asyncio.Queue[Command | bytes]
+    """Commands, and events about guardrails as they are sent."""
+    guardrails: bool = False
     lost: bool = False
+
+    def put(self, item: Command | bytes) -> None:
+        """Queue something to send; a client that takes nothing for too long is disconnected."""
+        try:
+            self.queue.put_nowait(item)
+        except asyncio.QueueFull:
+            # It reads again from its last command, instead of missing some.
+            self.lost = True
 
     def wants(self, command: Command) -> bool:
         """Whether a command is for this client."""
@@ -126,14 +142,16 @@ class _Stream:
 
 
 class ControlHub:
-    """Delivers commands from the topic to the open streams. ``deliver`` is called by the
-    listener's thread.
+    """Delivers commands and guardrails from their topics to the open streams.
+
+    ``deliver`` and the methods about guardrails are called by the listener's thread.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.failures = 0
         self.malformed = 0
-        self._listener = CommandListener(settings, cast(Any, self))
+        self._guardrails = GuardrailLog(self._spread_guardrail)
+        self._listener = CommandListener(settings, cast(Any, self), self._guardrails)
         self._recent: deque[Command] = deque(maxlen=MAX_RECENT)
         self._streams: set[_Stream] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,14 +175,19 @@ class ControlHub:
     def _spread(self, command: Command) -> None:
         self._recent.append(command)
         for stream in self._streams:
-            if not stream.wants(command):
-                continue
-            try:
-                stream.queue.put_nowait(command)
-            except asyncio.QueueFull:
-                # The client is disconnected and reads again from its last command, instead of
-                # missing some.
-                stream.lost = True
+            if stream.wants(command):
+                stream.put(command)
+
+    def _spread_guardrail(self, changed: list[tuple[str, GuardrailRecord | None]]) -> None:
+        # Called by the listener's thread; streams belong to the event loop.
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._put_guardrails, changed)
+
+    def _put_guardrails(self, changed: list[tuple[str, GuardrailRecord | None]]) -> None:
+        for stream in self._streams:
+            if stream.guardrails:
+                for key, record in changed:
+                    stream.put(guardrail_event(key, record, stream.projects))
 
     def join(self, stream: _Stream, last_id: str) -> None:
         """Open a stream; it gets what is still in force, behind the command ``last_id`` where that
@@ -179,6 +202,9 @@ class ControlHub:
         for command in list(self._recent)[start:]:
             if stream.wants(command):
                 stream.queue.put_nowait(command)
+        if stream.guardrails:
+            for event in self._guardrails.events(stream.projects):
+                stream.put(event)
         self._streams.add(stream)
 
     def leave(self, stream: _Stream) -> None:
@@ -286,6 +312,7 @@ class ControlEndpoints:
             query.get("agent", ""),
             frozenset(one.lower() for one in query.getlist("trace_id")),
             asyncio.Queue(MAX_RECENT + MAX_WAITING),
+            guardrails=query.get("guardrails", "") == "1",
         )
         self._hub.join(stream, request.headers.get("last-event-id", ""))
         # Without reading, a client that has left would be noticed only when a command is sent.
@@ -313,7 +340,8 @@ class ControlEndpoints:
                     await send(body(b": still here\n\n", True))
                 continue
             quiet_s = 0.0
-            await send(body(_event(command), True))
+            event = command if isinstance(command, bytes) else _event(command)
+            await send(body(event, True))
 
 
 def require_any(scope: Scope) -> None:

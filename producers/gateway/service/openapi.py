@@ -175,7 +175,7 @@ def _command(*fields: str) -> dict[str, Any]:
 
 
 def _stream() -> dict[str, Any]:
-    names = ("project", "agent", "trace_id")
+    names = ("project", "agent", "trace_id", "guardrails")
     return {
         "post": {
             "operationId": "command_runs",
@@ -185,13 +185,15 @@ def _stream() -> dict[str, Any]:
         },
         "get": {
             "operationId": "follow_commands",
-            "summary": "Commands as server-sent events, for agents without a route to Kafka.",
+            "summary": "Commands as server-sent events, for agents without a route to Kafka; with "
+            "guardrails=1 also the guardrails of policies.",
             "parameters": [
                 {"name": name, "in": "query", "schema": {"type": "string"}} for name in names
             ],
             "responses": {
                 "200": {
-                    "description": "Events named command, until the client leaves.",
+                    "description": "Events named command (and guardrail, guardrails-begin and "
+                    "guardrails-end), until the client leaves.",
                     "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 },
                 **_errors("401", "403", "503"),

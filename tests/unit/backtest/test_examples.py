@@ -1,4 +1,4 @@
-"""The ten example policies: valid, documented, and passing their own tests."""
+"""The eleven example policies: valid, documented, and passing their own tests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ABOUT_MANY_RUNS = {"05-worse-version", "10-agent-without-success"}
 """Tested by a scenario below, and by tests/integration/test_backtest.py."""
 
 
-def test_there_are_ten_and_each_is_documented() -> None:
+def test_there_are_eleven_and_each_is_documented() -> None:
     page = (DOCS / "policies.md").read_text()
-    assert len(FILES) == 10
+    assert len(FILES) == 11
     assert [file.stem for file in FILES if f"examples/policies/{file.name})" not in page] == []
 
 

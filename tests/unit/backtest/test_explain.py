@@ -90,3 +90,24 @@ def test_durations_are_shown_as_documents_have_them() -> None:
     rows = explained([policy], ("default", "", "support", "", ""))
     (row,) = [row for row in rows if row.policy == "p"]
     assert row.limits == "limit=90s"
+
+
+def test_guardrails_are_explained_with_their_policy() -> None:
+    """What they do, and for which calls."""
+    policy = Policy.model_validate(
+        {
+            "name": "p",
+            "mode": "enforce",
+            "guardrails": [
+                {"name": "never", "check": "forbidden", "tools": ["delete_*"]},
+                {"name": "off", "check": "approval", "tools": ["x"], "enabled": False},
+            ],
+        }
+    )
+    rows = explained([policy], ("default", "", "support", "", ""))
+    found = [(row.rule, row.alert, row.applies, row.action, row.limits) for row in rows
+             if row.rule.startswith("guardrail ")]  # fmt: skip
+    assert found == [
+        ("guardrail forbidden", "never", True, "refuse", "tools=['delete_*']"),
+        ("guardrail approval", "off", False, "", "tools=['x']"),
+    ]

@@ -176,3 +176,63 @@ def test_an_expression_is_refused_with_file_and_line(
         error = capsys.readouterr().err
         assert f"{file}:5: " in error
         assert reason in error
+
+
+GUARDRAILS = [
+    {"name": "never", "check": "forbidden", "tools": ["delete"]},
+    {"name": "large", "check": "approval", "tools": ["refund"], "when": "args.usd > 100"},
+    {"name": "left", "check": "budget_left", "models": ["*"], "usd": 0.05},
+]
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_decisions_of_guardrails_are_compared_with_those_expected(mode: str) -> None:
+    """In mode observe with what they would have done; each must be listed."""
+    refund = {"tool": "refund", "input": {"usd": 150}}
+    found = problems(
+        {"name": "a", "steps": [refund], "decisions": [{"guardrail": "large"}]},
+        {
+            "name": "b",
+            "steps": [{"tool": "x"}, {"tool": "delete", "times": 2}],
+            "decisions": [
+                {"guardrail": "never", "decision": "refused", "step": 2},
+                {"guardrail": "never", "step": 3},
+            ],
+        },
+        {"name": "c", "steps": [refund]},
+        {
+            "name": "d",
+            "steps": [{"tool": "refund", "input": "{}"}, {"tool": "refund", "input": "text"}],
+            "decisions": [{"guardrail": "large", "decision": "suspended"}],
+        },
+        {
+            "name": "e",
+            "budget": {"usd": "0.1", "steps": 5},
+            "steps": [paid(2)],
+            "decisions": [{"guardrail": "left", "step": 2}],
+        },
+        guardrails=GUARDRAILS,
+        mode=mode,
+    )
+    assert found[0] == found[1] == found[4] == ()
+    assert found[2] == (
+        "guardrail large suspended step 1, which is not expected: it needs an approval",
+    )
+    assert [text.split(":")[0] for text in found[3]] == [
+        "guardrail large did not decide",
+        "guardrail large failed step 1, which is not expected",
+        "guardrail large failed step 2, which is not expected",
+    ]
+
+
+def test_a_refused_call_is_no_step_of_the_run() -> None:
+    """Rules do not see it, where the policy enforces."""
+    test = {
+        "name": "a",
+        "steps": [{"tool": "delete", "times": 5}],
+        "decisions": [{"guardrail": "never"}] * 5,
+    }
+    many = {"rule": "expr", "alert": "many", "when": "run.calls['delete'] > 2"}
+    for mode, wanted in (("enforce", 0), ("observe", 1)):
+        (result,) = evaluate_tests(policy(test, rules=[many], guardrails=GUARDRAILS, mode=mode))
+        assert len(result.found) == wanted

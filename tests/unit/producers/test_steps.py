@@ -571,3 +571,12 @@ def test_the_agent_is_named_after_what_is_known() -> None:
         with made.tracer.run("named"):
             pass
         assert made.ended["named"].agent == "configured"
+
+
+def test_a_step_that_is_entered_within_itself_ends_once() -> None:
+    """And the step around it is the current one again."""
+    with traced() as made, made.tracer.run() as run:
+        outer = run.step("plan", "outer")
+        with outer, run.step("plan", "inner") as inner, outer, outer:
+            assert made.tracer.current_step() in (inner, outer)
+        assert made.tracer.current_step() is run

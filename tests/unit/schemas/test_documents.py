@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from stepstream.schemas import rules as rule_registry
 from stepstream.schemas.documents import DOCUMENT, Prices, Subscription, document_key
-from stepstream.schemas.policy import Match, Policy
+from stepstream.schemas.policy import Policy
+from stepstream.schemas.policy_match import Match
 from stepstream.schemas.rules import default_rules
 from stepstream.stream.detectors.budgets import RunCost
 
@@ -291,6 +292,7 @@ def test_rules_without_limits_are_on_by_default_and_stop_nothing() -> None:
         "failure_not_retried",
         "repetition",
         "sensitive_data",
+        "guardrail",
     }
     assert {rule.action for rule in default_rules("run")} == {"none"}
     assert policy().mode == "observe"

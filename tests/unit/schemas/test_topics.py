@@ -17,7 +17,7 @@ def test_topics_are_those_of_the_flow() -> None:
     """No topic comes or goes unnoticed: each is a public name."""
     names = (
         "steps trajectories state usage findings fleet alerts deliveries control config releases "
-        "tasks taskstate bindings deadletter"
+        "tasks taskstate bindings deadletter guardrails"
     )
     assert set(BY_NAME) == TOPIC_NAMES == set(names.split())
     assert len(TOPICS) == len(TOPIC_NAMES)

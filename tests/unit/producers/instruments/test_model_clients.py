@@ -17,8 +17,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from stepstream.otel import SpanProcessor
 from stepstream.producers.control.budget import Budget
-from stepstream.producers.exceptions import BudgetExceeded
+from stepstream.producers.exceptions import BudgetExceeded, StepRefused
+from stepstream.producers.guardrails.switch import guarding
 from stepstream.producers.instruments.instruments import Instruments
+from stepstream.schemas.guardrails import GuardedPolicy
 from stepstream.schemas.step import StepEvent
 from tests.support.provider import TEXT, TEXTS, Provider, provider
 from tests.support.sdk import Traced, instrumented, logged, own_tracer_provider, traced
@@ -456,3 +458,61 @@ def test_a_package_that_is_imported_later(served: Provider) -> None:
         for name in [name for name in sys.modules if name.startswith("cohere")]:
             del sys.modules[name]
         sys.modules.update(gone)
+
+
+# --- guardrails ---
+
+
+@pytest.fixture
+def guard(made: Traced) -> Iterator[Callable[..., None]]:
+    """Puts guardrails in force."""
+
+    def put(*guardrails: dict[str, Any]) -> None:
+        engine = made.tracer.engine()
+        assert engine is not None
+        fields = {"name": "p", "mode": "enforce", "guardrails": guardrails}
+        engine.guardrails.put_in_force([GuardedPolicy.model_validate(fields)], "endpoint")
+
+    yield put
+    guarding.is_on = False
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_a_model_that_is_forbidden_is_not_called(
+    made: Traced, served: Provider, guard: Callable[..., None], around: bool
+) -> None:
+    """Also inside a step of the program's own that names no model."""
+    guard({"name": "never", "check": "forbidden", "models": ["gpt-*"]})
+    client, before = _openai(served.url), len(served.asked)
+    with (
+        made.tracer.run() as run,
+        pytest.raises(StepRefused, match="gpt-4o is refused"),
+        run.llm("plan") if around else contextlib.nullcontext(),
+    ):
+        client.chat.completions.create(model="gpt-4o", messages=ASKED)
+    assert len(served.asked) == before
+    steps = [event for event in made.events if event.kind == "guardrail"]
+    assert [step.attributes["model"] for step in steps] == ["gpt-4o"]
+    assert all(step.usage is None for step in made.ended.values())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_the_arguments_of_a_client_are_repaired(
+    made: Traced, served: Provider, guard: Callable[..., None], is_async: bool
+) -> None:
+    """The request has them, and the step the model that was called."""
+    better = {"model": "gpt-4o-mini", "max_tokens": 50}
+    rule = {"check": "expr", "when": "args.model == 'gpt-4o'", "action": "repair", "set": better}
+    guard({"name": "smaller", "models": ["gpt-4o"], **rule})
+    openai = pytest.importorskip("openai")
+    with made.tracer.run():
+        if is_async:
+            client = kept(openai.AsyncOpenAI(api_key="k", base_url=f"{served.url}/v1"))
+            await client.chat.completions.create(model="gpt-4o", messages=ASKED)
+        else:
+            _openai(served.url).chat.completions.create(model="gpt-4o", messages=ASKED)
+    (step,) = [event for event in made.ended.values() if event.kind == "guardrail"]
+    assert step.attributes["action"] == "repaired"
+    assert step.attributes["repaired"] == '{"model":"gpt-4o-mini","max_tokens":50}'
+    starts = [event for event in made.events if event.phase == "start" and event.kind == "llm_call"]
+    assert [event.model for event in starts] == ["gpt-4o-mini"]
