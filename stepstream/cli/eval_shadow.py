@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from stepstream.common.terminal import echo, remark
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
+    from stepstream.suites.shadow import Shadowed
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Shadowing:
         typer.Option(
             "--live-tools", help="Call the tools. Only for agents whose tools change nothing."
         ),
+    ] = False
+    alert: Annotated[
+        bool,
+        typer.Option("--alert", help="Raise the alert shadow_worse if the candidate is worse."),
     ] = False
     parallel: Annotated[
         int, typer.Option(metavar="INT", min=1, max=64, help="Number of runs at the same time.")
@@ -56,7 +62,7 @@ FolderOption = Annotated[
 ]
 
 
-@takes("clickhouse", settings=["recordings"])
+@takes("kafka", "clickhouse", settings=["recordings"])
 def shadow(
     settings: Settings,
     runs: Runs,
@@ -111,7 +117,36 @@ def shadow(
         echo(*lines(results))
     for reason, number in found.left_out.items():
         remark(f"{number} runs are left out: {reason}")
+    echo(_compared(found))
+    if shadowing.alert:
+        _alert(settings, found)
     echo(
         f"stepstream eval gate --baseline {output / 'production.jsonl'} "
         f"--candidate {output / 'candidate.jsonl'}"
     )
+
+
+def _compared(found: Shadowed) -> str:
+    from stepstream.evals.gate.sequence import MIN_SESSIONS
+
+    seen = found.compared()
+    change = f"{100 * seen.difference:+.1f} points of success"
+    if seen.is_worse:
+        return f"WORSE: {change}, below {100 * seen.upper:+.1f}"
+    if seen.candidate.sessions < MIN_SESSIONS:
+        return f"{change}; {seen.candidate.sessions} sessions of {MIN_SESSIONS} that are needed"
+    return f"{change}; not shown to be worse (below {100 * seen.upper:+.1f})"
+
+
+def _alert(settings: Settings, found: Shadowed) -> None:
+    import msgspec
+
+    from stepstream.admin.commands import send_records
+    from stepstream.suites.shadow import finding_of
+
+    finding = finding_of(found, time.time_ns() // 1_000)
+    if finding is None:
+        return
+    value = msgspec.json.encode(finding)
+    send_records(settings, [("findings", finding.project.encode(), value, [])])
+    remark(f"the alert shadow_worse is raised: {finding.message}")

@@ -12,9 +12,13 @@ from stepstream.backtest.score import score_stored
 from stepstream.backtest.store import Scope
 from stepstream.evals.cases import Case, Suite
 from stepstream.evals.from_runs import RunLost, input_of
+from stepstream.evals.gate.sequence import Comparison, compare
 from stepstream.evals.gate.trials import RESULTS_VERSION, Header, Results, Trial, results_of
+from stepstream.schemas.alert import FindingStruct
 from stepstream.schemas.criteria import Criteria
+from stepstream.schemas.ids import derived_id
 from stepstream.schemas.recording import RecordingError
+from stepstream.schemas.times import DAY_US
 from stepstream.schemas.trajectory import TrajectoryStruct
 from stepstream.suites.replay import find_recording, read_recording
 from stepstream.suites.runner import Plan, run_suite
@@ -53,6 +57,11 @@ class Shadowed:
     production: Results
     candidate: Results
     left_out: Counter[str] = field(default_factory=Counter)
+    about: TrajectoryStruct | None = None
+    """A run of production: whose they are."""
+
+    def compared(self) -> Comparison:
+        return compare(self.production, self.candidate)
 
 
 def shadow(
@@ -84,7 +93,42 @@ def shadow(
     stopped = len(cases) - len(made)
     if stopped:
         left_out["the limit --max-usd was reached"] += stopped
-    return _paired([run for run in runs if run.trace_id in made], made, name, left_out)
+    found = _paired([run for run in runs if run.trace_id in made], made, name, left_out)
+    found.about = runs[0]
+    return found
+
+
+def finding_of(found: Shadowed, now_us: int) -> FindingStruct | None:
+    """The finding that opens the alert ``shadow_worse``; None where nothing is shown.
+
+    One for a candidate and day, however often it is evaluated.
+    """
+    seen, about = found.compared(), found.about
+    if about is None or not seen.is_worse:
+        return None
+    before, after, name = seen.production, seen.candidate, found.candidate.header.agent
+    day = now_us // DAY_US
+    return FindingStruct(
+        finding_id=derived_id(
+            "shadow-worse", about.project, about.environment, about.agent, name, day
+        ),
+        time=now_us,
+        project=about.project,
+        environment=about.environment,
+        agent=about.agent,
+        alert="shadow_worse",
+        rule="shadow_worse",
+        severity="error",
+        subject=name,
+        message=f"{name} succeeds in {100 * after.rate:.1f} % of {after.runs} runs on production's "
+        f"inputs; production did in {100 * before.rate:.1f} % of {before.runs}",
+        detail=f"{after.sessions} sessions; the difference is below {100 * seen.upper:.1f} points",
+        value=after.rate,
+        threshold=before.rate,
+        unit="ratio",
+        baseline=before.rate,
+        baseline_runs=before.runs,
+    )
 
 
 def sampled(runs: Iterable[TrajectoryStruct], share: float) -> list[TrajectoryStruct]:
