@@ -17,7 +17,6 @@ import msgspec
 from stepstream.producers.tasks.json_values import NotJson, to_json
 from stepstream.schemas.durations import parse_duration_us, write_duration
 from stepstream.schemas.money import amount_nanos
-from stepstream.schemas.printable import printable
 from stepstream.schemas.suggestions import did_you_mean
 from stepstream.schemas.task_common import (
     MAX_AFTER,
@@ -108,7 +107,7 @@ def task_id(given: object) -> str:
     """A task's id. Raises ``ValueError``."""
     if not isinstance(given, str) or not 1 <= len(given) <= MAX_TASK_ID_CHARS:
         raise ValueError(f"id={shown(given)}: a text of 1 to {MAX_TASK_ID_CHARS} characters")
-    if given != printable(given) or given != given.strip():
+    if not given.isprintable() or given != given.strip():
         raise ValueError(f"id={shown(given)}: without control characters and surrounding spaces")
     return given
 

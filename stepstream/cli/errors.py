@@ -81,6 +81,7 @@ _EXPLAINED: Final = (
     "stepstream.local.supervisor:PipelineError",
     "stepstream.sinks.clickhouse.errors:StoreError",
     "stepstream.producers.replay.replay:ReplayError",
+    "stepstream.producers.tasks.ways:TaskNotSent",
     "stepstream.producers.transport.spool:SpoolError",
     "stepstream.releases.topic:ReleaseConflict",
     "stepstream.releases.topic:Undecided",

@@ -12,6 +12,7 @@ import typer
 from stepstream.cli.errors import USAGE, Failure
 from stepstream.cli.options import takes
 from stepstream.cli.processes import LifelineOption, begin
+from stepstream.common.terminal import remark
 
 if TYPE_CHECKING:
     from stepstream.schemas.settings import Settings
@@ -60,6 +61,8 @@ def executor(
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = load_app(target)
+        names = ", ".join(agent.label for agent in found.agents)
+        remark(f"executor of {names or 'no agents'}: {slots} at a time; Ctrl-C drains it")
         raise typer.Exit(run(found, slots=slots, drain=drain, target=target, settings=settings))
     except (AppNotFound, ValueError) as error:
         raise Failure(str(error), USAGE) from None

@@ -185,7 +185,8 @@ def _place(settings: Settings, task: str) -> tuple[Way, str, str]:
     from stepstream.producers.tasks.ways import way_of
 
     try:
-        return way_of(settings), settings.project or "default", task_id(task)
+        named = task_id(task)
+        return way_of(settings), settings.project or "default", named
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
 
