@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 
@@ -75,15 +75,23 @@ class Outcome:
 @dataclass
 class _Agent:
     name: str
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
+    pid: int
     path: Path
 
     def progress(self) -> list[int]:
         """Step, safe events, dropped events: its last line of them; empty before the first."""
         # What the SDK logs is in the same file.
+        if not self.path.exists():
+            return []
         lines = [line for line in self.path.read_bytes().split(b"\n")[:-1] if line[:1].isdigit()]
         return [int(one) for one in lines[-1].split()] if lines else []
+
+    def has_ended(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
 
 class Agents:
@@ -92,7 +100,7 @@ class Agents:
     def __init__(self, settings: Settings, folder: Path, count: int, seed: int) -> None:
         self._folder = folder
         self._chance = random.Random(seed)
-        self._environment = {
+        environment = {
             **{name: text for name, text in os.environ.items() if "STEPSTREAM" not in name},
             "STEPSTREAM_ENDPOINT": f"kafka://{settings.kafka_brokers}",
             "STEPSTREAM_TOPIC_PREFIX": settings.topic_prefix,
@@ -100,6 +108,13 @@ class Agents:
             "STEPSTREAM_QUIET": "true",
             "PYTHONPATH": str(ROOT),
         }
+        self._starter = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.spool_agent", "serve"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self._step_s = count / STEPS_PER_S
         self._number = 0
         self._running = [self.start(LASTS_S) for _ in range(count)]
@@ -110,12 +125,11 @@ class Agents:
         self._number += 1
         name = f"agent{self._number}"
         path = self._folder / f"{name}.out"
-        output = path.open("wb")
-        arguments = ["-m", "tests.support.spool_agent", str(seconds), name, str(self._step_s)]
-        process = subprocess.Popen(
-            [sys.executable, *arguments], env=self._environment, stdout=output, stderr=output
-        )
-        return _Agent(name, process, output, path)
+        assert self._starter.stdin is not None
+        assert self._starter.stdout is not None
+        self._starter.stdin.write(f"{seconds} {name} {self._step_s} {path}\n")
+        self._starter.stdin.flush()
+        return _Agent(name, int(self._starter.stdout.readline()), path)
 
     def kill_one(self) -> None:
         """SIGKILL for an agent that has begun, at random."""
@@ -130,9 +144,7 @@ class Agents:
 
     def run_one(self) -> None:
         """An agent of a second, from beginning to end."""
-        agent = self.start(1)
-        agent.process.wait(120)
-        agent.output.close()
+        wait_until(self.start(1).has_ended, 120, "an agent of a second ends")
 
     def stop(self) -> None:
         """SIGTERM for all."""
@@ -140,10 +152,13 @@ class Agents:
             self._end(agent, signal.SIGTERM)
         self._running = []
 
+    def close(self) -> None:
+        """Start no more agents."""
+        self._starter.communicate(timeout=60)
+
     def _end(self, agent: _Agent, number: int) -> None:
-        agent.process.send_signal(number)
-        agent.process.wait(60)
-        agent.output.close()
+        os.kill(agent.pid, number)
+        wait_until(agent.has_ended, 60, f"{agent.name} ends")
         self.progress[agent.name] = agent.progress()
 
 
@@ -192,6 +207,7 @@ def play(
         return _in_spool(place) == 0
 
     wait_until(is_empty, 300, "later programs have sent what is in the spool")
+    crew.close()
     _count(settings, crew, outcome)
     return outcome
 
