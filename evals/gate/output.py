@@ -14,7 +14,14 @@ from stepstream.schemas.printable import printable
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """The verdict for a terminal."""
+    """The verdict for a terminal or a job's log, a line each."""
+    # A line break in the name of a case would begin a line of its own: in the log of a GitHub job
+    # that could be a command.
+    for line in _lines(verdict):
+        yield line.replace("\r", " ").replace("\n", " ")
+
+
+def _lines(verdict: Verdict) -> Iterator[str]:
     yield f"{verdict.outcome.upper()}: {'; '.join(verdict.reasons)}"
     cases = len(verdict.pairing.cases)
     yield f"  {verdict.trials} trials of {_number(cases, 'case')} on each side"
@@ -80,6 +87,22 @@ def markdown(verdict: Verdict) -> str:
     if verdict.notes:
         found += ["", *(f"- {_cell(note)}" for note in verdict.notes)]
     return "\n".join(found) + "\n"
+
+
+def github(verdict: Verdict) -> Iterator[str]:
+    """Annotations of a GitHub job, and the lines for its log."""
+    level = {"pass": "notice", "fail": "error"}.get(verdict.outcome, "warning")
+    for reason in verdict.reasons:
+        yield f"::{level} title=Gate {verdict.outcome}::{_data(reason)}"
+    for case in verdict.moved:
+        text = f"{case.case}: {case.baseline:.0%} -> {case.candidate:.0%}"
+        yield f"::{'warning' if level != 'notice' else level} title=Case moved::{_data(text)}"
+    yield from lines(verdict)
+
+
+def _data(text: str) -> str:
+    """The text of a workflow command: a line break would begin another one."""
+    return printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def junit(verdict: Verdict) -> str:

@@ -57,6 +57,7 @@ class GateFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    GITHUB = "github"
 
 
 CriteriaOption = Annotated[
@@ -186,7 +187,11 @@ class Output:
 
     format: Annotated[
         GateFormat,
-        typer.Option("--format", metavar="FORMAT", help="Output format: text, json or markdown."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Output format: text, json, markdown or github (annotations of a job).",
+        ),
     ] = GateFormat.TEXT
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.")] = None
     markdown: Annotated[
@@ -430,7 +435,7 @@ def _results(file: Path) -> Results:
 
 
 def _print(verdict: Verdict, output: Output) -> None:
-    from stepstream.evals.gate.output import as_json, junit, lines, markdown
+    from stepstream.evals.gate.output import as_json, github, junit, lines, markdown
 
     if output.junit is not None:
         output.junit.write_text(junit(verdict), encoding="utf-8")
@@ -442,5 +447,7 @@ def _print(verdict: Verdict, output: Output) -> None:
         print_json(as_json(verdict))
     elif output.format is GateFormat.MARKDOWN:
         echo(markdown(verdict).rstrip("\n"))
+    elif output.format is GateFormat.GITHUB:
+        echo(*github(verdict))
     else:
         echo(*lines(verdict))

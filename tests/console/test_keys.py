@@ -219,6 +219,7 @@ def test_keys_of_a_comparison(keys: Keys, runs: KnownRuns) -> None:
         ("/system", "This console", ("r", "d"), "What was found"),
         ("/ask", "Ask", ("r",), "Ask"),
         ("/releases", "Releases", ("r",), "Releases"),
+        ("/evals", "Gate verdicts", ("r",), "Experiments"),
     ],
 )
 def test_keys_of_the_other_pages(
@@ -272,7 +273,7 @@ def test_keys_of_every_page(visit: Visit, runs: KnownRuns) -> None:
     visit.open("/")
     visit.text("Just ended")
     pages = {
-        **{"r": "/runs", "a": "/alerts", "c": "/cost", "e": "/releases"},
+        **{"r": "/runs", "a": "/alerts", "c": "/cost", "e": "/releases", "v": "/evals"},
         **{"q": "/ask", "s": "/system", "t": "/tasks", "n": "/"},
     }
     for key, path in pages.items():

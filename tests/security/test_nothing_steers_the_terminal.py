@@ -566,7 +566,7 @@ def test_verdicts_steer_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
         ]
         (tmp_path / name).write_text("\n".join(lines))
     sides = ["--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")]
-    for form in ("text", "json", "markdown"):
+    for form in ("text", "json", "markdown", "github"):
         assert run(["eval", "gate", *sides, "--format", form]) == 1
         shown = capfd.readouterr()
         assert not steering(shown.out + shown.err), form

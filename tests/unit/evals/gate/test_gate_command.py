@@ -58,6 +58,29 @@ def test_ci_gets_junit_markdown_and_json(
     assert (tmp_path / "s.md").read_text(encoding="utf-8").startswith("## Gate: fail")
 
 
+def test_a_github_job_gets_annotations(
+    results: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a name with a line break no second command is made."""
+    sides = ["--baseline", results["baseline"], "--candidate", results["worse"]]
+    assert run(["eval", "gate", *sides, "--format", "github"]) == 1
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("::error title=Gate fail::success is worse")
+    assert any(line.startswith("::warning title=Case moved::") for line in others)
+    for name, success in (("a", True), ("b", False)):
+        lines = [
+            json.dumps({"case": f"{n} 100%\n::error::x", "trial": 0, "success": success})
+            for n in range(12)
+        ]
+        (tmp_path / name).write_text("\n".join(lines))
+    sides = ["--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")]
+    assert run(["eval", "gate", *sides, "--format", "github"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    annotations = [line for line in printed if line.startswith("::warning")]
+    assert "100%25%0A::error::x" in annotations[0]
+    assert [line for line in printed if line.startswith("::error::")] == []
+
+
 def test_inconclusive_may_pass(results: dict[str, str]) -> None:
     sides = ["--baseline", results["baseline"], "--candidate", results["short"]]
     assert run(["eval", "gate", *sides, "--inconclusive", "pass"]) == 0
