@@ -134,6 +134,7 @@ class Worker:
         self.given_up_run_reader = GivenUpRunReader(settings, self._fail)
         self._stopping = asyncio.Event()
         self._tasks_sent = asyncio.Event()
+        self._turn_at = time.monotonic()
         self._has_threads_left = False
         # Threads that wait for brokers would keep the process running for minutes after the request
         # to stop.
@@ -418,8 +419,24 @@ class Worker:
     async def _beat(self) -> None:
         """Send the watchdog a heartbeat ten times a second, as long as the event loop runs."""
         while True:
+            self._check_turn()
             self.watchdog.beat()
             await asyncio.sleep(0.1)
+
+    def _check_turn(self) -> None:
+        """Stop the worker if it stood still (SIGSTOP, a paused machine) for so long that its
+        partitions may have another owner, which binds the same tasks.
+
+        Called before acknowledgements are handled: they lead to bindings. Without tasks a worker
+        goes on, because what else it publishes changes nothing.
+        """
+        now_s = time.monotonic()
+        stood_s, self._turn_at = now_s - self._turn_at, now_s
+        if stood_s * 1e6 > self.settings.session_timeout and any(
+            isinstance(runner.processor, TasksPartition) and runner.processor.projects
+            for runner in (self.tasks.runners.values() if self.stages else ())
+        ):
+            self._fail(RuntimeError(f"the worker stood still for {stood_s:.0f} s"))
 
     async def _tick(self) -> None:
         """Every TICK_S: handle acknowledgements, call each stage's timers, report progress.
@@ -428,6 +445,7 @@ class Worker:
         """
         while True:
             try:
+                self._check_turn()
                 self.sender.poll()
                 for stage in self.stages:
                     stage.tick(self._caught_up_at)
@@ -449,6 +467,7 @@ class Worker:
             self._tasks_sent.clear()
             try:
                 while any(map(_is_waiting, self.tasks.runners.values())):
+                    self._check_turn()
                     self.sender.poll()
                     self.tasks.send_outputs()
                     await asyncio.sleep(TASKS_POLL_S)

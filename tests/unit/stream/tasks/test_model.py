@@ -122,7 +122,7 @@ class Scheduling(RuleBasedStateMachine):
         run = self.claimed[data.draw(st.sampled_from(sorted(self.claimed)))]
         before = self.world.task(run.task_id)
         self.world.end(run, status, error_type="E" if status == "failed" else "")
-        if status == "ok" and before.state not in FINAL and before.fence == run.fence:
+        if status == "ok" and before.state in ("bound", "running") and before.fence == run.fence:
             self.ended_ok[run.task_id] = self.ended_ok.get(run.task_id, 0) + 1
             assert self.world.task(run.task_id).state == "ok"
 
