@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stepstream.schemas.step import Document, StepEvent
     from stepstream.schemas.task_bindings import TaskBinding
     from stepstream.schemas.task_messages import TaskMessage
+    from stepstream.schemas.task_queue import Queue
     from stepstream.schemas.task_state import TaskStateRecord
     from stepstream.schemas.trajectory import Progress, RunSummary, Trajectory, Usage
     from stepstream.schemas.usage import TokenUsage
@@ -45,6 +46,7 @@ __all__ = [
     "Policy",
     "Prices",
     "Progress",
+    "Queue",
     "RunSummary",
     "StepEvent",
     "Subscription",
@@ -70,6 +72,7 @@ _MODULES: Final = {
     "Policy": "policy",
     "Prices": "documents",
     "Progress": "trajectory",
+    "Queue": "task_queue",
     "RunSummary": "trajectory",
     "StepEvent": "step",
     "Subscription": "documents",
@@ -85,6 +88,7 @@ _CONTRACTS: Final = (
     "Delivery", "Notification",
     "FleetWindow", "FleetBudget", "FleetBaseline", "Policy", "Subscription", "Prices",
     "Criteria", "TaskMessage", "TaskStateRecord", "TaskBinding",
+    "Queue",
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Dollars, Glob
+from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
 from stepstream.schemas.times import HOUR_US, MINUTE_US
 from stepstream.schemas.unit_prices import LIST_UNITS, PER_THOUSAND
@@ -291,8 +292,10 @@ class Prices(BaseModel):
     models: tuple[ModelPrice, ...]
 
 
-AnyDocument = Annotated[Policy | Subscription | Prices | Criteria, Field(discriminator="kind")]
-DOCUMENT: TypeAdapter[Policy | Subscription | Prices | Criteria] = TypeAdapter(AnyDocument)
+AnyDocument = Annotated[
+    Policy | Subscription | Prices | Criteria | Queue, Field(discriminator="kind")
+]
+DOCUMENT: TypeAdapter[Policy | Subscription | Prices | Criteria | Queue] = TypeAdapter(AnyDocument)
 
 
 class WrongDocument(ValueError):
@@ -304,7 +307,7 @@ def _is_secret(path: Path) -> bool:
     return "to" in path
 
 
-def document_of(data: Any) -> Policy | Subscription | Prices | Criteria:
+def document_of(data: Any) -> Policy | Subscription | Prices | Criteria | Queue:
     """The document that plain data describe. Raises ``WrongDocument``."""
     try:
         return DOCUMENT.validate_python(data)
@@ -320,7 +323,7 @@ def subscription_of(data: Any) -> Subscription:
         raise WrongDocument(sentences(error, Subscription, data, hidden=_is_secret)) from None
 
 
-def decode_document(value: bytes | str) -> Policy | Subscription | Prices | Criteria:
+def decode_document(value: bytes | str) -> Policy | Subscription | Prices | Criteria | Queue:
     """The document in a record of the config topic. Raises ``WrongDocument``."""
     try:
         return DOCUMENT.validate_json(value)
@@ -346,6 +349,6 @@ def match_of(fields: Mapping[str, Any]) -> AlertMatch:
         raise ValueError(sentences(error, AlertMatch, fields)) from None
 
 
-def document_key(document: Policy | Subscription | Prices | Criteria) -> str:
+def document_key(document: Policy | Subscription | Prices | Criteria | Queue) -> str:
     """The key on the config topic: ``policy/support-refunds``."""
     return f"{document.kind.lower()}/{document.name}"

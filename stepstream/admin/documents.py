@@ -25,10 +25,11 @@ from stepstream.schemas.guardrails import encode_guarded
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.policy_conflicts import RuleRef, conflicts
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.topics import topic
 
-AnyDocument = Policy | Subscription | Prices | Criteria
-KINDS: Final = ("Policy", "Subscription", "Prices", "Criteria")
+AnyDocument = Policy | Subscription | Prices | Criteria | Queue
+KINDS: Final = ("Policy", "Subscription", "Prices", "Criteria", "Queue")
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 OWNER_HEADER: Final = "stepstream-owner"
 """Who put the record there; a watched folder withdraws only what it put there itself."""

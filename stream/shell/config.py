@@ -20,6 +20,7 @@ from stepstream.schemas.documents import Prices
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
 from stepstream.schemas.settings import Settings
+from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.topics import topic
 from stepstream.stream.detectors.book import rule_book
 from stepstream.stream.run.rules import RuleBook
@@ -36,7 +37,8 @@ class Documents:
         self._unreadable: list[Unreadable] = []
 
     def apply(self, messages: Iterable[Message]) -> bool:
-        """Apply records of the config topic. Returns whether a policy, criteria or prices changed.
+        """Apply records of the config topic. Returns whether a policy, criteria, prices or a queue
+        changed.
 
         A document that cannot be read is ignored: the one before it stays in force.
         """
@@ -45,7 +47,7 @@ class Documents:
             try:
                 changed |= isinstance(
                     self._documents.apply(message.key(), message.value()),
-                    Policy | Prices | Criteria,
+                    Policy | Prices | Criteria | Queue,
                 )
             except UnreadableDocument as error:
                 log.error("%s", error)
@@ -68,6 +70,10 @@ class Documents:
     def window_rules(self) -> WindowRules:
         """The window rules of the policies in force."""
         return WindowRules(self._documents.of(Policy))
+
+    def queues(self) -> tuple[Queue, ...]:
+        """The queues in force."""
+        return tuple(self._documents.of(Queue))
 
     def price_book(self) -> PriceBook:
         """The prices in force."""

@@ -154,6 +154,7 @@ class PartitionLoader:
         )
         processor = TasksPartition(partition, worker.counters, nonce=os.urandom(1)[0])
         processor.restore(state.records, state.position)
+        processor.change_queues(worker.documents.queues())
         self._count(state.unreadable)
         return Restored(
             processor,

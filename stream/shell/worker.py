@@ -515,13 +515,15 @@ class Worker:
         if changed:
             self.policies = self.documents.policies()
             self.rules, self.prices = self.documents.rule_book(), self.documents.price_book()
-            window_rules = self.documents.window_rules()
+            window_rules, queues = self.documents.window_rules(), self.documents.queues()
             for runner in self._runners():
                 if isinstance(runner.processor, AssemblePartition):
                     runner.processor.rules = self.rules
                     runner.processor.prices = self.prices
                 elif isinstance(runner.processor, WindowPartition):
                     runner.processor.change_rules(window_rules)
+                elif isinstance(runner.processor, TasksPartition):
+                    runner.processor.change_queues(queues)
 
     def _refuse_documents(self) -> None:
         unreadable = self.documents.take_unreadable()

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from stepstream.schemas import task_queue
 from stepstream.schemas.alert import Command, Finding
 from stepstream.schemas.task_bindings import Binding, encode_binding
 from stepstream.schemas.task_common import fence_of
@@ -81,6 +82,7 @@ class TasksPartition:
         """Outputs that others wait for and that are not acknowledged."""
         self._bound = 0
         self._nonce = nonce
+        self._queues: tuple[task_queue.Queue, ...] = ()
         self._has_begun = False
         self._restored_projects: list[str] = []
         self._rewrite_at_us = 0
@@ -113,7 +115,15 @@ class TasksPartition:
         project = self.projects.get(name)
         if project is None:
             project = self.projects[name] = ProjectTasks(name, self)
+            project.change_queues(self._queues, self.clock.now_us)
         return project
+
+    def change_queues(self, queues: tuple[task_queue.Queue, ...]) -> None:
+        """Take over other documents of kind Queue."""
+        self._queues = queues
+        for name, project in self.projects.items():
+            project.change_queues(queues, self.clock.now_us)
+            self._to_dispatch.add(name)
 
     # -- what the stage calls ----------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ from stepstream.schemas.task_messages import (
     Submit,
     SubmitStruct,
 )
+from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.task_state import (
     AttemptRecordStruct,
     ExecutorState,
@@ -67,6 +68,7 @@ from stepstream.stream.tasks.effects import Effects
 from stepstream.stream.tasks.ended import FORGOTTEN, EndedTasks
 from stepstream.stream.tasks.fleet import Executor, Fleet, Target, name_of, target_of
 from stepstream.stream.tasks.keys import Keys
+from stepstream.stream.tasks.limits import Limits
 from stepstream.stream.tasks.ready_queue import ReadyQueue
 from stepstream.stream.tasks.requests import attempt_of, copied, flow_of, key_of, new_task, trace_of
 from stepstream.stream.tasks.retry_budget import RetryBudgets
@@ -104,6 +106,8 @@ class ProjectTasks:
         self._children: dict[str, dict[str, None]] = {}
         self._refusals: dict[str, int] = {}
         self._budgets = RetryBudgets()
+        self._limits = Limits(project)
+        self._limited_until: dict[Target, int] = {}
         self._following: deque[tuple[str, str]] = deque()
         """Tasks that the end of another one concerns, and why they are cancelled (empty: they may
         go on). A queue instead of calls: a chain may have thousands of tasks."""
@@ -123,6 +127,15 @@ class ProjectTasks:
                 self._cancel(task, now_us, reason)
             elif task.state == "waiting":
                 self._enter(task, now_us)
+
+    def change_queues(self, queues: Iterable[Queue], now_us: int) -> None:
+        """Take over other limits."""
+        running = [
+            (task.run_agent, task.run_version)
+            for task in self.tasks.values()
+            if task.state != "waiting"
+        ]
+        self._limits.change(queues, running, now_us)
 
     # -- restart -----------------------------------------------------------------------------------
 
@@ -690,7 +703,11 @@ class ProjectTasks:
             return
         queue = self._ready.setdefault(target, ReadyQueue())
         if task.task_id not in queue:
-            self._waits(task, now_us, "slot")
+            blocked = self._limits.blocked(target, now_us)
+            if blocked is None:
+                self._waits(task, now_us, "slot")
+            else:
+                self._waits(task, now_us, "limit", until=blocked.until_us, detail=blocked.why)
             queue.push(
                 task.task_id,
                 priority=task.priority,
@@ -763,7 +780,7 @@ class ProjectTasks:
             best: tuple[tuple[int, int], Target] | None = None
             for target in self.fleet.targets():
                 queue = self._ready.get(target)
-                if not queue or self.fleet.choose(target) is None:
+                if not queue or self._place_for(target, now_us) is None:
                     continue
                 rank = queue.rank(now_us)
                 if rank is not None and (best is None or rank < best[0]):
@@ -771,10 +788,25 @@ class ProjectTasks:
             if best is None:
                 return
             target = best[1]
-            found, task_id = self.fleet.choose(target), self._ready[target].pop(now_us)
+            found, task_id = self._place_for(target, now_us), self._ready[target].pop(now_us)
             if found is None or task_id is None:
                 return
             self._bind(self.tasks[task_id], *found, now_us)
+
+    def _place_for(self, target: Target, now_us: int) -> tuple[Executor, AgentSpec] | None:
+        """The executor for the next attempt of an agent; None while none has room, or while a queue
+        is at its limit.
+        """
+        found = self.fleet.choose(target)
+        if found is None:
+            return None
+        blocked = self._limits.blocked((found[1].name, found[1].version), now_us)
+        if blocked is None:
+            return found
+        if blocked.until_us > self._limited_until.get(target, 0):
+            self._limited_until[target] = blocked.until_us
+            self.timers.set(blocked.until_us, "limit", name_of(target))
+        return None
 
     def _bind(self, task: TaskState, executor: Executor, spec: AgentSpec, now_us: int) -> None:
         if not task.agent_attempts:
@@ -788,6 +820,7 @@ class ProjectTasks:
         task.bound_at_us, task.started_at_us, task.timeout_at_us = now_us, 0, 0
         task.lease_us, task.lease_until_us = spec.lease_us, now_us + spec.lease_us
         self.fleet.took(executor, task.task_id, (spec.name, spec.version))
+        self._limits.began((spec.name, spec.version), now_us)
         self._effects.count("bound")
         self._changed(task, "bound", now_us)
         self._effects.then(task, attempt_of(task, spec))
@@ -797,6 +830,10 @@ class ProjectTasks:
         self, task: TaskState, status: str, now_us: int, *, reason: str = ""
     ) -> None:
         self.fleet.gave_back(task.executor_id, task.task_id)
+        failed = {"ok": False, "failed": True, "timed_out": True, "lost": True}.get(status)
+        target = (task.run_agent, task.run_version)
+        for name, how in self._limits.ended(target, now_us, failed=failed):
+            self._report_breaker(name, how, now_us)
         record = AttemptRecordStruct(
             attempt=task.attempt,
             fence=task.fence,
@@ -881,6 +918,8 @@ class ProjectTasks:
         if timer.kind in ("executor", "drain"):
             executor = self.fleet.executors.get(timer.subject)
             return executor is not None and executor.is_alive
+        if timer.kind == "limit":
+            return True  # the partition dispatches after any timer
         if timer.kind == "unserved":
             return target_of(timer.subject) in self._unserved
         task = self.tasks.get(timer.subject)
@@ -953,6 +992,28 @@ class ProjectTasks:
             self._alerted.add(target)
             self._report_unserved(target, now_us, "firing")
 
+    def _on_limit(self, timer: Timer, now_us: int) -> None:
+        self._limited_until.pop(target_of(timer.subject), None)
+
+    def _report_breaker(self, name: str, how: str, now_us: int) -> None:
+        state, message = "firing", f"queue {name} is paused: too many attempts failed"
+        if how == "closed":
+            state, message = "resolved", f"queue {name} goes on: an attempt ended well"
+        self._effects.found(
+            new_finding(
+                None,
+                derived_id("queue-paused", self.project, name, state, now_us),
+                now_us,
+                project=self.project,
+                alert="queue-paused",
+                rule="queue_breaker",
+                subject=name,
+                severity="error",
+                state=state,
+                message=message,
+            )
+        )
+
     def _report_unserved(self, target: Target, now_us: int, state: Any) -> None:
         waiting = len(self._unserved.get(target, ()))
         name = name_of(target)
@@ -987,6 +1048,7 @@ class ProjectTasks:
         "executor": _on_executor,
         "drain": _on_drain,
         "unserved": _on_unserved,
+        "limit": _on_limit,
     }
 
     def rewrite_old(self, now_us: int) -> None:

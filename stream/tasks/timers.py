@@ -6,7 +6,9 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Final, Literal, NamedTuple
 
-TimerKind = Literal["due", "deadline", "lease", "timeout", "stop", "executor", "drain", "unserved"]
+TimerKind = Literal[
+    "due", "deadline", "lease", "timeout", "stop", "executor", "drain", "unserved", "limit"
+]
 _REBUILD_AT: Final = 10_000
 
 

@@ -27,6 +27,7 @@ from stepstream.schemas.task_messages import (
     SubmitStruct,
     encode_message,
 )
+from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.task_state import (
     Change,
     ExecutorState,
@@ -68,6 +69,13 @@ class TaskWorld:
         self.unacknowledged: list[Output] = []
         self.acks = True
         self.stage = TasksPartition(0)
+        self.queues: tuple[Queue, ...] = ()
+
+    def change_queues(self, *queues: Queue) -> None:
+        """Put these queues in force, and no others."""
+        self.queues = queues
+        self.stage.change_queues(queues)
+        self.drain()
 
     # -- the log ---------------------------------------------------------------------------------
 
@@ -143,6 +151,7 @@ class TaskWorld:
         copies = [decode_state(msgspec.json.encode(state)) for state in newest.values()]
         self.stage = TasksPartition(0)
         self.stage.restore([one for one in copies if one is not None], where)
+        self.stage.change_queues(self.queues)
         self.acks, self.unacknowledged = True, []
         for record in self.log[where:]:
             self.stage.process(record)
