@@ -50,6 +50,8 @@ class TopicStage:
         records may be late. ``on_sent`` is called after the outputs of a batch, or of a tick, were
         sent.
         """
+        self.may_send: Callable[[], bool] = lambda: True
+        """While it returns False outputs stay where they are."""
         self._on_sent = on_sent
         self._observer = observer
         self._brokers_failed = brokers_failed
@@ -117,7 +119,7 @@ class TopicStage:
         runner.processed()
         if runner.halted:
             return
-        runner.send_outputs()
+        self._send_outputs(runner)
         self._on_sent()
         if self._sender.is_full:
             self._observer.waited()
@@ -171,12 +173,16 @@ class TopicStage:
                     processor.delay_timers()
                 processor.flush()
                 self.in_progress = None
-            runner.send_outputs()
+            self._send_outputs(runner)
         self._on_sent()
 
     def send_outputs(self) -> None:
         """Send what the acknowledgements of other outputs have led to."""
         for runner in self.runners.values():
+            self._send_outputs(runner)
+
+    def _send_outputs(self, runner: PartitionRunner) -> None:
+        if self.may_send():
             runner.send_outputs()
 
     async def _restore(self, runner: PartitionRunner) -> None:

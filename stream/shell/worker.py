@@ -62,6 +62,8 @@ TICK_S: Final = 0.05
 """Time between two calls of the stages' timers: short against the limits that detectors watch."""
 TASKS_POLL_S: Final = 0.001
 """Time between two checks for acknowledgements while bindings wait for them."""
+MEMBERSHIP_S: Final = 8.0
+"""Longer than two heartbeats of the group, which report a lost membership."""
 _READ: Final = ("steps", "usage", "tasks")
 SWITCH_S: Final = 0.001
 """Python's thread switch interval. The thread that fetches needs several turns for a fetch; with
@@ -135,6 +137,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._tasks_sent = asyncio.Event()
         self._turn_at = time.monotonic()
+        self._tasks_wait_until_s = 0.0
         self._has_threads_left = False
         # Threads that wait for brokers would keep the process running for minutes after the request
         # to stop.
@@ -261,6 +264,7 @@ class Worker:
         self.assemble = stage("steps", loader.assemble)
         self.alerts = stage("findings", loader.alerts)
         self.tasks = stage("tasks", loader.tasks, on_sent=self._tasks_sent.set)
+        self.tasks.may_send = self._may_send_tasks
         self.stages = (self.assemble, self.alerts, stage("usage", loader.usage), self.tasks)
 
     async def _wait_for_topics(self) -> int:
@@ -424,19 +428,21 @@ class Worker:
             await asyncio.sleep(0.1)
 
     def _check_turn(self) -> None:
-        """Stop the worker if it stood still (SIGSTOP, a paused machine) for so long that its
-        partitions may have another owner, which binds the same tasks.
+        """Notice when the worker stood still (SIGSTOP, a paused machine) for so long that its
+        partitions may have another owner, which binds the same tasks: it then sends no bindings
+        until its next heartbeats would have reported that.
 
-        Called before acknowledgements are handled: they lead to bindings. Without tasks a worker
-        goes on, because what else it publishes changes nothing.
+        Called before acknowledgements are handled: they lead to bindings. What the other stages
+        publish changes nothing in such a case.
         """
         now_s = time.monotonic()
         stood_s, self._turn_at = now_s - self._turn_at, now_s
-        if stood_s * 1e6 > self.settings.session_timeout and any(
-            isinstance(runner.processor, TasksPartition) and runner.processor.projects
-            for runner in (self.tasks.runners.values() if self.stages else ())
-        ):
-            self._fail(RuntimeError(f"the worker stood still for {stood_s:.0f} s"))
+        if stood_s * 1e6 > self.settings.session_timeout:
+            log.warning("the worker stood still for %.0f s", stood_s)
+            self._tasks_wait_until_s = now_s + MEMBERSHIP_S
+
+    def _may_send_tasks(self) -> bool:
+        return time.monotonic() >= self._tasks_wait_until_s
 
     async def _tick(self) -> None:
         """Every TICK_S: handle acknowledgements, call each stage's timers, report progress.

@@ -25,6 +25,19 @@ async def test_outputs_are_sent_and_the_safe_offset_follows_their_acknowledgemen
     assert world.safe_offsets == {STEPS: (3, "")}
 
 
+async def test_outputs_stay_while_the_worker_may_have_lost_its_partitions() -> None:
+    """They are sent when it still has them, and dropped with the assignment."""
+    world, may = World(), [False]
+    world.stage.may_send = lambda: may[0]
+    await world.assigned()
+    await world.stage.handle(STEPS, records(0, 3), 1)
+    world.stage.tick(lambda _tp, _position: 0)
+    assert (world.sent, world.safe_offsets) == ([], {})
+    may[0] = True
+    world.stage.send_outputs()
+    assert len(world.sent) == 3
+
+
 async def test_records_wait_until_the_state_is_read() -> None:
     """Fed too early they would look like runs of their own."""
     world = World()
