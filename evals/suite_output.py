@@ -15,7 +15,12 @@ MOST_SHOWN: Final = 20
 
 
 def lines(results: Results) -> Iterator[str]:
-    """A summary, and each case that did not always succeed."""
+    """A summary, and each case that did not always succeed; a line each, whatever cases contain."""
+    for line in _lines(results):
+        yield line.replace("\r", " ").replace("\n", " ")
+
+
+def _lines(results: Results) -> Iterator[str]:
     yield side_text(side_of(results))
     shown = [(case, trials) for case, trials in results.cases.items() if _open(trials)]
     for case, trials in shown[:MOST_SHOWN]:
