@@ -200,6 +200,7 @@ FULL OUTER JOIN
 ORDER BY waiting DESC, project, agent
 LIMIT {{limit:UInt64}}"""
 
+# After a repetition not_before is the end of the pause before it, and no longer that of the delay.
 _FIGURES: Final = f"""
 SELECT countIf(state = 'waiting') AS waiting, countIf(state IN ('bound', 'running')) AS running,
     countIf(ended_at >= now64(6) - toIntervalHour(1)) AS ended,
@@ -209,7 +210,8 @@ SELECT countIf(state = 'waiting') AS waiting, countIf(state IN ('bound', 'runnin
     sumIf(attempt, ended_at >= now64(6) - toIntervalHour(1)) AS attempts,
     countIf(ended_at >= now64(6) - toIntervalHour(1) AND attempt > 0) AS attempted,
     quantilesExactIf(0.5, 0.99)(
-        dateDiff('microsecond', greatest(submitted_at, ifNull(not_before, submitted_at)),
+        dateDiff('microsecond',
+            if(attempt > 1, submitted_at, greatest(submitted_at, ifNull(not_before, submitted_at))),
             ifNull(first_start, submitted_at)),
         first_start >= now64(6) - toIntervalHour(1)) AS start_us
 FROM

@@ -47,6 +47,9 @@ _EVENT_CELLS: Final = 14
 HANGING_CELLS: Final = 2 + 8 + 2 + _EVENT_CELLS
 
 
+_SUBMITTED: Final = {"event": "submitted", "state": "", "reason": "", "detail": "", "by": ""}
+
+
 def waits_for(waiting_for: str, waiting_until: Any = None, zone: tzinfo | None = None) -> str:
     """Why a task waits, and until when where that is known: ``a free slot``."""
     what = WAITS.get(waiting_for, one_line(waiting_for) or "its turn")
@@ -96,10 +99,11 @@ def story_text(
     attempts = deque(one for one in task["attempts"] if one["ended_at"])
     by_run = {run["trace_id"]: run for run in story.runs}
     day = ""
+    events = story.events
     # A task that found a free slot at once has no record of its own about its submit.
-    if not story.events or story.events[0]["event"] != "submitted":
-        lines.append(_line(task["submitted_at"], "submitted", (), zone))
-    for event in story.events:
+    if not events or events[0]["event"] != "submitted":
+        events = [{**_SUBMITTED, "changed_at": task["submitted_at"]}, *events]
+    for event in events:
         at_us = us_of(event["changed_at"])
         date = format_time(at_us, zone)[:10]
         if date != day:
@@ -166,7 +170,7 @@ def _state(task: Row, zone: tzinfo | None) -> str:
     elif state in ("bound", "running"):
         state += f" on {one_line(task['executor_id'])}, attempt {task['attempt']}"
         state += f", asked to stop ({one_line(task['stopping'])})" if task["stopping"] else ""
-    reason = _joined(task["reason"], task["detail"])
+    reason = _joined(*(word for word in (task["reason"], task["detail"]) if word != state))
     if task["ended_at"] and state in FINAL:
         took = us_of(task["ended_at"]) - us_of(task["submitted_at"])
         state += f" after {format_duration(took)}"
@@ -195,7 +199,8 @@ def _requested(task: Row, zone: tzinfo | None) -> str:
         parts.append(f"key {one_line(task['key'])}")
     if task["after"]:
         parts.append(f"after {', '.join(map(one_line, task['after']))}")
-    if task["not_before"]:
+    # Later it is the end of the pause before a repetition.
+    if task["not_before"] and not task["attempt"]:
         parts.append(f"not before {format_time(us_of(task['not_before']), zone)}")
     if task["deadline_at"]:
         parts.append(f"deadline {format_time(us_of(task['deadline_at']), zone)}")
@@ -238,8 +243,9 @@ def _words(event: Row, zone: tzinfo | None) -> Iterator[str]:
             f"waits for {waits_for(event['waiting_for'], event['waiting_until'], zone)}",
             event["detail"],
         )
-    elif name not in ("bound", "started") and (why := _joined(event["reason"], event["detail"])):
-        yield why
+    elif name not in ("bound", "started"):
+        words = (word for word in (event["reason"], event["detail"]) if word != state)
+        yield from filter(None, [_joined(*words)])
     if event["by"]:
         yield f"by {one_line(event['by'])}"
 
@@ -265,7 +271,8 @@ def _refusal(refusal: Row, zone: tzinfo | None) -> Text:
 
 
 def _joined(*words: str) -> str:
-    return ": ".join(filter(None, map(one_line, words)))
+    # The word for programs and the sentence may be the same.
+    return ": ".join(dict.fromkeys(filter(None, map(one_line, words))))
 
 
 def _run(run: Row | None, findings: Sequence[Row], glyphs: Glyphs) -> Iterator[Text]:

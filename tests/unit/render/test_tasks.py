@@ -90,3 +90,15 @@ def test_what_was_refused_stands_at_the_end() -> None:
     last = text_of(Story(task(), EVENTS, (), (), [refused])).splitlines()[-1]
     assert "refused" in last
     assert "other_input: d" in last
+
+
+def test_a_story_begins_with_the_submit_and_repeats_no_word() -> None:
+    """Below the date, also where the submit has no record of its own."""
+    cancelled = event("ended", 9, state="cancelled", reason="cancelled", detail="cancelled")
+    waits = task(state="cancelled", reason="cancelled", detail="cancelled", not_before=at(3))
+    text = text_of(Story(waits, [EVENTS[2], cancelled]))
+    assert text.index("2026-09-21\n") < text.index("submitted     ") < text.index("bound")
+    assert "cancelled: cancelled" not in text
+    assert "cancelled (cancelled)" not in text
+    # The task has had an attempt: the time is that of a pause, not of a delay that was asked for.
+    assert "not before" not in text

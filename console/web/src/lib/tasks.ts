@@ -177,7 +177,7 @@ export function outcome(task: Task): string {
   }
   const error = [task.errorType, task.errorMessage].filter(Boolean).join(": ");
   const why = [task.reason, task.detail, task.state === "ok" ? "" : error];
-  return [task.state, ...why].filter(Boolean).join(": ");
+  return [...new Set([task.state, ...why].filter(Boolean))].join(": ");
 }
 
 /** Mark and word of a queue: the state of `State.svelte`, and what it says. */
@@ -331,7 +331,9 @@ export function changeText(row: Json): string {
   if (state === "waiting")
     parts.push(`waits for ${waitsFor({ waitingFor: text(row.waiting_for), detail })}`);
   else if (event !== "bound" && event !== "started")
-    parts.push([text(row.reason), detail].filter(Boolean).join(": "));
+    parts.push(
+      [...new Set([text(row.reason), detail])].filter((one) => one && one !== state).join(": "),
+    );
   if (text(row.by)) parts.push(`by ${text(row.by)}`);
   return parts.filter(Boolean).join("; ");
 }
