@@ -1,6 +1,6 @@
 """Documents that ``stepstream apply`` puts on the config topic.
 
-Policies, subscriptions, prices and criteria.
+Policies, subscriptions, prices, criteria and schedules.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.durations import DurationUs
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.rule_base import Dollars, Glob
+from stepstream.schemas.schedule import Schedule
 from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.texts import LINK_FIELDS, TEXT_FIELDS, check_template
 from stepstream.schemas.times import HOUR_US, MINUTE_US
@@ -293,9 +294,11 @@ class Prices(BaseModel):
 
 
 AnyDocument = Annotated[
-    Policy | Subscription | Prices | Criteria | Queue, Field(discriminator="kind")
+    Policy | Subscription | Prices | Criteria | Queue | Schedule, Field(discriminator="kind")
 ]
-DOCUMENT: TypeAdapter[Policy | Subscription | Prices | Criteria | Queue] = TypeAdapter(AnyDocument)
+DOCUMENT: TypeAdapter[Policy | Subscription | Prices | Criteria | Queue | Schedule] = TypeAdapter(
+    AnyDocument
+)
 
 
 class WrongDocument(ValueError):
@@ -307,7 +310,7 @@ def _is_secret(path: Path) -> bool:
     return "to" in path
 
 
-def document_of(data: Any) -> Policy | Subscription | Prices | Criteria | Queue:
+def document_of(data: Any) -> Policy | Subscription | Prices | Criteria | Queue | Schedule:
     """The document that plain data describe. Raises ``WrongDocument``."""
     try:
         return DOCUMENT.validate_python(data)
@@ -323,7 +326,9 @@ def subscription_of(data: Any) -> Subscription:
         raise WrongDocument(sentences(error, Subscription, data, hidden=_is_secret)) from None
 
 
-def decode_document(value: bytes | str) -> Policy | Subscription | Prices | Criteria | Queue:
+def decode_document(
+    value: bytes | str,
+) -> Policy | Subscription | Prices | Criteria | Queue | Schedule:
     """The document in a record of the config topic. Raises ``WrongDocument``."""
     try:
         return DOCUMENT.validate_json(value)
@@ -349,6 +354,6 @@ def match_of(fields: Mapping[str, Any]) -> AlertMatch:
         raise ValueError(sentences(error, AlertMatch, fields)) from None
 
 
-def document_key(document: Policy | Subscription | Prices | Criteria | Queue) -> str:
+def document_key(document: Policy | Subscription | Prices | Criteria | Queue | Schedule) -> str:
     """The key on the config topic: ``policy/support-refunds``."""
     return f"{document.kind.lower()}/{document.name}"

@@ -7,6 +7,7 @@ is sent if there is any. ``in_force`` reads the topic, ``publish`` and ``withdra
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ from stepstream.schemas.durations import shorten_durations
 from stepstream.schemas.guardrails import encode_guarded
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.policy_conflicts import RuleRef, conflicts
+from stepstream.schemas.schedule import Schedule
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.topics import topic
 
-AnyDocument = Policy | Subscription | Prices | Criteria | Queue
-KINDS: Final = ("Policy", "Subscription", "Prices", "Criteria", "Queue")
+AnyDocument = Policy | Subscription | Prices | Criteria | Queue | Schedule
+KINDS: Final = ("Policy", "Subscription", "Prices", "Criteria", "Queue", "Schedule")
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 OWNER_HEADER: Final = "stepstream-owner"
 """Who put the record there; a watched folder withdraws only what it put there itself."""
@@ -243,9 +245,11 @@ def encode(document: AnyDocument) -> bytes:
 
 
 def _unnumbered(document: AnyDocument) -> AnyDocument:
-    """The document without its revision, which is no part of what it states."""
+    """The document without what `apply` gives it, which is no part of what it states."""
     if isinstance(document, Policy) and document.revision:
         return document.model_copy(update={"revision": 0})
+    if isinstance(document, Schedule) and document.applied_us:
+        return document.model_copy(update={"applied_us": 0})
     return document
 
 
@@ -362,6 +366,8 @@ def apply(
                 # The kept revision first: a document in force is always one that is kept.
                 kept = f"{change.key}{REVISION_MARK}{number}"
                 records.append((kept, encode(document), file))
+            if isinstance(document, Schedule):
+                document = document.model_copy(update={"applied_us": time.time_ns() // 1_000})
             if change.key.startswith(POLICY_PREFIX):
                 guarded.append((change.key, _guarded(document)))
             value = None if document is None else encode(document)

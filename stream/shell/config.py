@@ -19,6 +19,7 @@ from stepstream.schemas.criteria import Criteria
 from stepstream.schemas.documents import Prices
 from stepstream.schemas.policy import Policy
 from stepstream.schemas.prices import PriceBook
+from stepstream.schemas.schedule import Schedule
 from stepstream.schemas.settings import Settings
 from stepstream.schemas.task_queue import Queue
 from stepstream.schemas.topics import topic
@@ -34,6 +35,8 @@ class Documents:
 
     def __init__(self) -> None:
         self._documents = DocumentSet()
+        # Replaced as a whole, because another thread reads it.
+        self.schedules: tuple[Schedule, ...] = ()
         self._unreadable: list[Unreadable] = []
 
     def apply(self, messages: Iterable[Message]) -> bool:
@@ -45,13 +48,14 @@ class Documents:
         changed = False
         for message in messages:
             try:
-                changed |= isinstance(
-                    self._documents.apply(message.key(), message.value()),
-                    Policy | Prices | Criteria | Queue,
-                )
+                document = self._documents.apply(message.key(), message.value())
             except UnreadableDocument as error:
                 log.error("%s", error)
                 self._unreadable.append(Unreadable("config", message, str(error)))
+                continue
+            changed |= isinstance(document, Policy | Prices | Criteria | Queue)
+            if isinstance(document, Schedule):
+                self.schedules = tuple(self._documents.of(Schedule))
         return changed
 
     def take_unreadable(self) -> list[Unreadable]:

@@ -49,6 +49,7 @@ from stepstream.stream.shell.partition_loader import PartitionLoader
 from stepstream.stream.shell.partition_runner import PartitionRunner
 from stepstream.stream.shell.progress_marker import HangTraces, marker_folder
 from stepstream.stream.shell.release_decider import ReleaseDecider
+from stepstream.stream.shell.schedules import ScheduleRunner
 from stepstream.stream.shell.sender import Sender
 from stepstream.stream.shell.topic_stage import TopicStage
 from stepstream.stream.shell.transport import BatchTransport
@@ -187,6 +188,7 @@ class Worker:
             follow(self.config, self._apply_documents),
             follow(self.fleet_topic, take_baselines),
             self.releases.run(),
+            self.schedules.run(),
         )
         tasks = [asyncio.create_task(item) for item in work]
         await self._stopping.wait()
@@ -214,6 +216,11 @@ class Worker:
             is_owner=self._decides_releases,
             unreadable=self._refuse_releases,
             passed=functools.partial(note_batch, self.settings, "releases"),
+        )
+        self.schedules = ScheduleRunner(
+            self.settings,
+            schedules=lambda: self.documents.schedules,
+            is_owner=self._decides_releases,
         )
         self.steps_partitions = await self._wait_for_topics()
         if self._stopping.is_set():

@@ -29,6 +29,7 @@ from stepstream.producers.exceptions import StepRefused
 from stepstream.producers.guardrails.switch import guarding
 from stepstream.producers.tracer import Tracer
 from stepstream.schemas.control import control_step_id
+from stepstream.schemas.schedule import Schedule
 from tests.support.paths import ROOT
 from tests.support.processes import Process, wait_until
 from tests.support.worker_world import World, trace
@@ -441,3 +442,20 @@ def events_of(world: World, trace_id: str) -> list[dict[str, Any]]:
     name = f"{world.settings.topic_prefix}.steps"
     read = [msgspec.json.decode(one.value() or b"{}") for one in read_to_end(world.settings, name)]
     return [one for one in read if one.get("trace_id") == trace_id]
+
+
+def test_the_tasks_of_a_schedule_are_requested(world: World) -> None:
+    """The newest missed time, once; the scheduler of tasks takes it."""
+    fields = {"name": "minutely", "agent": "report", "project": "shop", "cron": "* * * * *"}
+    schedule = Schedule.model_validate({**fields, "input": {"a": 1}, "applied_us": 1})
+    world._send("config", schedule.model_dump_json().encode(), b"schedule/minutely")
+
+    def taken() -> list[dict[str, Any]]:
+        name = f"{world.settings.topic_prefix}.taskstate"
+        read = [msgspec.json.decode(one.value() or b"{}") for one in read_to_end(
+            world.settings, name)]  # fmt: skip
+        return [one for one in read if str(one.get("task_id", "")).startswith("minutely@")]
+
+    found = wait_until(taken, 60, "a task of the schedule")
+    assert found[0]["agent"] == "report"
+    world._send("config", None, b"schedule/minutely")

@@ -91,7 +91,7 @@ def test_a_file_may_hold_several_documents_and_a_folder_several_files(tmp_path: 
             "name: a",
             1,
             "kind of the document is missing"
-            " (one of Policy, Subscription, Prices, Criteria, Queue)",
+            " (one of Policy, Subscription, Prices, Criteria, Queue, Schedule)",
         ),
         ("- 1", 1, "a document is a mapping with kind and name"),
         # YAML parsers silently take the last of two equal keys.
