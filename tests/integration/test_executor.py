@@ -233,7 +233,10 @@ def test_agents_that_hold_the_gil_delay_no_heartbeat(
     assert hello.executor_id in world.scheduler.executors
 
 
-def test_a_heartbeat_process_that_ends_is_started_again(world: World) -> None:
+def test_a_heartbeat_process_that_ends_or_is_stopped_is_replaced(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXECUTOR_LEASE", "6s")
     executor = world.executor()
     beats = len(world.scheduler.of(BeatStruct))
     (heartbeat,) = heartbeats(executor.pid)
@@ -243,6 +246,16 @@ def test_a_heartbeat_process_that_ends_is_started_again(world: World) -> None:
     )
     wait_until(lambda: len(world.scheduler.of(BeatStruct)) > beats + 1, 30, "its heartbeats")
     assert result(world.submit("echo", 1)) == 1
+
+    # Without heartbeats the executor stops its attempts by its own clock, and starts anew.
+    handle = world.submit("waits", id="no-heartbeats")
+    wait_until(lambda: world.ledger("began"), 30, "the body")
+    before = len(world.scheduler.of(HelloStruct))
+    os.kill(heartbeats(executor.pid)[0], signal.SIGSTOP)
+    wait_until(lambda: len(world.scheduler.of(HelloStruct)) > before, 60, "another hello")
+    assert world.end("no-heartbeats").status == "lease_lost"
+    assert handle.status().state == "dead"
+    assert result(world.submit("echo", 2)) == 2
 
 
 def heartbeats(pid: int) -> list[int]:
