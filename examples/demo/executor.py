@@ -38,7 +38,7 @@ DESK: Final = Desk(
     StandIn(SEED),
     threading.Event(),
 )
-app = stepstream.Executor(PROJECT, lease="12s")
+app = stepstream.Executor(PROJECT)
 
 
 def _begin(task: stepstream.Task) -> tuple[Desk, Ticket]:

