@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from stepstream.console import export
 from stepstream.local import priority, supervisor
@@ -17,7 +17,7 @@ from stepstream.local.supervisor import Pipeline
 from stepstream.schemas.settings import Settings
 from tests.console import known_runs
 from tests.console.known_runs import KnownRuns
-from tests.console.world import Visit, World, visiting
+from tests.console.world import Visit, World, signed_in, visiting, visiting_again
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -43,7 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # There is no graphics card: without the option a process of its own emulates one.
+        found = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield found
         found.close()
 
@@ -77,16 +80,22 @@ def runs(world: World) -> Iterator[KnownRuns]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def context(world: World, browser: Browser) -> Iterator[BrowserContext]:
+    with signed_in(world, browser) as found:
+        yield found
+
+
 @pytest.fixture
-def visit(world: World, browser: Browser) -> Iterator[Visit]:
+def visit(world: World, context: BrowserContext) -> Iterator[Visit]:
     """A page of a signed-in browser; its end checks what the browser reported."""
-    with visiting(world, browser) as found:
+    with visiting_again(world, context) as found:
         yield found
 
 
 @pytest.fixture
 def visits(world: World, browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Makes visits with options of their own, such as a colour scheme."""
+    """Makes visits with a context and a session of their own."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Visit:

@@ -75,7 +75,10 @@ def test_a_body_over_the_limit(visit: Visit, world: World, runs: KnownRuns) -> N
     assert (status, body["code"]) == (413, "too_large")
 
 
-def test_a_session_that_ended_leads_to_the_login(visit: Visit, runs: KnownRuns) -> None:
+def test_a_session_that_ended_leads_to_the_login(
+    visits: Callable[..., Visit], runs: KnownRuns
+) -> None:
+    visit = visits()
     visit.expected = ("401",)
     visit.open("/runs")
     visit.text("support / refund")

@@ -223,14 +223,14 @@ def test_keys_of_a_comparison(keys: Keys, runs: KnownRuns) -> None:
     ],
 )
 def test_keys_of_the_other_pages(
-    visits: Callable[..., Visit],
+    keys: Keys,
     runs: KnownRuns,
     path: str,
     text: str,
     pressed: tuple[str, ...],
     result: str,
 ) -> None:
-    keys = Keys(visits().open(path))
+    keys.visit.open(path)
     keys.visit.text(text)
     keys(*pressed)
     keys.visit.text(result)
@@ -253,6 +253,7 @@ def test_keys_of_tasks(visits: Callable[..., Visit], world: World) -> None:
     keys("c")
     visit.page.get_by_role("dialog").get_by_text("Cancel task").wait_for()
     visit.key("Escape")
+    visit.page.get_by_role("dialog").wait_for(state="hidden")
     keys.until("Enter", "location.pathname.startsWith('/tasks/')")
     visit.text("What happened")
     visit.page.go_back()
@@ -265,6 +266,7 @@ def test_keys_of_tasks(visits: Callable[..., Visit], world: World) -> None:
     keys("r", "t", "c")
     keys.visit.page.get_by_role("dialog").get_by_text("Cancel task key-0?").wait_for()
     keys.visit.key("Escape")
+    keys.visit.page.get_by_role("dialog").wait_for(state="hidden")
     keys.check()
 
 

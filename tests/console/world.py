@@ -184,9 +184,11 @@ class Agent:
 class Visit:
     """One page of a signed-in browser, and everything that the browser reported about it."""
 
-    def __init__(self, world: World, context: BrowserContext) -> None:
+    def __init__(self, world: World, context: BrowserContext, *, signed_in: bool = False) -> None:
+        """``signed_in``: by an earlier visit of the same context."""
         self.world = world
         self.context = context
+        self._signed_in = signed_in
         self.page: Page = context.new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.page.add_init_script(_VIOLATIONS)
@@ -203,11 +205,12 @@ class Visit:
             self.reports.append(f"{line.type} {line.text} {line.location.get('url', '')}")
 
     def open(self, path: str) -> Visit:
-        """Open a page: the first one signs in, and so does one after the console's restart."""
-        if self.page.url == "about:blank":
-            self.page.goto(self.world.link(path))
-        else:
+        """Open a page; the first one signs in."""
+        if self._signed_in:
             self.page.goto(self.world.url + path)
+        else:
+            self.page.goto(self.world.link(path))
+            self._signed_in = True
         return self
 
     def text(self, text: str) -> Locator:
@@ -311,6 +314,32 @@ def visiting(world: World, browser: Browser, **options: Any) -> Iterator[Visit]:
         visit.check()
     finally:
         context.close()
+
+
+@contextmanager
+def signed_in(world: World, browser: Browser) -> Iterator[BrowserContext]:
+    """A context with a session and the parts of the pages in its cache."""
+    # An animation that never ends would be drawn by the CPU, 60 times a second.
+    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
+    first = Visit(world, context)
+    first.open("/system")
+    first.page.locator("h1").first.wait_for()
+    first.page.close()
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+@contextmanager
+def visiting_again(world: World, context: BrowserContext) -> Iterator[Visit]:
+    """A visit in a context of ``signed_in``, checked at its end: a page of its own."""
+    visit = Visit(world, context, signed_in=True)
+    try:
+        yield visit
+        visit.check()
+    finally:
+        visit.page.close()
 
 
 def in_threads(*works: Callable[[], None]) -> None:
