@@ -22,6 +22,7 @@ from playwright.sync_api import (
     Error,
     Locator,
     Page,
+    ViewportSize,
     expect,
 )
 
@@ -34,7 +35,7 @@ from stepstream.sinks.clickhouse import connect
 from tests.support.processes import wait_until
 from tests.support.sink import encoded, send
 
-SIZE: Final = {"width": 1440, "height": 900}
+SIZE: Final[ViewportSize] = {"width": 1440, "height": 900}
 # Not a goal: so that a test on a machine under load does not fail.
 WAIT_MS: Final = int(os.environ.get("TS_WAIT_MS", "90000"))
 _VIOLATIONS: Final = """
