@@ -108,7 +108,7 @@ ORDER BY task_id = {id:String} DESC, submitted_at DESC
 LIMIT 4"""
 
 _ABOUT: Final = """project = {in_project:String} AND task_id = {task:String}
-    AND submitted_at = fromUnixTimestamp64Micro(toInt64({submitted_us:String}))"""
+    AND submitted_at = fromUnixTimestamp64Micro(toInt64OrZero({submitted_us:String}))"""
 _EVENTS: Final = f"""
 SELECT revision, changed_at, event, state, waiting_for, waiting_until, reason, detail, by,
     target, run_agent, run_version, attempt, executor_id, trace_id, error_type,

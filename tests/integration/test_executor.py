@@ -51,15 +51,19 @@ class World:
 
     def executor(self, slots: int = 4, *arguments: str) -> Process:
         log = self.folder / f"executor-{len(self.started)}.log"
-        before = len(self.scheduler.executors)
+        before = self.hellos()
         process = Process(
             "stepstream", self.settings, log, "executor", TARGET, "--slots", str(slots), *arguments
         )
         self.started.append(process)
         wait_until(
-            lambda: len(self.scheduler.executors) > before, 60, "a hello", instead=process.tail
+            lambda: self.hellos() - before, 60, "a hello of another one", instead=process.tail
         )
         return process
+
+    def hellos(self) -> set[str]:
+        """The ids of all executors so far, lost ones too."""
+        return {hello.executor_id for hello in self.scheduler.of(HelloStruct)}
 
     def submit(self, agent: str, input: Any = None, **more: Any) -> stepstream.TaskHandle:
         return stepstream.submit(agent, input, project="shop", settings=self.settings, **more)

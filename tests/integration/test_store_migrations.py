@@ -241,6 +241,8 @@ def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client
         update={"retention_by_project": "dev.steps=2,shop.steps=60,dev.runs=9"}
     )
     assert sorted(migrate(own).changes) == [
+        "retention of eval_trials_raw is 180 days (dev 9)",
+        "retention of eval_verdicts_raw is 180 days (dev 9)",
         "retention of runs_raw is 180 days (dev 9)",
         "retention of steps_raw is 30 days (dev 2, shop 60)",
     ]
@@ -258,7 +260,7 @@ def test_a_project_may_be_kept_for_fewer_or_more_days(settings: Settings, client
         "SELECT project, count() FROM steps GROUP BY project ORDER BY project"
     ).result_rows
     assert left == [("other", 10), ("shop", 20)]
-    assert len(migrate(settings).changes) == 2
+    assert len(migrate(settings).changes) == 4
     assert status(settings).current
     assert "ttl_only_drop_parts = 1" in str(client.command("SHOW CREATE TABLE steps_raw"))
 
